@@ -1,0 +1,136 @@
+/* A training job: the YAML file of an engineer, read and checked into plain structs.
+ * docs/jobs/ has commented examples; every unknown key, wrong type or impossible value is refused with
+ * file:line:column, what was found, what is allowed and the nearest known name. */
+#ifndef PN_JOB_JOB_H
+#define PN_JOB_JOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/result.h"
+
+#define PN_MAX_FIELDS 128
+#define PN_MAX_TABLES 16
+#define PN_MAX_LAYERS 16
+#define PN_MAX_PRODUCERS 64
+
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT };
+
+/* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
+ * CSV: header line, column names; the label column named by `label`.
+ * CRITEO: TSV label, I1..I13, C1..C26. Any path may end in .zst or .gz, or exist with that ending.
+ * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
+ *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
+ * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
+struct pn_data {
+    enum pn_format format;
+    char path[400];
+    char label[64];
+    double threshold;      /* label = value >= threshold; 0.5 by default */
+    char split[16];
+    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST } part;
+    uint64_t first_row, n_rows;
+    bool present;
+};
+
+enum pn_field_type {
+    PN_FIELD_CATEGORICAL,  /* one value -> one key */
+    PN_FIELD_MULTI,        /* values separated by `separator` -> keys, pooled */
+    PN_FIELD_NUMERIC,      /* number -> dense input after its transforms; with `bucketise` -> one key */
+    PN_FIELD_CROSS         /* the values of other fields together -> one key */
+};
+enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
+
+struct pn_field {
+    char name[64];          /* also the name of the raw column, unless `column` is given */
+    char column[64];
+    enum pn_field_type type;
+    uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
+    uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
+    /* numeric, in this order */
+    bool log1p;             /* sign(x) * ln(1 + |x|) */
+    bool criteo_log;        /* x > 2 ? floor(ln(x)^2) : x, then a key (a bucketise of its own) */
+    bool standardize;       /* (x - mean) / std; mean and std from the file or from the first rows of train */
+    double mean, std;       /* std 0: to be computed */
+    double *boundaries;     /* bucketise: rising; NULL if none */
+    size_t n_boundaries;
+    char separator;
+    enum pn_pooling pooling;
+    uint32_t max_length;    /* multi: values beyond are dropped */
+    uint32_t crossed[4], n_crossed; /* indices of earlier fields */
+};
+
+enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
+struct pn_optimizer_spec {
+    enum pn_optimizer kind;
+    float lr;
+    float epsilon;               /* adagrad 1e-10, adam 1e-8 */
+    float initial_accumulator;   /* adagrad */
+    float beta1, beta2;          /* adam .9 .999 */
+    float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+};
+enum pn_init { PN_INIT_ZERO, PN_INIT_CONSTANT, PN_INIT_UNIFORM, PN_INIT_NORMAL };
+struct pn_table_spec {
+    char name[64];
+    uint32_t dim;                /* embedding floats a row, as the server stores it */
+    struct pn_optimizer_spec optimizer;
+    enum pn_init init;
+    float init_scale;            /* constant, uniform(-s, s), standard deviation */
+    uint64_t init_seed;          /* resolved from the job's seed and the table's name */
+    bool explicit_rows;          /* rows exist only by SEED: dense parameters */
+};
+
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT };
+enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
+
+struct pn_job {
+    char name[64];
+    struct pn_data train, validation, test;
+    uint64_t shuffle_buffer, shuffle_seed;   /* rows; 0: file order */
+    struct pn_field fields[PN_MAX_FIELDS];
+    size_t n_fields;
+    /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
+     * embedding table is what the model needs a row: LR 1, FM and DeepFM 1 + embedding_dim (first: the linear weight). */
+    struct pn_table_spec tables[PN_MAX_TABLES];
+    size_t n_tables;
+    uint32_t i_dense_table;                  /* = n_tables - 1 */
+    enum pn_model model;
+    uint32_t embedding_dim;
+    uint32_t hidden[PN_MAX_LAYERS];
+    size_t n_hidden;
+    float dropout;
+    uint32_t batch_size;
+    uint32_t epochs;
+    uint64_t max_steps;                      /* a producer; 0: none */
+    uint64_t seed;
+    enum pn_consistency consistency;
+    uint64_t staleness;                      /* ssp */
+    bool ack_durable;                        /* true ("safe"): replay ring until durable; false ("fast") */
+    uint32_t n_producers;                    /* data shards, fixed for the job's life; 0: number of workers at submission */
+    uint32_t max_in_flight;                  /* batches a producer; 1..64 */
+    uint32_t max_restarts;
+    uint64_t checkpoint_every_ms;            /* 0: only on demand, at the end, and when a replay ring is full */
+    uint32_t checkpoint_keep;                /* >= 2 */
+    uint64_t ring_bytes;                     /* replay ring of a producer, bytes; default 256 MiB */
+    bool evaluate_every_epoch;
+    /* publication at the end of the job */
+    bool publish;
+    char publish_model[64];
+    enum { PN_STORE_FLOAT32, PN_STORE_FLOAT16, PN_STORE_INT8 } publish_storage;
+    double publish_min_auc;                  /* gate on the validation (else test) AUC; 0: none */
+    uint64_t audit_keys;                     /* audit: size of the key space */
+};
+
+/* The floats of one row of the dense parameters' table. */
+#define PN_DENSE_ROW 256u
+
+/* Reads text (not NUL-terminated needed) into *job. `file` is the name for messages. Relative data paths are resolved
+ * against `base` (NULL: left as they are). PN_INVALID: err has the first problem in one line
+ * "job.yaml:6:12: ...", and `report` (may be NULL) gets every problem with its source line, as a malloc'ed text. */
+enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes, const char *file, const char *base,
+                            char **report, struct pn_error *err);
+void pn_job_free(struct pn_job *job);
+/* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
+char *pn_job_text(const struct pn_job *job);
+
+#endif

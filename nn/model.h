@@ -1,0 +1,75 @@
+/* Features and models: raw columns to keys, keys' rows to scores, scores to gradients. Pure computation: may run on a
+ * work thread; one object is used by one thread at a time. */
+#ifndef PN_NN_MODEL_H
+#define PN_NN_MODEL_H
+
+#include "job/job.h"
+
+/* ---- raw rows, as readers make them and as the serving request brings them ---- */
+/* Column-wise text: value of column c in row r is text[offset[c * n_rows + r] .. + length[...]]. Length 0 = missing. */
+struct pn_raw {
+    size_t n_rows, n_columns;
+    const char *const *names;        /* n_columns, borrowed */
+    const char *text;
+    const uint32_t *offset, *length; /* [n_columns * n_rows] */
+    const float *labels;             /* [n_rows] 0 or 1; NULL when serving */
+};
+
+/* ---- features ---- */
+struct pn_features;
+/* job is borrowed. names: the raw columns that will come. PN_INVALID names a field whose column is not there. */
+enum pn_result pn_features_open(struct pn_features **, const struct pn_job *, const char *const *names, size_t n_columns,
+                                struct pn_error *);
+void pn_features_close(struct pn_features *);
+/* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
+bool pn_features_need_statistics(const struct pn_features *);
+void pn_features_observe(struct pn_features *, const struct pn_raw *);
+void pn_features_freeze(struct pn_features *);
+/* Statistics as JSON text (malloc) and back: they travel in beats, checkpoint and snapshot. */
+char *pn_features_statistics(const struct pn_features *);
+enum pn_result pn_features_set_statistics(struct pn_features *, const char *json, struct pn_error *);
+
+/* A batch of examples in the form models take. */
+struct pn_batch {
+    size_t n_examples, n_sparse, n_dense;   /* sparse fields in the order of the job, then numeric inputs */
+    /* Keys of sparse field f of example e: keys[begin[f * n_examples + e] .. begin[f * n_examples + e + 1]); begin has
+     * n_sparse * n_examples + 1 entries; keys are field-major. A missing value has the field's own "missing" key. */
+    uint32_t *begin;
+    uint64_t *keys;
+    size_t n_keys;
+    float *dense;                           /* [n_examples * n_dense] */
+    float *labels;                          /* [n_examples] */
+    /* Per table: the unique keys (sorted) and, for each entry of keys, the position in its table's unique list. */
+    uint64_t *unique[PN_MAX_TABLES];
+    size_t n_unique[PN_MAX_TABLES];
+    uint32_t *position;                     /* [n_keys] */
+};
+/* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
+enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
+void pn_batch_free(struct pn_batch *);
+
+/* ---- models ---- */
+struct pn_net;
+/* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). */
+enum pn_result pn_net_open(struct pn_net **, const struct pn_job *, size_t n_dense_inputs, struct pn_error *);
+void pn_net_close(struct pn_net *);
+size_t pn_net_parameters(const struct pn_net *);                      /* floats, without padding */
+void pn_net_init(const struct pn_net *, uint64_t seed, float *parameters);
+/* Named blocks of the flat vector, for safetensors and ONNX. Returns false past the end. */
+bool pn_net_block(const struct pn_net *, size_t i, const char **name, size_t *offset, size_t shape[2]);
+/* rows[t]: n_unique[t] * dim(t) floats as pulled. scores: n_examples probabilities. */
+enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
+                              const float *parameters, float *scores);
+/* Forward (with dropout drawn from rng_seed) and backward of the mean log loss over the batch. row_gradients[t]: out,
+ * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: sum over examples.
+ * scores: out, before the update (progressive validation). Deterministic: same input, same bits. */
+enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
+                           const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
+                           float *parameter_gradients, float *scores, double *loss);
+
+/* ---- metrics ---- */
+/* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */
+double pn_auc(const float *scores, const float *labels, size_t n);
+double pn_log_loss(const float *scores, const float *labels, size_t n); /* mean, natural log, clamped at 1e-7 */
+
+#endif

@@ -1,0 +1,49 @@
+/* One table's rows on one shard: keys to rows, with optimizer state. Single thread, no lock.
+ *
+ * Rows live in fixed-size pages, a list of pages a slot; an open-addressing index a slot points into them. A page is
+ * the unit of copy-on-write: pn_table_cut() makes, in O(slots), the present content the snapshot; the writer that
+ * first changes a page after that keeps its old image for the scanner. */
+#ifndef PN_PS_TABLE_TABLE_H
+#define PN_PS_TABLE_TABLE_H
+
+#include "common/hash.h"
+#include "job/job.h"
+
+struct pn_table;
+
+/* schema is copied. NULL: no memory. */
+struct pn_table *pn_table_open(const struct pn_table_spec *schema);
+void pn_table_close(struct pn_table *);
+
+uint32_t pn_table_dim(const struct pn_table *);
+uint64_t pn_table_rows(const struct pn_table *);
+uint64_t pn_table_bytes(const struct pn_table *);        /* memory held: pages, index, kept images */
+/* Floats a record holds behind its metadata: dim + optimizer state. */
+uint32_t pn_table_record_floats(const struct pn_table *);
+
+/* rows out: n * dim float32. A missing key gives the initializer's row and creates nothing; returns how many were
+ * missing (explicit tables: zeros). Keys may repeat. */
+size_t pn_table_pull(const struct pn_table *, const uint64_t *keys, size_t n, float *rows);
+
+/* Applies one optimizer step to each key; keys are unique in a call (the caller summed). skip: NULL, or a bit a slot
+ * (1024 bits): rows of set slots are left alone. Missing rows are made by the initializer first.
+ * PN_NOT_SEEDED: explicit table and a key is missing: nothing was applied. PN_NO_MEMORY: nothing was applied.
+ * step: kept as the row's last-touched step; its frequency goes up by one. */
+enum pn_result pn_table_push(struct pn_table *, const uint64_t *keys, const float *gradients, size_t n, uint64_t step,
+                             const uint64_t *skip);
+/* Gives rows their first value where absent. Idempotent. */
+enum pn_result pn_table_seed(struct pn_table *, const uint64_t *keys, const float *rows, size_t n);
+
+/* ---- whole records, for checkpoints and migration ---- */
+/* A record as stored: u64 key, u32 frequency, u32 last-touched step (low bits), float[record_floats]. Fixed size: */
+size_t pn_table_record_bytes(const struct pn_table *);
+/* Puts a record as it is (replaces). */
+enum pn_result pn_table_restore(struct pn_table *, const void *records, size_t n);
+/* Begins a snapshot of the present moment; false if one is under way. Later pushes do not change what it shows. */
+bool pn_table_cut(struct pn_table *);
+/* Copies up to max records of the snapshot into out (max * record_bytes); each row comes once, slot by slot rising.
+ * Returns how many; 0: all have been given and the snapshot is over. */
+size_t pn_table_scan(struct pn_table *, void *out, size_t max);
+void pn_table_cut_abort(struct pn_table *);
+
+#endif

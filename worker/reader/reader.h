@@ -1,0 +1,32 @@
+/* Streams rows of a data set, from plain, gzip or zstd files, in the order a seed gives, for one data shard of n.
+ *
+ * Deterministic: (data, epoch, producer, n_producers, shuffle, batch_size) fix batch number k = 1, 2, ... Batches are
+ * dealt round-robin: the shuffled stream of the epoch is cut into batches; global batch b belongs to producer b % n.
+ * Every file access goes through pn_env; memory is bounded by the shuffle buffer. */
+#ifndef PN_WORKER_READER_READER_H
+#define PN_WORKER_READER_READER_H
+
+#include "common/env.h"
+#include "nn/model.h"
+
+struct pn_reader;
+struct pn_reader_options {
+    uint32_t producer, n_producers;
+    uint32_t epoch;                  /* from 0: part of the shuffle's seed */
+    uint64_t shuffle_buffer, shuffle_seed; /* 0: file order */
+    uint32_t batch_size;
+    uint64_t skip_batches;           /* of this producer, in this epoch: to go on after a restore */
+};
+/* The rows of one batch; raw points into arrays owned by the reader, valid until the next call of pn_reader_next. */
+struct pn_reader *pn_reader_open(struct pn_env *, const struct pn_data *, const struct pn_reader_options *);
+/* May be called from inside a callback; an io in flight is waited for behind the scenes, no callback runs after it. */
+void pn_reader_close(struct pn_reader *);
+/* done(owner, PN_OK, raw): a batch (the last one may be short). PN_NOT_FOUND with raw NULL: the end. Other results:
+ * err has the line: missing file (path and what is there instead), truncated compressed file (byte offset), a row with a
+ * wrong number of columns (file, line, found, expected). A bad row stops the job: nothing is dropped in silence. */
+void pn_reader_next(struct pn_reader *, void (*done)(void *owner, enum pn_result, const struct pn_raw *raw, const struct pn_error *),
+                    void *owner);
+/* The columns that the data will have: fixed for movielens and criteo; for csv known after the first batch (NULL before). */
+const char *const *pn_reader_columns(const struct pn_reader *, size_t *n);
+
+#endif
