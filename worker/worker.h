@@ -1,0 +1,17 @@
+/* The core of pinion-worker: runs the producers that the coordinator gives it. docs/architecture.md, "The worker". */
+#ifndef PN_WORKER_WORKER_H
+#define PN_WORKER_WORKER_H
+#include "common/env.h"
+#include "common/http.h"
+
+struct pn_worker_options {
+    char name[64];
+    char http[128];
+    char coordinator[128];
+};
+struct pn_worker;
+struct pn_worker *pn_worker_open(struct pn_env *, const struct pn_worker_options *);
+void pn_worker_close(struct pn_worker *);
+extern const struct pn_core_ops pn_worker_core;
+void pn_worker_http(void *core, struct pn_http_request *);
+#endif
