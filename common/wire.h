@@ -31,7 +31,7 @@ enum pn_kind {
     PN_PUSH = 12, /* client -> shard */
     PN_SEED = 13, /* client -> shard: first values of rows, kept only where the row is absent */
     PN_ACK = 14,  /* shard -> client: answers PUSH and SEED */
-    PN_ERROR = 15 /* shard -> client: {code, text}: the request had no effect */
+    PN_REFUSAL = 15 /* shard -> client: {code, text}: the request had no effect */
 };
 
 /* ---- building: header first, then room for the body, filled in place, then seal ---- */

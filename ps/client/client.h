@@ -1,7 +1,7 @@
 /* Pull and push against all shards of a job: splits by shard, retries, keeps push ids, replays after a restore.
  *
  * A core component: runs on its owner's thread over pn_env, calls back, never blocks. The owner hands it the map and
- * every message of the kinds ROWS, ACK and ERROR. One client serves all producers of a worker. */
+ * every message of the kinds ROWS, ACK and REFUSAL. One client serves all producers of a worker. */
 #ifndef PN_PS_CLIENT_CLIENT_H
 #define PN_PS_CLIENT_CLIENT_H
 
