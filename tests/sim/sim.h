@@ -1,0 +1,104 @@
+/* The simulator: a whole cluster in one thread, over a virtual clock and seeded faults.
+ *
+ * The idea: every role's core runs unchanged over another pn_env. All that can differ between two runs (latency, loss, crash,
+ * torn write, order) is drawn from one seed, so the same seed gives the same trace; its hash is compared. The trade: libzmq,
+ * the kernel and threads are not in it; tests/faults looks there. */
+#ifndef PN_TESTS_SIM_SIM_H
+#define PN_TESTS_SIM_SIM_H
+
+#include <stdio.h>
+#include "common/env.h"
+#include "common/hash.h"
+#include "common/http.h"
+#include "common/store.h"
+
+#define SIM_NODES 12
+#define MS 1000000ull
+
+enum sim_role { SIM_COORDINATOR, SIM_PS, SIM_WORKER, SIM_SERVING, SIM_CHECKER };
+
+/* What may go wrong, drawn once a seed (swarm testing: each seed has its own mix). Probabilities are per event. */
+struct sim_faults {
+    double loss, duplicate, slow, corrupt; /* messages */
+    double io_error, sync_error;           /* file operations */
+    uint64_t latency_ns, slow_ns;
+    uint64_t crash_every_ms;               /* mean time between crashes of a random node; 0: none */
+    double power_cut;                      /* of crashes: unsynced data of that node may be lost or torn */
+    double crash_all;                      /* of crashes: everything at once */
+    uint64_t pause_every_ms, pause_ms;
+    uint64_t partition_every_ms, partition_ms;
+    uint64_t disk_full_every_ms, disk_full_ms;
+};
+
+struct sim_counts {
+    uint64_t events, sent, lost, duplicated, delayed, corrupted, partitioned, crashes, power_cuts, pauses, io, io_errors, sync_errors,
+        torn, names_lost, disk_full, commits;
+};
+
+struct sim;
+struct sim_node {
+    struct pn_env env;        /* first: pn_env is the node */
+    struct sim *sim;
+    int index;
+    enum sim_role role;
+    char name[32], address[64];
+    bool up, paused;
+    uint32_t life;            /* rises with each crash: events of an older life are dropped */
+    void *core;
+    const struct pn_core_ops *ops;
+};
+
+struct sim_event;
+struct sim {
+    uint64_t seed, now_ns, sequence;
+    struct pn_rng rng;
+    struct sim_faults faults;
+    bool faults_on;
+    struct sim_counts counts;
+    uint64_t trace;           /* hash of all that happened */
+    FILE *log;                /* NULL: quiet */
+    struct sim_node nodes[SIM_NODES];
+    int n_nodes;
+    struct sim_event **heap;
+    size_t n_heap, heap_room;
+    uint64_t cut[SIM_NODES];  /* bit b: messages from a to b are dropped */
+    bool disk_full;
+    struct sim_disk *disk;
+    struct sim_store *store;
+    const char *mark_names[64];
+};
+
+/* world.c */
+void sim_open(struct sim *, uint64_t seed);
+void sim_close(struct sim *);
+struct sim_node *sim_add(struct sim *, enum sim_role, int i);
+void sim_boot(struct sim *, struct sim_node *);               /* a fresh life of its core */
+void sim_crash(struct sim *, struct sim_node *, bool power_cut);
+void sim_run_until(struct sim *, uint64_t at_ns);
+uint64_t sim_draw(struct sim *, uint64_t below);              /* 0 .. below - 1; below > 0 */
+bool sim_chance(struct sim *, double p);
+void sim_trace(struct sim *, const char *what, uint64_t a, uint64_t b);
+/* Runs fn(arg) at a time, whatever crashes meanwhile. */
+void sim_at(struct sim *, uint64_t at_ns, void (*fn)(struct sim *, uint64_t arg), uint64_t arg);
+/* For disk.c: completes an io of this life of the node later. */
+void sim_finish_io(struct sim *, struct sim_node *, struct pn_io *, uint64_t at_ns);
+
+/* disk.c: one disk that all nodes share, as a cluster's file system; what a node did not sync may be lost with its power. */
+struct sim_disk *sim_disk_open(void);
+void sim_disk_close(struct sim_disk *);
+void sim_disk_start(struct sim *, struct sim_node *, struct pn_io *);
+void sim_disk_apply(struct sim *, struct sim_node *, struct pn_io *); /* at completion: the effect happens now */
+void sim_disk_power_cut(struct sim *, struct sim_node *);
+enum pn_result sim_disk_map(struct sim *, const char *path, const void **data, size_t *n_bytes);
+void sim_disk_unmap(const void *data);
+
+/* store.c: the coordinator's records; a commit is atomic and lasts. */
+struct sim_store *sim_store_open(struct sim *);
+void sim_store_close(struct sim_store *);
+struct pn_store *sim_store_connect(struct sim_store *); /* drops a transaction left open by a dead life */
+
+/* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
+struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
+void sim_scenario(uint64_t seed, FILE *log, struct sim_verdict *out);
+
+#endif
