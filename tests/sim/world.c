@@ -276,9 +276,11 @@ struct sim_node *sim_add(struct sim *s, enum sim_role role, int i) {
     assert(s->n_nodes < SIM_NODES);
     struct sim_node *n = &s->nodes[s->n_nodes];
     *n = (struct sim_node){.env = {&env_ops}, .sim = s, .index = s->n_nodes++, .role = role, .life = 1};
-    if (role == SIM_COORDINATOR) snprintf(n->name, sizeof n->name, "coordinator");
-    else snprintf(n->name, sizeof n->name, "%s-%d", names[role], i);
-    snprintf(n->address, sizeof n->address, "tcp://%s", n->name);
+    char name[24];
+    if (role == SIM_COORDINATOR) snprintf(name, sizeof name, "coordinator");
+    else snprintf(name, sizeof name, "%s-%d", names[role], i);
+    snprintf(n->name, sizeof n->name, "%s", name);
+    snprintf(n->address, sizeof n->address, "tcp://%s", name);
     return n;
 }
 
