@@ -1,0 +1,160 @@
+"""A real cluster for tests: real processes, sockets and files on loopback, in a folder of its own."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(ROOT, os.environ.get("PINION_BUILD", "build"))
+PINION = os.path.join(BUILD, "pinion")
+SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
+SLOW = 6 if "asan" in BUILD or "tsan" in BUILD else 1  # sanitizers are slower
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(77)
+
+
+def data(name):
+    path = os.path.join(SHARED, name)
+    return path if os.path.isdir(path) else None
+
+
+def http(method, url, body=None, timeout=60):
+    """(status, parsed JSON or text)."""
+    raw = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+    request = urllib.request.Request(url, data=raw, method=method, headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            status, text = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        status, text = e.code, e.read().decode()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text
+
+
+def run(*args, timeout=300, **kwargs):
+    """The pinion command: (exit code, stdout, stderr)."""
+    p = subprocess.run([PINION, *args], capture_output=True, text=True, timeout=timeout * SLOW, stdin=subprocess.DEVNULL, **kwargs)
+    return p.returncode, p.stdout, p.stderr
+
+
+class Cluster:
+    def __init__(self, ps=2, workers=2, serving=1, dir=None):
+        self.own = dir is None
+        self.dir = dir or tempfile.mkdtemp(prefix="pinion-test-")
+        code, out, err = run("up", "--local", "--ps", str(ps), "--workers", str(workers), "--serving", str(serving), "--dir", self.dir)
+        if code != 0:
+            raise AssertionError(f"pinion up: exit {code}\n{out}\n{err}")
+        self.read()
+
+    def read(self):
+        with open(os.path.join(self.dir, "cluster.json")) as f:
+            self.info = json.load(f)
+        return self.info
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.show_logs()
+        self.down()
+
+    def down(self):
+        run("down", "--dir", self.dir)
+        if self.own:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def show_logs(self):
+        logs = os.path.join(self.dir, "logs")
+        for name in sorted(os.listdir(logs)) if os.path.isdir(logs) else []:
+            with open(os.path.join(logs, name), errors="replace") as f:
+                print(f"---- {name}\n" + "".join(f.readlines()[-15:]))
+
+    def api(self, method, path, body=None, timeout=120):
+        return http(method, self.info["coordinator"]["http"] + path, body, timeout * SLOW)
+
+    def wait_api(self, seconds=30):
+        end = time.time() + seconds * SLOW
+        while time.time() < end:
+            try:
+                status, body = self.api("GET", "/api/v1/status", timeout=5)
+                if status == 200:
+                    return body
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError("the coordinator does not answer")
+
+    def submit(self, text, base=None, key=None):
+        status, body = self.api("POST", "/api/v1/jobs", {"text": text, "file": "job.yaml", "base": base or self.dir, "key": key or str(time.time())})
+        assert status in (200, 201), f"submit: {status} {body}"
+        return body["id"]
+
+    def job(self, id):
+        status, body = self.api("GET", f"/api/v1/jobs/{id}")
+        assert status == 200, body
+        return body
+
+    def wait(self, id, seconds=300, until=("SUCCEEDED", "FAILED", "CANCELLED")):
+        end = time.time() + seconds * SLOW
+        last = None
+        while time.time() < end:
+            try:
+                last = self.job(id)
+                if last["state"] in until:
+                    return last
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"job {id} is not done: {last}")
+
+    def pids(self):
+        """name -> pid, as the supervisor writes them."""
+        found = {}
+        for name, p in self.read().get("processes", {}).items():
+            found[name] = p["pid"] if isinstance(p, dict) else p
+        return found
+
+    def kill(self, name, sig=signal.SIGKILL):
+        os.kill(self.pids()[name], sig)
+
+
+AUDIT = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: audit}}
+spec:
+  data:
+    train: {{format: audit, rows: {rows}}}
+  model: {{name: audit}}
+  audit: {{keys: {keys}}}
+  training: {{batchSize: 32, seed: {seed}, dataShards: {producers}, inFlight: 8, consistency: {{mode: {mode}, ack: durable}}}}
+  checkpoint: {{every: {every}, keep: 3}}
+  failurePolicy: {{maxRestarts: 100000}}
+"""
+
+
+def audit_job(steps, producers=2, keys=500, seed=1, mode="async", every="500ms"):
+    return AUDIT.format(rows=steps * 32 * producers, producers=producers, keys=keys, seed=seed, mode=mode, every=every)
+
+
+def audit_check(cluster, id, steps, producers=2, keys=500):
+    """Compares the newest checkpoint with the exact answer; raises with the lost or doubled push."""
+    job = cluster.job(id)
+    newest = max(c["epoch"] for c in job["checkpoints"])
+    folder = os.path.join(cluster.dir, "coordinator", "jobs", id, "checkpoints", str(newest))
+    if not os.path.isdir(folder):
+        folder = os.path.join(cluster.dir, "jobs", id, "checkpoints", str(newest))
+    p = subprocess.run([os.path.join(BUILD, "audit-check"), folder, str(producers), str(steps), str(keys)], capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout + p.stderr
+    return p.stdout.strip()
