@@ -1,0 +1,175 @@
+"""Bad input: one clear line, the right exit code, no crash, nothing lost."""
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from cluster import BUILD, PINION, Cluster, SLOW, audit_check, audit_job, http, run
+
+tmp = tempfile.mkdtemp(prefix="pinion-bad-")
+problems = []
+
+
+def expect(name, ok, what=""):
+    print(("held: " if ok else "BROKEN: ") + name + ("" if ok else f": {what}"))
+    if not ok:
+        problems.append(name)
+
+
+JOB = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: bad}}
+spec:
+  data:
+    train: {{format: csv, uri: "{path}", label: click}}
+  features:
+    - {{name: a, type: categorical}}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}}}}}
+  model: {{name: {model}}}
+  training: {{batchSize: 64, epochs: 1, seed: 1}}
+"""
+
+
+def job_file(path, model="lr"):
+    p = os.path.join(tmp, "job.yaml")
+    with open(p, "w") as f:
+        f.write(JOB.format(path=path, model=model))
+    return p
+
+
+def one_line(text, *words):
+    lines = [l for l in text.strip().splitlines() if l.strip()]
+    return any(all(w in l for w in words) for l in lines)
+
+
+try:
+    good = os.path.join(tmp, "good.csv")
+    with open(good, "w") as f:
+        f.write("click,a\n" + "".join(f"{i % 2},{i % 7}\n" for i in range(2000)))
+    wrong = os.path.join(tmp, "wrong.csv")
+    with open(wrong, "w") as f:
+        f.write("click,a\n1,2\n0,3\n1,2,3\n")
+    subprocess.run(["zstd", "-q", "-f", good, "-o", os.path.join(tmp, "cut.csv.zst")], check=True)
+    with open(os.path.join(tmp, "cut.csv.zst"), "r+b") as f:
+        f.truncate(os.path.getsize(f.name) - 40)
+
+    # offline: the job file
+    code, out, err = run("submit", "--dry-run", job_file(good, "deepmf"))
+    expect("an unknown model is refused with line and nearest name", code in (2, 4) and one_line(out + err, "job.yaml:", "deepfm"), (code, out, err))
+    code, out, err = run("submit", "--dry-run", job_file(good))
+    expect("a good job passes --dry-run", code == 0, (code, out, err))
+    code, out, err = run("submit", "--dry-run", os.path.join(tmp, "none.yaml"))
+    expect("a missing job file is named", code != 0 and one_line(out + err, "none.yaml"), (code, out, err))
+    code, out, err = run("statsu")
+    expect("a wrong verb is usage", code == 2 and one_line(out + err, "status"), (code, out, err))
+    code, out, err = run("status", "--coordinator", "http://127.0.0.1:1")
+    expect("an unreachable coordinator is exit 3", code == 3, (code, out, err))
+
+    with Cluster(ps=2, workers=2, serving=1) as c:
+        for name, path, words in (("a missing data file", os.path.join(tmp, "nowhere.csv"), ("nowhere.csv",)),
+                                  ("a truncated compressed file", os.path.join(tmp, "cut.csv.zst"), ("cut.csv.zst", "truncated")),
+                                  ("a row with a wrong number of columns", wrong, ("wrong.csv", "4"))):
+            code, out, err = run("submit", "--dir", c.dir, job_file(path))
+            expect(name + " fails the job with one line", code == 1 and one_line(out + err, *words), (code, out, err))
+        code, out, err = run("submit", "--dir", c.dir, job_file(good))
+        expect("a good job after bad ones succeeds", code == 0, (code, out, err))
+
+        code, out, err = run("up", "--local", "--dir", c.dir)
+        expect("a second cluster on one directory is refused", code == 4, (code, out, err))
+        store = next(d for d, _, names in os.walk(c.dir) if any(n.endswith(".lock") or n.endswith(".db") or n.endswith(".sqlite") for n in names))
+        p = subprocess.run([os.path.join(BUILD, "pinion-coordinator"), "--dir", store, "--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"],
+                           capture_output=True, text=True, timeout=20 * SLOW)
+        expect("a second coordinator on one directory is refused", p.returncode == 4 and len(p.stderr.strip().splitlines()) <= 3, (p.returncode, p.stderr))
+        zmq = c.info["coordinator"]["zmq"]
+        p = subprocess.run([os.path.join(BUILD, "pinion-ps"), "--name", "ps-x", "--coordinator", zmq, "--bind", zmq, "--http", "127.0.0.1:0"],
+                           capture_output=True, text=True, timeout=20 * SLOW)
+        expect("a port in use is named", p.returncode == 1 and one_line(p.stderr, zmq.split(":")[-1]), (p.returncode, p.stderr))
+
+        # garbage on every socket while a job runs
+        id = c.submit(audit_job(400))
+        rng = random.Random(1)
+        ports = set()
+        for p in c.pids().values():
+            out = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout
+            ports |= {int(l.split()[3].rsplit(":", 1)[1]) for l in out.splitlines() if f"pid={p}," in l}
+        before = c.pids()
+        for port in sorted(ports):
+            for shape in range(12):
+                s = socket.create_connection(("127.0.0.1", port), timeout=5)
+                try:
+                    if shape % 3 == 0:
+                        s.sendall(rng.randbytes(rng.randrange(1, 4000)))
+                    elif shape % 3 == 1:  # a ZMTP greeting, then nonsense
+                        s.sendall(b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL" + b"\0" * 48 + rng.randbytes(300))
+                    else:
+                        s.sendall(b"POST /v2/models/x/infer HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + rng.randbytes(100))
+                except OSError:
+                    pass
+                s.close()
+        done = c.wait(id, 120)
+        expect("garbage on every socket: the job succeeds", done["state"] == "SUCCEEDED", done)
+        expect("garbage on every socket: no process died", c.pids() == before, (before, c.pids()))
+        try:
+            print(audit_check(c, id, 400))
+        except AssertionError as e:
+            expect("garbage on every socket: nothing lost", False, e)
+
+    # a snapshot with a flipped bit: the version before goes on serving
+    with Cluster(ps=1, workers=1, serving=1) as c:
+        id = c.submit(JOB.format(path=good, model="lr") + "  publish: {model: m, storage: float16}\n")
+        assert c.wait(id)["state"] == "SUCCEEDED"
+        url = c.info["serving"][0]["http"] if isinstance(c.info["serving"], list) else c.info["serving"]["http"]
+        ask = {"inputs": [{"name": "a", "shape": [2, 1], "datatype": "BYTES", "data": ["1", "2"]}]}
+        end = time.time() + 20 * SLOW
+        while http("POST", f"{url}/v2/models/m/infer", ask)[0] != 200 and time.time() < end:
+            time.sleep(0.05)
+        status, answer = http("POST", f"{url}/v2/models/m/infer", ask)
+        expect("version 1 serves", status == 200, answer)
+        c.kill("serving-0", signal.SIGSTOP)
+        status, body = c.api("POST", f"/api/v1/jobs/{id}/publish", {})
+        assert status == 200, body
+        folder = next(d for d, _, names in os.walk(c.dir) if d.endswith(f"/models/m/{body['version']}") and "manifest.json" in names)
+        segment = os.path.join(folder, sorted(n for n in os.listdir(folder) if n.endswith(".seg"))[0])
+        with open(segment, "r+b") as f:
+            f.seek(os.path.getsize(segment) // 2)
+            byte = f.read(1)
+            f.seek(-1, 1)
+            f.write(bytes([byte[0] ^ 4]))
+        c.kill("serving-0", signal.SIGCONT)
+        time.sleep(1.5 * SLOW)
+        status, later = http("POST", f"{url}/v2/models/m/infer", ask)
+        expect("a snapshot with a flipped bit is refused, the one before serves", status == 200 and later["model_version"] == answer["model_version"], later)
+
+    # a full disk: the checkpoint fails, training goes on, then it works again
+    mount = os.path.join(tmp, "small")
+    os.mkdir(mount)
+    if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], capture_output=True).returncode == 0:
+        try:
+            with Cluster(ps=2, workers=1, serving=0, dir=mount) as c:
+                id = c.submit(audit_job(1500, producers=1, keys=20000, every="100ms"))
+                c.wait(id, 60, until=("RUNNING",))
+                filler = os.path.join(mount, "filler")
+                with open(filler, "wb") as f:
+                    try:
+                        while True:
+                            f.write(b"\0" * 65536)
+                            f.flush()
+                    except OSError:
+                        pass
+                time.sleep(2)
+                expect("a full disk: the job does not fail", c.job(id)["state"] in ("RUNNING", "RESTARTING"), c.job(id))
+                os.remove(filler)
+                done = c.wait(id, 180)
+                expect("a full disk: afterwards the job succeeds", done["state"] == "SUCCEEDED", done)
+                print(audit_check(c, id, 1500, 1, 20000))
+        finally:
+            subprocess.run(["umount", "-l", mount])
+    else:
+        print("no right to mount a small file system: the full disk was not tried with real files (the simulator does)")
+finally:
+    shutil.rmtree(tmp, ignore_errors=True)
+raise SystemExit(1 if problems else 0)
