@@ -1,0 +1,124 @@
+/* The optimizers. Each kernel is one loop that the compiler vectorises for the machine at hand (function clones);
+ * results do not depend on the width: elements are independent, and the one sum that is needed has eight fixed lanes. */
+#include "ps/table/optimizer.h"
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define KERNEL __attribute__((target_clones("avx512f", "avx2", "default"))) static void
+#else
+#define KERNEL static void
+#endif
+
+KERNEL sgd(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, const float *restrict gradient) {
+    const float lr = o->lr, l2 = o->l2;
+    for (uint32_t i = 0; i < dim; i++) w[i] -= lr * (gradient[i] + l2 * w[i]);
+}
+
+KERNEL adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum, const float *restrict gradient) {
+    const float lr = o->lr, l2 = o->l2, epsilon = o->epsilon;
+    for (uint32_t i = 0; i < dim; i++) {
+        float g = gradient[i] + l2 * w[i];
+        float s = sum[i] + g * g;
+        sum[i] = s;
+        w[i] -= lr * g / (sqrtf(s) + epsilon);
+    }
+}
+
+KERNEL rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum,
+                       const float *restrict gradient) {
+    const float l2 = o->l2;
+    float lane[8] = {0};
+    uint32_t i = 0;
+    for (; i + 8 <= dim; i += 8)
+        for (uint32_t j = 0; j < 8; j++) {
+            float g = gradient[i + j] + l2 * w[i + j];
+            lane[j] += g * g;
+        }
+    for (; i < dim; i++) {
+        float g = gradient[i] + l2 * w[i];
+        lane[i & 7] += g * g;
+    }
+    float squares = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    *sum += squares / (float)dim;
+    const float rate = o->lr / (sqrtf(*sum) + o->epsilon);
+    for (i = 0; i < dim; i++) w[i] -= rate * (gradient[i] + l2 * w[i]);
+}
+
+/* base^n by squaring: libm's pow may differ from machine to machine. */
+static double power(double base, uint32_t n) {
+    double result = 1;
+    for (; n; n >>= 1, base *= base)
+        if (n & 1) result *= base;
+    return result;
+}
+
+KERNEL adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict m, float *restrict v,
+                 const float *restrict gradient, float rate, float scale) {
+    const float beta1 = o->beta1, beta2 = o->beta2, l2 = o->l2, epsilon = o->epsilon;
+    for (uint32_t i = 0; i < dim; i++) {
+        float g = gradient[i] + l2 * w[i];
+        float m1 = beta1 * m[i] + (1 - beta1) * g, v1 = beta2 * v[i] + (1 - beta2) * (g * g);
+        m[i] = m1;
+        v[i] = v1;
+        w[i] -= rate * m1 / (sqrtf(v1) * scale + epsilon);
+    }
+}
+
+/* Lazy: a row's moments and its bias correction count only the steps that touched it. */
+static void adam(const struct pn_optimizer_spec *o, uint32_t dim, float *w, float *state, const float *gradient) {
+    float *steps = state + 2 * (size_t)dim;
+    if (*steps < 16777216) *steps += 1; /* beyond, a float counts no further, and the correction is 1 */
+    uint32_t n = (uint32_t)*steps;
+    double rate = o->lr / (1 - power(o->beta1, n)), scale = 1 / sqrt(1 - power(o->beta2, n));
+    adam_pass(o, dim, w, state, state + dim, gradient, (float)rate, (float)scale);
+}
+
+/* FTRL-proximal, McMahan et al. 2013, algorithm 1. */
+KERNEL ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict z, float *restrict sum,
+            const float *restrict gradient) {
+    const float lr = o->lr, l1 = o->l1, l2 = o->l2, beta = o->ftrl_beta;
+    for (uint32_t i = 0; i < dim; i++) {
+        float g = gradient[i], before = sum[i], after = before + g * g, root = sqrtf(after);
+        float z1 = z[i] + (g - (root - sqrtf(before)) / lr * w[i]);
+        float beyond = fabsf(z1) - l1;
+        beyond = beyond > 0 ? beyond : 0;
+        z[i] = z1;
+        sum[i] = after;
+        w[i] = -copysignf(beyond, z1) / ((beta + root) / lr + l2);
+    }
+}
+
+uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *o, uint32_t dim) {
+    switch (o->kind) {
+        case PN_SGD: return 0;
+        case PN_ADAGRAD: return dim;
+        case PN_ROWWISE_ADAGRAD: return 1;
+        case PN_ADAM: return 2 * dim + 1;
+        case PN_FTRL: return 2 * dim;
+    }
+    assert(!"unknown optimizer");
+    return 0;
+}
+
+void pn_optimizer_start(const struct pn_optimizer_spec *o, uint32_t dim, const float *values, float *state) {
+    uint32_t n = pn_optimizer_state_floats(o, dim);
+    for (uint32_t i = 0; i < n; i++) state[i] = 0;
+    if (o->kind == PN_ADAGRAD || o->kind == PN_ROWWISE_ADAGRAD)
+        for (uint32_t i = 0; i < n; i++) state[i] = o->initial_accumulator;
+    if (o->kind == PN_FTRL)
+        for (uint32_t i = 0; i < dim; i++)
+            if (values[i] != 0) state[i] = -values[i] * (o->ftrl_beta / o->lr + o->l2) - copysignf(o->l1, values[i]);
+}
+
+void pn_optimizer_step(const struct pn_optimizer_spec *o, uint32_t dim, float *values, float *state, const float *gradient) {
+    switch (o->kind) {
+        case PN_SGD: sgd(o, dim, values, gradient); return;
+        case PN_ADAGRAD: adagrad(o, dim, values, state, gradient); return;
+        case PN_ROWWISE_ADAGRAD: rowwise_adagrad(o, dim, values, state, gradient); return;
+        case PN_ADAM: adam(o, dim, values, state, gradient); return;
+        case PN_FTRL: ftrl(o, dim, values, state, state + dim, gradient); return;
+    }
+    assert(!"unknown optimizer");
+}
