@@ -1,0 +1,111 @@
+/* The reader's inside. Two threads take turns: the core's (files, timers, callbacks: reader.c) and a work thread
+ * (decompression, parsing, shuffle: everything else). While the work runs, the core's side touches only the read ahead. */
+#ifndef PN_WORKER_READER_INTERNAL_H
+#define PN_WORKER_READER_INTERNAL_H
+
+#include "common/hash.h"
+#include "worker/reader/reader.h"
+#include "worker/reader/stream.h"
+
+#define PN_READ_BYTES (256u << 10)
+#define PN_MAX_COLUMNS 1024u
+
+struct pn_text {                  /* growing bytes */
+    char *data;
+    size_t n, max;
+};
+bool pn_text_add(struct pn_text *, const void *data, size_t n);
+
+struct pn_held { uint64_t line; uint32_t n_bytes; char text[]; }; /* a row that waits in the shuffle's window */
+
+struct pn_reader_batch {
+    struct pn_text text;
+    uint32_t *offset, *length;    /* row-major while the batch grows */
+    uint32_t *offset_by_column, *length_by_column;
+    float *labels;
+    size_t n_rows, n_columns, i_column;  /* i_column: fields of the row under way */
+    size_t max_cells, max_labels;
+    struct pn_raw raw;
+};
+
+/* ml-100k's side files. Ids index the arrays; a length of id text 0 means absent. */
+struct pn_movielens {
+    struct pn_text text;
+    struct pn_span { uint32_t offset, length; } *users, *items; /* n * fields each, see movielens.c */
+    size_t n_users, n_items;
+    uint64_t *test;               /* user << 32 | item, sorted once loaded */
+    size_t n_test, max_test;
+    bool sorted;
+};
+
+enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_FAILED };
+
+struct pn_reader {
+    struct pn_env *env;
+    struct pn_data data;
+    struct pn_reader_options options;
+
+    /* the core's side */
+    void (*done)(void *, enum pn_result, const struct pn_raw *, const struct pn_error *);
+    void *owner;
+    bool closed, io_busy, work_busy, waiting; /* waiting: the work needs the piece that is being read */
+    struct pn_io io;
+    struct pn_work work;
+    uint8_t *piece[2];            /* one is eaten, one is read */
+    int i_reading;
+    bool piece_ready;             /* the read one is complete */
+    size_t piece_bytes;
+    uint64_t offset;              /* of the next read */
+    bool file_ended;              /* nothing to read any more in this file */
+    int i_file, n_files, i_ending;
+    bool opened, listing;
+    int read_error;               /* errno of the read ahead */
+    char path[560], base[520];    /* of the file being read; without .zst or .gz */
+
+    /* the work's side */
+    enum pn_advance advance;
+    enum pn_result result;        /* once failed, for ever */
+    struct pn_error err;
+    struct pn_stream *stream;
+    bool ended;                   /* all rows have come */
+    char separator;
+    const char **names;           /* columns given out; NULL: not known yet */
+    size_t n_names;
+    char *name_text;              /* csv: what names point into */
+    size_t i_label;               /* csv: the label's place among all columns */
+    uint64_t n_rows_read, n_rows_out;
+    struct pn_rng rng;
+    struct pn_held **window;
+    size_t n_window, max_window;
+    struct pn_reader_batch batch;
+    struct pn_movielens movielens;
+};
+
+/* rows.c */
+enum pn_advance pn_reader_advance(struct pn_reader *);
+void pn_reader_rows_free(struct pn_reader *);
+/* A row of the batch: its columns in order, then the label. False: no memory, r->result is set. */
+bool pn_row_field(struct pn_reader *, const char *text, size_t n);
+bool pn_row_end(struct pn_reader *, float label);
+/* Sets result and err from a record's place: "file:line: ...". Always false. */
+bool pn_row_bad(struct pn_reader *, uint64_t line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool pn_reader_no_memory(struct pn_reader *);
+/* label = value >= threshold. */
+bool pn_row_label(struct pn_reader *, uint64_t line, const char *text, size_t n, float *label);
+
+/* formats.c: csv and criteo */
+bool pn_csv_header(struct pn_reader *, const struct pn_record *);
+bool pn_csv_row(struct pn_reader *, const struct pn_record *);
+bool pn_criteo_columns(struct pn_reader *);
+bool pn_criteo_row(struct pn_reader *, const struct pn_record *);
+
+/* movielens.c */
+bool pn_movielens_columns(struct pn_reader *);
+const char *pn_movielens_file(const struct pn_reader *, int i_file, char name[32]);
+int pn_movielens_n_files(const struct pn_reader *);
+bool pn_movielens_load(struct pn_reader *, const struct pn_record *); /* a line of a side file */
+bool pn_movielens_wanted(struct pn_reader *, const struct pn_record *, bool *wanted);
+bool pn_movielens_row(struct pn_reader *, const struct pn_record *);
+void pn_movielens_free(struct pn_reader *);
+
+#endif

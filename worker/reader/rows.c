@@ -1,0 +1,202 @@
+/* The work's side: records to rows, through the shuffle's window, into this producer's batches.
+ *
+ * The window holds unparsed lines: only the rows of a producer's own batches are parsed by it. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "worker/reader/internal.h"
+
+bool pn_text_add(struct pn_text *t, const void *data, size_t n) {
+    if (n > t->max - t->n) {
+        size_t max = t->max * 2 > t->n + n ? t->max * 2 : t->n + n + 4096;
+        char *grown = realloc(t->data, max);
+        if (!grown) return false;
+        t->data = grown;
+        t->max = max;
+    }
+    if (n) memcpy(t->data + t->n, data, n);
+    t->n += n;
+    return true;
+}
+
+bool pn_reader_no_memory(struct pn_reader *r) {
+    r->result = pn_fail(&r->err, PN_NO_MEMORY, "%s: no memory", r->path);
+    return false;
+}
+
+bool pn_row_bad(struct pn_reader *r, uint64_t line, const char *format, ...) {
+    char text[300];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    const char *file = strlen(r->path) > 150 ? r->path + strlen(r->path) - 150 : r->path;
+    r->result = pn_fail(&r->err, PN_INVALID, "%s:%llu: %s", file, (unsigned long long)line, text);
+    return false;
+}
+
+bool pn_row_label(struct pn_reader *r, uint64_t line, const char *text, size_t n, float *label) {
+    char copy[64], *end = copy;
+    double value = 0;
+    if (n > 0 && n < sizeof(copy)) {
+        memcpy(copy, text, n);
+        copy[n] = 0;
+        value = strtod(copy, &end);
+    }
+    if (n == 0 || n >= sizeof(copy) || end != copy + n || value != value)
+        return pn_row_bad(r, line, "the label is \"%.*s\", not a number", n < 40 ? (int)n : 40, text);
+    *label = value >= r->data.threshold ? 1 : 0;
+    return true;
+}
+
+/* ---- the batch ---- */
+
+static bool grow(void *array, size_t n_bytes) {
+    void *grown = realloc(*(void **)array, n_bytes);
+    if (!grown) return false;
+    *(void **)array = grown;
+    return true;
+}
+
+bool pn_row_field(struct pn_reader *r, const char *text, size_t n) {
+    struct pn_reader_batch *b = &r->batch;
+    size_t cell = b->n_rows * b->n_columns + b->i_column;
+    if (cell >= b->max_cells) {
+        size_t max = b->max_cells ? b->max_cells * 2 : 64 * b->n_columns;
+        if (!grow(&b->offset, max * 4) || !grow(&b->length, max * 4) || !grow(&b->offset_by_column, max * 4) || !grow(&b->length_by_column, max * 4))
+            return pn_reader_no_memory(r);
+        b->max_cells = max;
+    }
+    if (b->text.n + n > UINT32_MAX || !pn_text_add(&b->text, text, n)) return pn_reader_no_memory(r);
+    b->offset[cell] = (uint32_t)(b->text.n - n);
+    b->length[cell] = (uint32_t)n;
+    b->i_column++;
+    return true;
+}
+
+bool pn_row_end(struct pn_reader *r, float label) {
+    struct pn_reader_batch *b = &r->batch;
+    if (b->n_rows >= b->max_labels) {
+        size_t max = b->max_labels ? b->max_labels * 2 : 64;
+        if (!grow(&b->labels, max * sizeof(float))) return pn_reader_no_memory(r);
+        b->max_labels = max;
+    }
+    b->labels[b->n_rows++] = label;
+    b->i_column = 0;
+    return true;
+}
+
+static void finish_batch(struct pn_reader *r) {
+    struct pn_reader_batch *b = &r->batch;
+    for (size_t row = 0; row < b->n_rows; row++)
+        for (size_t c = 0; c < b->n_columns; c++) {
+            b->offset_by_column[c * b->n_rows + row] = b->offset[row * b->n_columns + c];
+            b->length_by_column[c * b->n_rows + row] = b->length[row * b->n_columns + c];
+        }
+    b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.data,
+                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels};
+}
+
+/* ---- from a record to a batch ---- */
+
+/* The next row of the shuffled stream. True: go on; sets *full at the end of an own batch. */
+static bool give(struct pn_reader *r, const struct pn_record *record, bool *full) {
+    const uint64_t i_batch = r->n_rows_out / r->options.batch_size, n = r->options.n_producers;
+    r->n_rows_out++;
+    if (i_batch % n != r->options.producer || i_batch / n < r->options.skip_batches) return true;
+    r->batch.n_columns = r->n_names;
+    bool good = r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
+                : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
+                                                     : pn_movielens_row(r, record);
+    *full = r->batch.n_rows == r->options.batch_size;
+    return good;
+}
+
+static size_t pick(struct pn_reader *r) { return (size_t)((unsigned __int128)pn_rng_next(&r->rng) * r->n_window >> 64); }
+
+static bool give_held(struct pn_reader *r, size_t i, bool *full) {
+    struct pn_held *held = r->window[i];
+    bool good = give(r, &(struct pn_record){held->text, held->n_bytes, held->line}, full);
+    free(held);
+    r->window[i] = r->window[--r->n_window];
+    return good;
+}
+
+static bool hold(struct pn_reader *r, const struct pn_record *record) {
+    if (r->n_window == r->max_window) {
+        size_t max = r->max_window ? r->max_window * 2 : 1024;
+        if (!grow(&r->window, max * sizeof(*r->window))) return pn_reader_no_memory(r);
+        r->max_window = max;
+    }
+    struct pn_held *held = malloc(sizeof(*held) + record->n_bytes);
+    if (!held) return pn_reader_no_memory(r);
+    held->line = record->line;
+    held->n_bytes = (uint32_t)record->n_bytes;
+    memcpy(held->text, record->text, record->n_bytes);
+    r->window[r->n_window++] = held;
+    return true;
+}
+
+/* A record of the file with the rows. */
+static bool take(struct pn_reader *r, const struct pn_record *record, bool *full) {
+    if (r->data.format == PN_FORMAT_CSV && !r->names) return pn_csv_header(r, record);
+    if (r->data.format == PN_FORMAT_MOVIELENS) {
+        bool wanted = true;
+        if (!pn_movielens_wanted(r, record, &wanted)) return false;
+        if (!wanted) return true;
+    }
+    const uint64_t i = r->n_rows_read++;
+    if (i < r->data.first_row) return true;
+    if (r->data.n_rows && i + 1 == r->data.first_row + r->data.n_rows) r->ended = true;
+    if (r->options.shuffle_buffer == 0) return give(r, record, full);
+    if (r->n_window == r->options.shuffle_buffer && !give_held(r, pick(r), full)) return false;
+    return hold(r, record);
+}
+
+enum pn_advance pn_reader_advance(struct pn_reader *r) {
+    struct pn_reader_batch *b = &r->batch;
+    if (r->result != PN_OK) return PN_ADVANCE_FAILED;
+    bool full = false;
+    while (!full) {
+        if (r->ended) {
+            if (r->n_window == 0) break;
+            if (!give_held(r, pick(r), &full)) return PN_ADVANCE_FAILED;
+            continue;
+        }
+        struct pn_record record;
+        const bool rows = r->i_file == r->n_files - 1;
+        switch (pn_stream_record(r->stream, r->data.format == PN_FORMAT_CSV, r->separator, &record, &r->result, &r->err)) {
+            case PN_STREAM_HUNGRY: return PN_ADVANCE_HUNGRY;
+            case PN_STREAM_BAD: return PN_ADVANCE_FAILED;
+            case PN_STREAM_END:
+                if (!rows) return PN_ADVANCE_NEXT_FILE;
+                r->ended = true;
+                if (r->data.format == PN_FORMAT_CSV && !r->names) {
+                    pn_row_bad(r, 1, "the file is empty; expected a line with the names of the columns");
+                    return PN_ADVANCE_FAILED;
+                }
+                break;
+            case PN_STREAM_RECORD:
+                if (!(rows ? take(r, &record, &full) : pn_movielens_load(r, &record))) return PN_ADVANCE_FAILED;
+                break;
+        }
+    }
+    if (b->n_rows == 0) return PN_ADVANCE_END;
+    finish_batch(r);
+    return PN_ADVANCE_BATCH;
+}
+
+void pn_reader_rows_free(struct pn_reader *r) {
+    for (size_t i = 0; i < r->n_window; i++) free(r->window[i]);
+    free(r->window);
+    free(r->batch.text.data);
+    free(r->batch.offset);
+    free(r->batch.length);
+    free(r->batch.offset_by_column);
+    free(r->batch.length_by_column);
+    free(r->batch.labels);
+    free(r->names);
+    free(r->name_text);
+    pn_movielens_free(r);
+}
