@@ -105,7 +105,7 @@ static bool step(struct pn_stream *s, const char **why) {
 
 /* Makes more text. PN_STREAM_RECORD: there is more. */
 static enum pn_stream_state fill(struct pn_stream *s, enum pn_result *result, struct pn_error *err) {
-    memmove(s->text, s->text + s->begin, s->end - s->begin);
+    if (s->begin > 0) memmove(s->text, s->text + s->begin, s->end - s->begin);
     s->end -= s->begin;
     s->begin = 0;
     if (s->max - s->end < ROOM_BYTES) {
