@@ -1,0 +1,487 @@
+/* The job file: its shape, its limits, and what names mean. One function a section; each fills its part of struct pn_job. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "job/yaml.h"
+
+#define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
+
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", NULL};
+static const char *const formats_later[] = {"libsvm", "libfm", "ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", NULL};
+static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "widedeep", "wide&deep", "dcnv2", "dcn-v2", "dlrm",
+                                           "finalmlp", "sasrec", "transact", NULL};
+static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
+
+static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
+    if (n == NULL) return;
+    *d = (struct pn_data){.present = true, .threshold = 0.5};
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part"), KEYS("stream", "kafka", "weight"))) return;
+    int format = -1, part = PN_PART_ALL;
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens or audit", what);
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
+    d->format = (enum pn_format)format;
+    pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
+    pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
+    if (d->format == PN_FORMAT_AUDIT) {
+        if (d->n_rows == 0) pn_yaml_problem(y, n, "%s: the audit format needs rows", what);
+        return;
+    }
+    if (d->format == PN_FORMAT_MOVIELENS) d->threshold = 4;
+    pn_yaml_real(y, pn_yaml_get(n, "threshold"), "threshold", -1e9, 1e9, &d->threshold);
+    snprintf(d->label, sizeof d->label, "label");
+    pn_yaml_text(y, pn_yaml_get(n, "label"), "label", d->label, sizeof d->label);
+    snprintf(d->split, sizeof d->split, "u1");
+    if (pn_yaml_text(y, pn_yaml_get(n, "split"), "split", d->split, sizeof d->split) && strchr(d->split, '/') != NULL)
+        pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
+    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test"), NULL, &part)) d->part = part;
+    struct fy_node *uri = pn_yaml_get(n, "uri");
+    char text[400] = "";
+    if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
+    else if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
+    else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
+        const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
+        if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
+        else if (strstr(path, "${") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": the only variable is ${PINION_DATA}, replaced by `pinion submit`; it is not set", text);
+        else {
+            int k = path[0] == '/' || base == NULL ? snprintf(d->path, sizeof d->path, "%s", path) : snprintf(d->path, sizeof d->path, "%s/%s", base, path);
+            if (k < 0 || (size_t)k >= sizeof d->path) pn_yaml_problem(y, uri, "the path is longer than %zu characters", sizeof d->path - 1);
+        }
+    }
+}
+
+static int find_field(const struct pn_job *job, const char *name) {
+    for (size_t i = 0; i < job->n_fields; i++)
+        if (strcmp(job->fields[i].name, name) == 0) return (int)i;
+    return -1;
+}
+
+static int find_table(const struct pn_job *job, const char *name) {
+    for (size_t i = 0; i < job->n_tables; i++)
+        if (strcmp(job->tables[i].name, name) == 0) return (int)i;
+    return -1;
+}
+
+static void read_transforms(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
+    static const char *const names[] = {"log1p", "standardize", NULL};
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE) {
+        pn_yaml_problem(y, n, "transform must be a list of: log1p, standardize");
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *t; (t = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        int which = -1;
+        if (!pn_yaml_choice(y, t, "transform", names, KEYS("vocabulary", "clip", "squash"), &which)) continue;
+        if (which == 0 && f->standardize) pn_yaml_problem(y, t, "log1p must stand before standardize");
+        if (which == 0) f->log1p = true;
+        if (which == 1) f->standardize = true;
+    }
+}
+
+static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
+    if (n == NULL) return;
+    int count = fy_node_get_type(n) == FYNT_SEQUENCE ? fy_node_sequence_item_count(n) : 0;
+    if (count < 1 || count > 10000) {
+        pn_yaml_problem(y, n, "bucketize must be a list of 1 to 10000 rising numbers");
+        return;
+    }
+    f->boundaries = calloc((size_t)count, sizeof *f->boundaries);
+    if (f->boundaries == NULL) {
+        y->no_memory = true;
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *b; (b = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        double v = 0;
+        if (!pn_yaml_real(y, b, "a boundary", -1e300, 1e300, &v)) continue;
+        if (f->n_boundaries > 0 && v <= f->boundaries[f->n_boundaries - 1]) pn_yaml_problem(y, b, "boundaries must rise; %g stands behind %g", v, f->boundaries[f->n_boundaries - 1]);
+        f->boundaries[f->n_boundaries++] = v;
+    }
+}
+
+static bool keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+
+static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", NULL};
+    if (!pn_yaml_keys(y, n, "a feature",
+                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of"),
+                      KEYS("admission", "vocabulary", "positions", "ttlSteps")))
+        return;
+    struct pn_field *f = &job->fields[job->n_fields];
+    *f = (struct pn_field){.separator = '|', .max_length = 64};
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "a feature needs a name");
+    if (!pn_yaml_text(y, pn_yaml_get(n, "name"), "name", f->name, sizeof f->name) || f->name[0] == '\0') return;
+    if (find_field(job, f->name) >= 0) {
+        pn_yaml_problem(y, pn_yaml_get(n, "name"), "feature \"%s\" stands twice", f->name);
+        return;
+    }
+    snprintf(f->column, sizeof f->column, "%s", f->name);
+    pn_yaml_text(y, pn_yaml_get(n, "column"), "column", f->column, sizeof f->column);
+    int type = -1;
+    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric or cross", f->name);
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("sequence", "embedding", "text"), &type) || type < 0) return;
+    f->type = (enum pn_field_type)type;
+    job->n_fields++;
+
+    static const struct { const char *key; unsigned types; } only[] = {
+        {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
+        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI}, {"pooling", 1u << PN_FIELD_MULTI},
+        {"maxLength", 1u << PN_FIELD_MULTI}, {"of", 1u << PN_FIELD_CROSS}};
+    for (size_t i = 0; i < sizeof only / sizeof *only; i++) {
+        struct fy_node *v = pn_yaml_get(n, only[i].key);
+        if (v != NULL && !(only[i].types >> f->type & 1)) pn_yaml_problem(y, v, "%s has no meaning for a %s feature", only[i].key, types[f->type]);
+    }
+    read_transforms(y, pn_yaml_get(n, "transform"), f);
+    pn_yaml_truth(y, pn_yaml_get(n, "criteoLog"), "criteoLog", &f->criteo_log);
+    read_boundaries(y, pn_yaml_get(n, "bucketize"), f);
+    pn_yaml_real(y, pn_yaml_get(n, "mean"), "mean", -1e300, 1e300, &f->mean);
+    pn_yaml_real(y, pn_yaml_get(n, "std"), "std", 1e-300, 1e300, &f->std);
+    if ((pn_yaml_get(n, "mean") != NULL) != (pn_yaml_get(n, "std") != NULL)) pn_yaml_problem(y, n, "mean and std come together or not at all");
+    if (f->criteo_log && (f->n_boundaries > 0 || f->log1p || f->standardize)) pn_yaml_problem(y, n, "criteoLog stands alone: it makes the key by itself");
+    char text[8] = "";
+    if (pn_yaml_get(n, "separator") != NULL && pn_yaml_text(y, pn_yaml_get(n, "separator"), "separator", text, sizeof text)) {
+        if (text[1] != '\0') pn_yaml_problem(y, pn_yaml_get(n, "separator"), "separator must be one character");
+        f->separator = text[0];
+    }
+    int pooling = PN_POOL_SUM;
+    if (f->type == PN_FIELD_MULTI) pooling = PN_POOL_MEAN;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
+    uint64_t count = f->max_length;
+    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, 4096, &count)) f->max_length = (uint32_t)count;
+
+    if (f->type == PN_FIELD_CROSS) {
+        struct fy_node *of = pn_yaml_get(n, "of");
+        void *it = NULL;
+        if (of == NULL || fy_node_get_type(of) != FYNT_SEQUENCE || fy_node_sequence_item_count(of) < 2 || fy_node_sequence_item_count(of) > 4)
+            pn_yaml_problem(y, of != NULL ? of : n, "a cross needs of: a list of 2 to 4 earlier features");
+        else
+            for (struct fy_node *o; (o = fy_node_sequence_iterate(of, &it)) != NULL;) {
+                char name[64] = "";
+                if (!pn_yaml_text(y, o, "a crossed feature", name, sizeof name)) continue;
+                int other = find_field(job, name);
+                if (other < 0 || other == (int)job->n_fields - 1) pn_yaml_problem(y, o, "cross of \"%s\": no earlier feature has that name", name);
+                else if (job->fields[other].type != PN_FIELD_CATEGORICAL && !(job->fields[other].type == PN_FIELD_NUMERIC && keyed(&job->fields[other])))
+                    pn_yaml_problem(y, o, "cross of \"%s\": only categorical and bucketized features can be crossed", name);
+                else f->crossed[f->n_crossed++] = (uint32_t)other;
+            }
+    }
+
+    /* the seed of the field's keys: by its own name, or by the shared name, so that two fields can mean the same things */
+    char share[64];
+    uint64_t seed = 0;
+    snprintf(share, sizeof share, "%s", f->name);
+    struct fy_node *hash = pn_yaml_get(n, "hash");
+    if (hash != NULL && pn_yaml_keys(y, hash, "hash", KEYS("seed", "share", "resolved"), NULL)) {
+        pn_yaml_count(y, pn_yaml_get(hash, "seed"), "seed", 0, UINT64_MAX, &seed);
+        pn_yaml_text(y, pn_yaml_get(hash, "share"), "share", share, sizeof share);
+    }
+    f->hash_seed = pn_hash(share, strlen(share), pn_mix64(seed));
+    if (hash != NULL) pn_yaml_count(y, pn_yaml_get(hash, "resolved"), "resolved", 0, UINT64_MAX, &f->hash_seed);
+    if (!keyed(f) && (hash != NULL || pn_yaml_get(n, "table") != NULL))
+        pn_yaml_problem(y, n, "feature \"%s\" is a plain number: it has neither keys nor a table (bucketize would make keys)", f->name);
+    if (keyed(f)) {
+        char table[64] = "embedding";
+        pn_yaml_text(y, pn_yaml_get(n, "table"), "table", table, sizeof table);
+        int i = find_table(job, table);
+        if (i < 0 && job->n_tables >= PN_MAX_TABLES - 1) pn_yaml_problem(y, n, "more than %d tables", PN_MAX_TABLES - 1);
+        else if (strcmp(table, "dense") == 0 || strcmp(table, "defaults") == 0) pn_yaml_problem(y, n, "table name \"%s\" is taken", table);
+        else if (i < 0) {
+            i = (int)job->n_tables++;
+            job->tables[i] = (struct pn_table_spec){0};
+            snprintf(job->tables[i].name, sizeof job->tables[i].name, "%s", table);
+        }
+        f->i_table = i < 0 ? 0 : (uint32_t)i;
+    }
+}
+
+static void read_real32(struct pn_yaml *y, struct fy_node *n, const char *what, double low, double high, float *out) {
+    double v = (double)*out;
+    if (pn_yaml_real(y, n, what, low, high, &v)) *out = (float)v;
+}
+
+static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
+    if (n == NULL) return;
+    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta"),
+                      KEYS("momentum", "weightDecay", "warmup", "schedule", "clip"))) return;
+    int kind = (int)o->kind;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("adamw", "lamb", "rmsprop", "momentum"), &kind)) {
+        if (kind != (int)o->kind) o->epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f;
+        o->kind = (enum pn_optimizer)kind;
+    }
+    read_real32(y, pn_yaml_get(n, "lr"), "lr", 0, 1000, &o->lr);
+    read_real32(y, pn_yaml_get(n, "epsilon"), "epsilon", 0, 1, &o->epsilon);
+    read_real32(y, pn_yaml_get(n, "initialAccumulator"), "initialAccumulator", 0, 1000, &o->initial_accumulator);
+    read_real32(y, pn_yaml_get(n, "beta1"), "beta1", 0, 0.999999, &o->beta1);
+    read_real32(y, pn_yaml_get(n, "beta2"), "beta2", 0, 0.9999999, &o->beta2);
+    read_real32(y, pn_yaml_get(n, "l1"), "l1", 0, 1000, &o->l1);
+    read_real32(y, pn_yaml_get(n, "l2"), "l2", 0, 1000, &o->l2);
+    read_real32(y, pn_yaml_get(n, "beta"), "beta", 0, 1000, &o->ftrl_beta);
+}
+
+static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float lr) {
+    return (struct pn_optimizer_spec){.kind = kind, .lr = lr, .epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f, .beta1 = 0.9f, .beta2 = 0.999f, .ftrl_beta = 1.0f};
+}
+
+static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_table_spec *t) {
+    if (n == NULL) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage"), KEYS("dim", "admission", "eviction", "ttlSteps", "memory"))) return;
+    int storage = 0;
+    pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", KEYS("float32"), KEYS("float16", "bfloat16", "int8"), &storage);
+    read_optimizer(y, pn_yaml_get(n, "optimizer"), &t->optimizer);
+    pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &t->init_seed);
+    struct fy_node *init = pn_yaml_get(n, "init");
+    static const char *const names[] = {"zero", "constant", "uniform", "normal", NULL};
+    if (init == NULL) return;
+    if (fy_node_get_type(init) == FYNT_SCALAR) {
+        int kind = -1;
+        if (pn_yaml_choice(y, init, "init", KEYS("zero"), NULL, &kind)) t->init = PN_INIT_ZERO;
+        return;
+    }
+    if (!pn_yaml_keys(y, init, "init", KEYS("constant", "uniform", "normal"), KEYS("xavier"))) return;
+    for (int i = 1; i <= 3; i++)
+        if (pn_yaml_get(init, names[i]) != NULL) {
+            t->init = (enum pn_init)i;
+            read_real32(y, pn_yaml_get(init, names[i]), names[i], i == 1 ? -1000 : 0, 1000, &t->init_scale);
+        }
+}
+
+static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    struct pn_table_spec defaults = {.optimizer = default_optimizer(PN_ADAGRAD, 0.05f), .init = PN_INIT_NORMAL, .init_scale = 0.01f};
+    const char *known[PN_MAX_TABLES + 2] = {"defaults"};
+    for (size_t i = 0; i < job->n_tables; i++) known[i + 1] = job->tables[i].name;
+    if (n != NULL && !pn_yaml_keys(y, n, "spec.tables", known, NULL)) return;
+    read_table(y, pn_yaml_get(n, "defaults"), "tables.defaults", &defaults);
+    for (size_t i = 0; i < job->n_tables; i++) {
+        struct pn_table_spec *t = &job->tables[i];
+        char name[64];
+        snprintf(name, sizeof name, "%s", t->name);
+        *t = defaults;
+        snprintf(t->name, sizeof t->name, "%s", name);
+        t->dim = job->model == PN_MODEL_LR ? 1 : 1 + job->embedding_dim;
+        t->init_seed = pn_hash(name, strlen(name), pn_mix64(job->seed));
+        read_table(y, pn_yaml_get(n, name), "a table", t);
+    }
+}
+
+static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    job->embedding_dim = 8;
+    job->model = PN_MODEL_LR;
+    if (n == NULL) {
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, deepfm, audit");
+        return;
+    }
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "hidden", "dropout"), KEYS("cross", "attention", "experts", "heads", "distill"))) return;
+    int model = -1;
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, deepfm or audit");
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
+    job->model = (enum pn_model)model;
+    uint64_t v = job->embedding_dim;
+    if (pn_yaml_count(y, pn_yaml_get(n, "embeddingDim"), "embeddingDim", 1, 1023, &v)) job->embedding_dim = (uint32_t)v;
+    read_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
+    struct fy_node *hidden = pn_yaml_get(n, "hidden");
+    if (hidden != NULL && job->model != PN_MODEL_DEEPFM) pn_yaml_problem(y, hidden, "hidden has a meaning for deepfm only");
+    if (hidden == NULL && job->model == PN_MODEL_DEEPFM) {
+        job->hidden[0] = 64;
+        job->hidden[1] = 32;
+        job->n_hidden = 2;
+    }
+    if (hidden == NULL) return;
+    if (fy_node_get_type(hidden) != FYNT_SEQUENCE || fy_node_sequence_item_count(hidden) < 1 || fy_node_sequence_item_count(hidden) > PN_MAX_LAYERS) {
+        pn_yaml_problem(y, hidden, "hidden must be a list of 1 to %d layer widths", PN_MAX_LAYERS);
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *h; (h = fy_node_sequence_iterate(hidden, &it)) != NULL;)
+        if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) job->hidden[job->n_hidden++] = (uint32_t)v;
+}
+
+static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint64_t low, uint64_t high, uint32_t *out) {
+    uint64_t v = *out;
+    if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
+}
+
+static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    if (n == NULL) return;
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device"),
+                      KEYS("earlyStopping", "precision", "negatives"))) return;
+    count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
+    count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
+    pn_yaml_count(y, pn_yaml_get(n, "maxSteps"), "maxSteps", 1, 1ull << 48, &job->max_steps);
+    pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &job->seed);
+    count32(y, pn_yaml_get(n, "inFlight"), "inFlight", 1, 64, &job->max_in_flight);
+    count32(y, pn_yaml_get(n, "dataShards"), "dataShards", 1, PN_MAX_PRODUCERS, &job->n_producers);
+    int device = 0;
+    pn_yaml_choice(y, pn_yaml_get(n, "device"), "device", KEYS("auto", "cpu"), KEYS("cuda", "cuda:0", "gpu"), &device);
+    struct fy_node *c = pn_yaml_get(n, "consistency");
+    if (c == NULL || !pn_yaml_keys(y, c, "consistency", KEYS("mode", "staleness", "ack"), NULL)) return;
+    int mode = PN_ASYNC, ack = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(c, "mode"), "mode", KEYS("async", "sync", "ssp"), NULL, &mode)) job->consistency = (enum pn_consistency)mode;
+    if (pn_yaml_choice(y, pn_yaml_get(c, "ack"), "ack", KEYS("durable", "applied"), KEYS("replicated"), &ack)) job->ack_durable = ack == 0;
+    pn_yaml_count(y, pn_yaml_get(c, "staleness"), "staleness", 0, 1000000, &job->staleness);
+    if (pn_yaml_get(c, "staleness") != NULL && job->consistency != PN_SSP) pn_yaml_problem(y, pn_yaml_get(c, "staleness"), "staleness has a meaning for mode ssp only");
+}
+
+static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *job) {
+    struct fy_node *n = pn_yaml_get(spec, "checkpoint");
+    if (n != NULL && pn_yaml_keys(y, n, "spec.checkpoint", KEYS("every", "keep", "ringBytes"), KEYS("uri", "fullEvery", "incremental"))) {
+        pn_yaml_duration(y, pn_yaml_get(n, "every"), "every", &job->checkpoint_every_ms);
+        count32(y, pn_yaml_get(n, "keep"), "keep", 2, 1000, &job->checkpoint_keep);
+        pn_yaml_bytes(y, pn_yaml_get(n, "ringBytes"), "ringBytes", 4096, 1ull << 40, &job->ring_bytes);
+    }
+    n = pn_yaml_get(spec, "failurePolicy");
+    if (n != NULL && pn_yaml_keys(y, n, "spec.failurePolicy", KEYS("maxRestarts"), KEYS("onNaN")))
+        count32(y, pn_yaml_get(n, "maxRestarts"), "maxRestarts", 0, 1u << 30, &job->max_restarts);
+    n = pn_yaml_get(spec, "validation");
+    if (n != NULL && pn_yaml_keys(y, n, "spec.validation", KEYS("metrics", "everyEpoch"), KEYS("gate", "segments"))) {
+        pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
+        struct fy_node *m = pn_yaml_get(n, "metrics");
+        void *it = NULL;
+        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss");
+        else if (m != NULL)
+            for (struct fy_node *x; (x = fy_node_sequence_iterate(m, &it)) != NULL;) {
+                int which;
+                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss"), KEYS("calibration", "ne", "gauc", "hr@10", "ndcg@10", "recall@20"), &which);
+            }
+    }
+    n = pn_yaml_get(spec, "publish");
+    if (n != NULL && pn_yaml_keys(y, n, "spec.publish", KEYS("model", "storage", "gate"), KEYS("every", "delta", "labels"))) {
+        job->publish = true;
+        int storage = PN_STORE_FLOAT16;
+        if (pn_yaml_get(n, "model") == NULL) pn_yaml_problem(y, n, "spec.publish needs a model name");
+        if (pn_yaml_text(y, pn_yaml_get(n, "model"), "model", job->publish_model, sizeof job->publish_model) && strpbrk(job->publish_model, "/\\ .") != NULL)
+            pn_yaml_problem(y, pn_yaml_get(n, "model"), "a model's name has no slash, blank or dot: it names a folder");
+        if (pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", KEYS("float32", "float16", "int8"), KEYS("bfloat16", "int4"), &storage)) job->publish_storage = storage;
+        struct fy_node *g = pn_yaml_get(n, "gate");
+        if (g != NULL && pn_yaml_keys(y, g, "gate", KEYS("minAuc"), NULL)) pn_yaml_real(y, pn_yaml_get(g, "minAuc"), "minAuc", 0, 1, &job->publish_min_auc);
+    }
+}
+
+static void add_dense_table(struct pn_yaml *y, struct fy_node *optimizer, struct pn_job *job) {
+    job->i_dense_table = (uint32_t)job->n_tables;
+    struct pn_table_spec *t = &job->tables[job->n_tables++];
+    *t = (struct pn_table_spec){.dim = PN_DENSE_ROW, .optimizer = default_optimizer(PN_ADAM, 0.001f), .explicit_rows = true};
+    snprintf(t->name, sizeof t->name, "dense");
+    read_optimizer(y, optimizer, &t->optimizer);
+}
+
+static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base, struct pn_job *job) {
+    if (!pn_yaml_keys(y, spec, "spec", KEYS("data", "features", "tables", "model", "optimizer", "training", "checkpoint", "failurePolicy", "validation", "publish", "audit"),
+                      KEYS("privacy", "tracking", "resources", "stream", "schedule"))) return;
+    struct fy_node *data = pn_yaml_get(spec, "data");
+    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle"), KEYS("stream"))) {
+        read_data(y, pn_yaml_get(data, "train"), "spec.data.train", base, &job->train);
+        read_data(y, pn_yaml_get(data, "validation"), "spec.data.validation", base, &job->validation);
+        read_data(y, pn_yaml_get(data, "test"), "spec.data.test", base, &job->test);
+        if (!job->train.present) pn_yaml_problem(y, data, "spec.data needs train");
+        struct fy_node *shuffle = pn_yaml_get(data, "shuffle");
+        if (shuffle != NULL && pn_yaml_keys(y, shuffle, "shuffle", KEYS("buffer", "seed"), NULL)) {
+            pn_yaml_count(y, pn_yaml_get(shuffle, "buffer"), "buffer", 0, 100000000, &job->shuffle_buffer);
+            pn_yaml_count(y, pn_yaml_get(shuffle, "seed"), "seed", 0, UINT64_MAX, &job->shuffle_seed);
+        }
+    }
+    read_model(y, pn_yaml_get(spec, "model"), job);
+    read_training(y, pn_yaml_get(spec, "training"), job);
+    if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
+        pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
+    struct fy_node *features = pn_yaml_get(spec, "features"), *audit = pn_yaml_get(spec, "audit");
+    job->audit_keys = 1000;
+    if (audit != NULL && pn_yaml_keys(y, audit, "spec.audit", KEYS("keys"), NULL)) pn_yaml_count(y, pn_yaml_get(audit, "keys"), "keys", 1, 100000000, &job->audit_keys);
+    if (job->model == PN_MODEL_AUDIT) {
+        if (features != NULL) pn_yaml_problem(y, features, "the audit model takes no features");
+        job->tables[0] = (struct pn_table_spec){.name = "audit", .dim = 8, .optimizer = default_optimizer(PN_SGD, 1.0f), .init = PN_INIT_ZERO};
+        job->n_tables = 1;
+    } else {
+        if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");
+        if (features == NULL || fy_node_get_type(features) != FYNT_SEQUENCE || fy_node_sequence_item_count(features) < 1 ||
+            fy_node_sequence_item_count(features) > PN_MAX_FIELDS)
+            pn_yaml_problem(y, features != NULL ? features : spec, "spec.features must be a list of 1 to %d features", PN_MAX_FIELDS);
+        else {
+            void *it = NULL;
+            for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) read_field(y, f, job);
+        }
+        read_tables(y, pn_yaml_get(spec, "tables"), job);
+        if (job->n_tables == 0 && y->n_problems == 0) pn_yaml_problem(y, features, "no feature has keys: a model needs at least one categorical feature");
+    }
+    add_dense_table(y, pn_yaml_get(spec, "optimizer"), job);
+    read_rest(y, spec, job);
+}
+
+static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {
+    struct pn_error *e = user;
+    (void)d;
+    if (e->text[0] == '\0') pn_fail(e, PN_INVALID, "%.*s", (int)(n > 300 ? 300 : n), text);
+}
+
+enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes, const char *file, const char *base, char **report, struct pn_error *err) {
+    memset(job, 0, sizeof *job);
+    *job = (struct pn_job){.batch_size = 512, .epochs = 1, .seed = 1, .ack_durable = true, .max_in_flight = 4, .max_restarts = 100,
+                           .checkpoint_keep = 3, .ring_bytes = 256u << 20, .evaluate_every_epoch = true, .publish_storage = PN_STORE_FLOAT16};
+    if (report != NULL) *report = NULL;
+    struct pn_yaml y = {.file = file, .text = text, .n_bytes = n_bytes};
+    struct pn_error syntax = {""};
+    struct fy_document *doc = NULL;
+    /* Anchors and aliases are refused by their first character: nothing in a job needs them, and they can blow up a tree. */
+    if (n_bytes > (1u << 20)) pn_yaml_problem(&y, NULL, "the file has %zu bytes; a job file has at most 1048576", n_bytes);
+    else if (n_bytes > 0 && memchr(text, 0, n_bytes) != NULL) pn_yaml_problem(&y, NULL, "the file holds a NUL byte: it is no text");
+    else {
+        struct fy_diag_cfg dc;
+        fy_diag_cfg_default(&dc);
+        dc.fp = NULL;
+        dc.output_fn = quiet;
+        dc.user = &syntax;
+        dc.colorize = false;
+        struct fy_diag *diag = fy_diag_create(&dc);
+        struct fy_parse_cfg cfg = {.flags = FYPCF_DEFAULT_VERSION_AUTO, .diag = diag};
+        doc = fy_document_build_from_string(&cfg, text, n_bytes);
+        fy_diag_destroy(diag);
+        if (doc == NULL || fy_document_root(doc) == NULL) {
+            /* libfyaml's own line begins with "<memory-@0x..>:line:column: error:" */
+            const char *at = strstr(syntax.text, ">:");
+            if (at != NULL) {
+                y.n_problems++;
+                pn_fail(&y.first, PN_INVALID, "%s:%s", file, at + 2);
+            } else {
+                pn_yaml_problem(&y, NULL, "the file is no YAML document%s%s", syntax.text[0] ? ": " : " with anything in it", syntax.text);
+            }
+        }
+    }
+    if (y.n_problems == 0) {
+        struct fy_node *root = fy_document_root(doc);
+        if (pn_yaml_keys(&y, root, "the job file", KEYS("apiVersion", "kind", "metadata", "spec"), NULL)) {
+            int which = -1, kind = -1;
+            struct fy_node *meta = pn_yaml_get(root, "metadata");
+            if (!pn_yaml_choice(&y, pn_yaml_get(root, "apiVersion"), "apiVersion", KEYS("pinion/v1"), NULL, &which)) which = 0;
+            if (!pn_yaml_choice(&y, pn_yaml_get(root, "kind"), "kind", KEYS("TrainingJob"), NULL, &kind)) kind = 0;
+            if (which < 0) pn_yaml_problem(&y, root, "apiVersion is missing; allowed: pinion/v1");
+            if (kind < 0) pn_yaml_problem(&y, root, "kind is missing; allowed: TrainingJob");
+            if (pn_yaml_keys(&y, meta, "metadata", KEYS("name", "labels"), NULL)) {
+                if (pn_yaml_get(meta, "name") == NULL) pn_yaml_problem(&y, meta, "metadata needs a name");
+                pn_yaml_text(&y, pn_yaml_get(meta, "name"), "name", job->name, sizeof job->name);
+            }
+            if (pn_yaml_get(root, "spec") == NULL) pn_yaml_problem(&y, root, "spec is missing");
+            else read_spec(&y, pn_yaml_get(root, "spec"), base, job);
+        }
+    }
+    if (doc != NULL) fy_document_destroy(doc);
+    if (y.n_problems > 0 || y.no_memory) {
+        if (err != NULL) *err = y.first;
+        if (report != NULL) {
+            *report = y.report;
+            y.report = NULL;
+        }
+        free(y.report);
+        pn_job_free(job);
+        return y.no_memory ? pn_fail(err, PN_NO_MEMORY, "no memory to read %s", file) : PN_INVALID;
+    }
+    free(y.report);
+    return PN_OK;
+}
+
+void pn_job_free(struct pn_job *job) {
+    for (size_t i = 0; i < PN_MAX_FIELDS; i++) {
+        free(job->fields[i].boundaries);
+        job->fields[i].boundaries = NULL;
+    }
+}

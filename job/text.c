@@ -1,0 +1,149 @@
+/* A job back as YAML: what other processes and snapshots read. Names are quoted as JSON strings, numbers printed exactly. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "job/job.h"
+
+struct out { char *text; size_t n, room; int failed; };
+
+static void put(struct out *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void put(struct out *o, const char *format, ...) {
+    for (int round = 0; round < 2 && !o->failed; round++) {
+        va_list args;
+        va_start(args, format);
+        int k = vsnprintf(o->text == NULL ? NULL : o->text + o->n, o->room - o->n, format, args);
+        va_end(args);
+        if (k >= 0 && (size_t)k < o->room - o->n) {
+            o->n += (size_t)k;
+            return;
+        }
+        size_t room = (o->room + (size_t)k + 1) * 2;
+        char *grown = realloc(o->text, room);
+        if (grown == NULL) o->failed = 1;
+        else {
+            o->text = grown;
+            o->room = room;
+        }
+    }
+}
+
+static void quoted(struct out *o, const char *text) {
+    put(o, "\"");
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        if (*c == '"' || *c == '\\') put(o, "\\%c", *c);
+        else if (*c < ' ') put(o, "\\x%02x", *c);
+        else put(o, "%c", *c);
+    }
+    put(o, "\"");
+}
+
+static void data(struct out *o, const char *name, const struct pn_data *d) {
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit"}, *const parts[] = {"all", "train", "test"};
+    if (!d->present) return;
+    put(o, "    %s: {format: %s", name, formats[d->format]);
+    if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
+    if (d->first_row > 0) put(o, ", firstRow: %llu", (unsigned long long)d->first_row);
+    if (d->format != PN_FORMAT_AUDIT) {
+        put(o, ", uri: ");
+        quoted(o, d->path);
+        put(o, ", label: ");
+        quoted(o, d->label);
+        put(o, ", threshold: %.17g, split: ", d->threshold);
+        quoted(o, d->split);
+        put(o, ", part: %s", parts[d->part]);
+    }
+    put(o, "}\n");
+}
+
+static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross"}, *const pools[] = {"sum", "mean", "sqrtn"};
+    put(o, "    - {name: ");
+    quoted(o, f->name);
+    put(o, ", column: ");
+    quoted(o, f->column);
+    put(o, ", type: %s", types[f->type]);
+    bool has_keys = f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log;
+    if (has_keys) {
+        put(o, ", table: ");
+        quoted(o, job->tables[f->i_table].name);
+        put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
+    }
+    if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
+    if (f->criteo_log) put(o, ", criteoLog: true");
+    if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
+    for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
+    if (f->type == PN_FIELD_MULTI) {
+        char separator[2] = {f->separator, 0};
+        put(o, ", separator: ");
+        quoted(o, separator);
+        put(o, ", pooling: %s, maxLength: %u", pools[f->pooling], f->max_length);
+    }
+    for (uint32_t i = 0; i < f->n_crossed; i++) {
+        put(o, "%s", i == 0 ? ", of: [" : ", ");
+        quoted(o, job->fields[f->crossed[i]].name);
+        if (i + 1 == f->n_crossed) put(o, "]");
+    }
+    put(o, "}\n");
+}
+
+static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
+    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
+    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g}", names[s->kind], (double)s->lr,
+        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
+}
+
+char *pn_job_text(const struct pn_job *job) {
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit"}, *const inits[] = {"zero", "constant", "uniform", "normal"},
+                             *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
+    struct out o = {0};
+    put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
+    quoted(&o, job->name);
+    put(&o, "}\nspec:\n  data:\n");
+    data(&o, "train", &job->train);
+    data(&o, "validation", &job->validation);
+    data(&o, "test", &job->test);
+    put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
+    if (job->model == PN_MODEL_AUDIT) {
+        put(&o, "  audit: {keys: %llu}\n  model: {name: audit}\n", (unsigned long long)job->audit_keys);
+    } else {
+        put(&o, "  features:\n");
+        for (size_t i = 0; i < job->n_fields; i++) field(&o, job, &job->fields[i]);
+        put(&o, "  tables:\n");
+        for (size_t i = 0; i < job->i_dense_table; i++) {
+            const struct pn_table_spec *t = &job->tables[i];
+            put(&o, "    ");
+            quoted(&o, t->name);
+            put(&o, ": {optimizer: ");
+            optimizer(&o, &t->optimizer);
+            if (t->init == PN_INIT_ZERO) put(&o, ", init: zero");
+            else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
+            put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
+        }
+        put(&o, "  model: {name: %s, embeddingDim: %u, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->dropout);
+        for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
+        put(&o, "}\n");
+    }
+    put(&o, "  optimizer: ");
+    optimizer(&o, &job->tables[job->i_dense_table].optimizer);
+    put(&o, "\n  training: {batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
+    if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
+    if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
+    put(&o, "seed: %llu, inFlight: %u, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, modes[job->consistency],
+        job->ack_durable ? "durable" : "applied");
+    if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);
+    put(&o, "}}\n  checkpoint: {");
+    if (job->checkpoint_every_ms > 0) put(&o, "every: %llums, ", (unsigned long long)job->checkpoint_every_ms);
+    put(&o, "keep: %u, ringBytes: %llu}\n  failurePolicy: {maxRestarts: %u}\n  validation: {everyEpoch: %s}\n", job->checkpoint_keep,
+        (unsigned long long)job->ring_bytes, job->max_restarts, job->evaluate_every_epoch ? "true" : "false");
+    if (job->publish) {
+        put(&o, "  publish: {model: ");
+        quoted(&o, job->publish_model);
+        put(&o, ", storage: %s, gate: {minAuc: %.17g}}\n", storages[job->publish_storage], job->publish_min_auc);
+    }
+    if (o.failed) {
+        free(o.text);
+        return NULL;
+    }
+    return o.text;
+}
