@@ -98,7 +98,7 @@ uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *o, uint32_t d
         case PN_ADAM: return 2 * dim + 1;
         case PN_FTRL: return 2 * dim;
     }
-    assert(!"unknown optimizer");
+    assert(false && "unknown optimizer");
     return 0;
 }
 
@@ -120,5 +120,5 @@ void pn_optimizer_step(const struct pn_optimizer_spec *o, uint32_t dim, float *v
         case PN_ADAM: adam(o, dim, values, state, gradient); return;
         case PN_FTRL: ftrl(o, dim, values, state, state + dim, gradient); return;
     }
-    assert(!"unknown optimizer");
+    assert(false && "unknown optimizer");
 }
