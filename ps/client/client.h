@@ -6,6 +6,7 @@
 #define PN_PS_CLIENT_CLIENT_H
 
 #include "common/env.h"
+#include "common/hash.h"
 #include "common/wire.h"
 #include "job/job.h"
 

@@ -1,0 +1,586 @@
+/* The idea: every request stands in a list until it is answered; one tick sends again what waits too long. A push stays in its producer's ring
+ * until a committed checkpoint holds it, with a bit a shard for "acknowledged"; a shard with a new term has forgotten, so its bits are cleared and
+ * the ring is sent to it again, in order, never more than 64 steps ahead of the first that it has not acknowledged. */
+#include "ps/client/client.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/mutant.h"
+
+#define TICK_MS 50u
+#define RETRY_MS 250u
+#define RETRY_MAX_MS 2000u
+
+/* One message to one shard. */
+struct leg {
+    struct pn_msg *m;       /* NULL: nothing goes to this shard */
+    uint64_t term;          /* that it is sealed with */
+    uint64_t sent_ns;       /* 0: not sent yet */
+    uint32_t attempts;
+    bool answered;
+};
+
+struct pull {
+    struct pull *next;
+    uint64_t sequence;
+    struct pn_client_part parts[PN_MAX_TABLES];
+    size_t n_parts;
+    uint32_t *positions[PN_MAX_SHARDS];  /* all parts' positions behind each other */
+    uint32_t counts[PN_MAX_SHARDS][PN_MAX_TABLES];
+    struct leg legs[PN_MAX_SHARDS];
+    size_t n_open;
+    void (*done)(void *, enum pn_result);
+    void *owner;
+};
+
+struct push {
+    struct push *next;      /* in order of step */
+    uint64_t sequence, step;
+    struct leg legs[PN_MAX_SHARDS];
+    size_t n_bytes;
+    bool reported;
+    void (*done)(void *, enum pn_result);
+    void *owner;
+};
+
+struct producer {
+    struct producer *next;
+    uint32_t id, incarnation;
+    uint64_t next_step, clock, committed;
+    struct push *ring, **ring_end;
+    size_t ring_bytes;
+    bool fenced;
+};
+
+struct pn_client {
+    struct pn_env *env;
+    const struct pn_job *job;
+    char job_id[64];
+    struct pn_shard_map map;
+    pn_peer peers[PN_MAX_SHARDS];
+    uint64_t sequence;
+    struct pull *pulls;
+    struct push *seeds;
+    struct producer *producers;
+    struct pn_timer tick;
+    struct pn_client_counters counters;
+    bool *closed;           /* set by close while a callback runs */
+};
+
+static void pump(struct pn_client *c);
+
+/* ---- legs ---- */
+static uint64_t request_id(uint64_t sequence, uint32_t shard) { return sequence << 6 | shard; }
+
+static bool due(const struct pn_client *c, const struct leg *l) {
+    if (l->sent_ns == 0) return true;
+    uint64_t wait = (uint64_t)RETRY_MS << (l->attempts > 4 ? 4 : l->attempts);
+    if (wait > RETRY_MAX_MS) wait = RETRY_MAX_MS;
+    return c->env->ops->now_ns(c->env) - l->sent_ns >= wait * 1000000u;
+}
+
+/* Sends or sends again; a message that was out under an older term is copied, for a sent one must not change. */
+static void send_leg(struct pn_client *c, struct leg *l, uint32_t shard) {
+    uint64_t term = c->map.shards[shard].term;
+    if (term == 0 || c->peers[shard] == 0) return;
+    if (l->term != term) {
+        struct pn_msg *m = l->m;
+        if (l->sent_ns != 0 || l->attempts > 0 || m->refs > 1) {
+            m = c->env->ops->message(c->env, l->m->n_bytes);
+            if (m == NULL) return;
+            memcpy(m->data, l->m->data, m->n_bytes);
+            pn_msg_unref(l->m);
+            l->m = m;
+        }
+        memcpy(m->data + 8, &term, 8); /* the envelope's term */
+        pn_msg_seal(m);
+        l->term = term;
+    }
+    if (l->sent_ns != 0) {
+        l->attempts++;
+        c->counters.retries++;
+    }
+    l->sent_ns = c->env->ops->now_ns(c->env) | 1;
+    pn_send(c->env, c->peers[shard], pn_msg_ref(l->m));
+}
+
+static void free_legs(struct leg *legs) {
+    for (uint32_t i = 0; i < PN_MAX_SHARDS; i++) pn_msg_unref(legs[i].m);
+}
+
+/* ---- splitting by shard ---- */
+static uint32_t shard_of(const struct pn_client *c, uint64_t key) { return c->map.owner[pn_slot_of(key)]; }
+
+/* Makes one message a shard out of the parts. values: rows go along (push, seed). positions: where each key stood (pull). */
+static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, const struct pn_client_part *parts, size_t n_parts, bool values, bool to_all,
+                  void (*more)(struct pn_writer *, void *), void *ctx, struct leg *legs, struct pull *pull, size_t *total_bytes) {
+    for (uint32_t s = 0; s < c->map.n_shards; s++) {
+        uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
+        size_t bytes = 0, n_keys = 0;
+        for (size_t p = 0; p < n_parts; p++) {
+            size_t n = 0;
+            for (size_t k = 0; k < parts[p].n_keys; k++) n += shard_of(c, parts[p].keys[k]) == s;
+            tables[p] = parts[p].i_table;
+            counts[p] = n;
+            n_keys += n;
+            bytes += n * 8 + (values ? pn_pad8(n * c->job->tables[parts[p].i_table].dim * 4) : 0);
+            if (pull != NULL) pull->counts[s][p] = (uint32_t)n;
+        }
+        if (n_keys == 0 && !to_all) continue;
+        struct pn_writer w;
+        uint8_t *body;
+        pn_write_start(&w, kind, c->map.shards[s].term, request_id(sequence, s));
+        pn_write_str(&w, "job", c->job_id);
+        more(&w, ctx);
+        pn_write_u64s(&w, "tables", tables, n_parts);
+        pn_write_u64s(&w, "counts", counts, n_parts);
+        struct pn_msg *m = pn_write_finish(&w, c->env, bytes, &body);
+        if (m == NULL) return false;
+        if (pull != NULL && (pull->positions[s] = malloc((n_keys + 1) * sizeof(uint32_t))) == NULL) {
+            pn_msg_unref(m);
+            return false;
+        }
+        size_t position = 0;
+        for (size_t p = 0; p < n_parts; p++) {
+            const size_t dim = c->job->tables[parts[p].i_table].dim, row_bytes = dim * 4;
+            uint8_t *rows = body + counts[p] * 8;
+            size_t n = 0;
+            for (size_t k = 0; k < parts[p].n_keys; k++) {
+                if (shard_of(c, parts[p].keys[k]) != s) continue;
+                memcpy(body + n * 8, &parts[p].keys[k], 8);
+                if (values) memcpy(rows + n * row_bytes, parts[p].rows + k * dim, row_bytes);
+                if (pull != NULL) pull->positions[s][position++] = (uint32_t)k;
+                n++;
+            }
+            body = rows;
+            if (values) {
+                memset(rows + n * row_bytes, 0, pn_pad8(n * row_bytes) - n * row_bytes);
+                body += pn_pad8(n * row_bytes);
+            }
+        }
+        pn_msg_seal(m);
+        legs[s] = (struct leg){.m = m, .term = c->map.shards[s].term};
+        if (total_bytes != NULL) *total_bytes += m->n_bytes;
+    }
+    return true;
+}
+
+/* ---- opening and the map ---- */
+static void tick(struct pn_timer *t) {
+    struct pn_client *c = t->owner;
+    pn_timer_start(c->env, t, TICK_MS);
+    pump(c);
+}
+
+struct pn_client *pn_client_open(struct pn_env *env, const struct pn_job *job, const char *job_id) {
+    struct pn_client *c = calloc(1, sizeof *c);
+    if (c == NULL || strlen(job_id) >= sizeof c->job_id) {
+        free(c);
+        return NULL;
+    }
+    c->env = env;
+    c->job = job;
+    memcpy(c->job_id, job_id, strlen(job_id) + 1);
+    c->sequence = env->ops->random(env) >> 32; /* answers to an earlier life of this worker must not match */
+    c->tick = (struct pn_timer){.fire = tick, .owner = c};
+    pn_timer_start(env, &c->tick, TICK_MS);
+    return c;
+}
+
+static void free_pull(struct pull *p) {
+    free_legs(p->legs);
+    for (uint32_t s = 0; s < PN_MAX_SHARDS; s++) free(p->positions[s]);
+    free(p);
+}
+
+static void free_push(struct push *p) {
+    free_legs(p->legs);
+    free(p);
+}
+
+static void free_producer(struct producer *p) {
+    while (p->ring != NULL) {
+        struct push *e = p->ring;
+        p->ring = e->next;
+        free_push(e);
+    }
+    free(p);
+}
+
+void pn_client_close(struct pn_client *c) {
+    if (c == NULL) return;
+    pn_timer_stop(c->env, &c->tick);
+    while (c->pulls != NULL) {
+        struct pull *p = c->pulls;
+        c->pulls = p->next;
+        free_pull(p);
+    }
+    while (c->seeds != NULL) {
+        struct push *p = c->seeds;
+        c->seeds = p->next;
+        free_push(p);
+    }
+    while (c->producers != NULL) {
+        struct producer *p = c->producers;
+        c->producers = p->next;
+        free_producer(p);
+    }
+    if (c->closed != NULL) *c->closed = true;
+    free(c);
+}
+
+static void update_clock(struct pn_client *c, struct producer *p) {
+    p->clock = p->next_step - 1;
+    for (struct push *e = p->ring; e != NULL; e = e->next)
+        for (uint32_t s = 0; s < c->map.n_shards; s++)
+            if (!e->legs[s].answered) {
+                p->clock = e->step - 1;
+                return;
+            }
+}
+
+void pn_client_map(struct pn_client *c, const struct pn_shard_map *map) {
+    bool first = c->map.n_shards == 0;
+    assert((first || map->n_shards == c->map.n_shards) && "the shards of a job keep their number");
+    for (uint32_t s = 0; s < map->n_shards; s++) {
+        if (first || strcmp(map->shards[s].address, c->map.shards[s].address) != 0) c->peers[s] = c->env->ops->connect(c->env, map->shards[s].address);
+        if (first || map->shards[s].term == c->map.shards[s].term) continue;
+        /* This shard has forgotten all since the last committed checkpoint. */
+        for (struct producer *p = c->producers; p != NULL; p = p->next)
+            for (struct push *e = p->ring; e != NULL; e = e->next)
+                if (e->legs[s].m != NULL) {
+                    c->counters.replays += e->legs[s].answered;
+                    e->legs[s].answered = false;
+                    e->legs[s].sent_ns = 0;
+                    e->legs[s].attempts = 1; /* it may be on its way: copy before a change */
+                }
+        for (struct push *e = c->seeds; e != NULL; e = e->next)
+            if (e->legs[s].m != NULL) {
+                e->legs[s].answered = false;
+                e->legs[s].sent_ns = 0;
+                e->legs[s].attempts = 1;
+            }
+        for (struct pull *p = c->pulls; p != NULL; p = p->next)
+            if (!p->legs[s].answered) {
+                p->legs[s].sent_ns = 0;
+                p->legs[s].attempts = 1;
+            }
+    }
+    c->map = *map;
+    for (struct producer *p = c->producers; p != NULL; p = p->next) update_clock(c, p);
+    pump(c);
+}
+
+enum pn_result pn_client_producer(struct pn_client *c, uint32_t id, uint32_t incarnation, uint64_t first_step) {
+    struct producer *p = calloc(1, sizeof *p);
+    if (p == NULL) return PN_NO_MEMORY;
+    p->id = id;
+    p->incarnation = incarnation;
+    p->next_step = first_step;
+    p->clock = p->committed = first_step - 1;
+    p->ring_end = &p->ring;
+    p->next = c->producers;
+    c->producers = p;
+    return PN_OK;
+}
+
+static struct producer *find_producer(const struct pn_client *c, uint32_t id) {
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        if (p->id == id) return p;
+    return NULL;
+}
+
+void pn_client_producer_remove(struct pn_client *c, uint32_t id) {
+    for (struct producer **at = &c->producers; *at != NULL; at = &(*at)->next)
+        if ((*at)->id == id) {
+            struct producer *p = *at;
+            *at = p->next;
+            free_producer(p);
+            return;
+        }
+}
+
+/* ---- sending ---- */
+static void pump(struct pn_client *c) {
+    for (struct push *e = c->seeds; e != NULL; e = e->next)
+        for (uint32_t s = 0; s < c->map.n_shards; s++)
+            if (e->legs[s].m != NULL && !e->legs[s].answered && due(c, &e->legs[s])) send_leg(c, &e->legs[s], s);
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (uint32_t s = 0; s < c->map.n_shards && !p->fenced; s++) {
+            uint64_t first = 0; /* that this shard has not acknowledged */
+            for (struct push *e = p->ring; e != NULL; e = e->next) {
+                struct leg *l = &e->legs[s];
+                if (l->answered) continue;
+                if (first == 0) first = e->step;
+                if (e->step - first >= PN_MAX_IN_FLIGHT) break;
+                if (due(c, l)) send_leg(c, l, s);
+            }
+        }
+    for (struct pull *p = c->pulls; p != NULL; p = p->next)
+        for (uint32_t s = 0; s < c->map.n_shards; s++)
+            if (p->legs[s].m != NULL && !p->legs[s].answered && due(c, &p->legs[s])) send_leg(c, &p->legs[s], s);
+}
+
+struct pull_fields { uint32_t producer; uint64_t clock; };
+static void pull_header(struct pn_writer *w, void *ctx) {
+    const struct pull_fields *f = ctx;
+    if (f->producer != UINT32_MAX) pn_write_u64(w, "producer", f->producer);
+    pn_write_u64(w, "clock", f->clock);
+}
+
+void pn_client_pull(struct pn_client *c, uint32_t producer, uint64_t clock, struct pn_client_part *parts, size_t n_parts, void (*done)(void *, enum pn_result),
+                    void *owner) {
+    struct pull *p = calloc(1, sizeof *p);
+    struct pull_fields fields = {producer, clock};
+    bool ok = p != NULL && n_parts <= PN_MAX_TABLES && c->map.n_shards > 0;
+    if (ok) {
+        p->sequence = ++c->sequence;
+        memcpy(p->parts, parts, n_parts * sizeof *parts);
+        p->n_parts = n_parts;
+        p->done = done;
+        p->owner = owner;
+        bool to_all = c->job->consistency == PN_SSP && producer != UINT32_MAX;
+        ok = build(c, PN_PULL, p->sequence, parts, n_parts, false, to_all, pull_header, &fields, p->legs, p, NULL);
+    }
+    if (!ok) {
+        if (p != NULL) free_pull(p);
+        done(owner, PN_NO_MEMORY);
+        return;
+    }
+    c->counters.pulls++;
+    for (uint32_t s = 0; s < c->map.n_shards; s++) p->n_open += p->legs[s].m != NULL;
+    if (p->n_open == 0) {
+        free_pull(p);
+        done(owner, PN_OK);
+        return;
+    }
+    struct pull **at = &c->pulls;
+    while (*at != NULL) at = &(*at)->next;
+    *at = p;
+    for (uint32_t s = 0; s < c->map.n_shards; s++)
+        if (p->legs[s].m != NULL) send_leg(c, &p->legs[s], s);
+}
+
+struct push_fields { uint32_t producer, incarnation; uint64_t step, clock; bool last; };
+static void push_header(struct pn_writer *w, void *ctx) {
+    const struct push_fields *f = ctx;
+    pn_write_u64(w, "producer", f->producer);
+    pn_write_u64(w, "incarnation", f->incarnation);
+    pn_write_u64(w, "step", f->step);
+    pn_write_u64(w, "clock", f->clock);
+    pn_write_u64(w, "last", f->last);
+}
+
+enum pn_result pn_client_push(struct pn_client *c, uint32_t producer, uint64_t step, bool last, const struct pn_client_part *parts, size_t n_parts,
+                              void (*done)(void *, enum pn_result), void *owner) {
+    struct producer *p = find_producer(c, producer);
+    assert(p != NULL && step == p->next_step && "steps of a producer rise by one");
+    if (p->fenced) return PN_FENCED;
+    if (step - p->clock > PN_MAX_IN_FLIGHT || pn_client_ring_full(c, producer)) return PN_BUSY;
+    struct push *e = calloc(1, sizeof *e);
+    if (e == NULL) return PN_NO_MEMORY;
+    struct push_fields fields = {producer, p->incarnation, step, p->clock, last};
+    e->sequence = ++c->sequence;
+    e->step = step;
+    e->done = done;
+    e->owner = owner;
+    if (!build(c, PN_PUSH, e->sequence, parts, n_parts, true, true, push_header, &fields, e->legs, NULL, &e->n_bytes)) {
+        free_push(e);
+        return PN_NO_MEMORY;
+    }
+    p->next_step++;
+    p->ring_bytes += e->n_bytes;
+    *p->ring_end = e;
+    p->ring_end = &e->next;
+    c->counters.pushes++;
+    pump(c);
+    return PN_OK;
+}
+
+static void seed_header(struct pn_writer *w, void *ctx) { (void)w; (void)ctx; }
+
+void pn_client_seed(struct pn_client *c, const struct pn_client_part *part, void (*done)(void *, enum pn_result), void *owner) {
+    struct push *e = calloc(1, sizeof *e);
+    if (e == NULL || !build(c, PN_SEED, c->sequence + 1, part, 1, true, false, seed_header, NULL, e->legs, NULL, &e->n_bytes)) {
+        if (e != NULL) free_push(e);
+        done(owner, PN_NO_MEMORY);
+        return;
+    }
+    e->sequence = ++c->sequence;
+    e->done = done;
+    e->owner = owner;
+    for (uint32_t s = 0; s < PN_MAX_SHARDS; s++) e->legs[s].answered = e->legs[s].m == NULL;
+    struct push **at = &c->seeds;
+    while (*at != NULL) at = &(*at)->next;
+    *at = e;
+    pump(c);
+}
+
+/* Takes what is no longer needed off the ring's head. */
+static void trim(struct pn_client *c, struct producer *p) {
+    while (p->ring != NULL) {
+        struct push *e = p->ring;
+        bool acknowledged = e->reported;
+        for (uint32_t s = 0; s < c->map.n_shards; s++) acknowledged = acknowledged && e->legs[s].answered;
+        if (c->job->ack_durable ? e->step > p->committed : !acknowledged) break;
+        if (!e->reported) break; /* committed, but its own answer is on the way */
+        p->ring = e->next;
+        if (p->ring == NULL) p->ring_end = &p->ring;
+        p->ring_bytes -= e->n_bytes;
+        free_push(e);
+    }
+}
+
+void pn_client_committed(struct pn_client *c, uint32_t producer, uint64_t step) {
+    struct producer *p = find_producer(c, producer);
+    if (p == NULL) return;
+    if (step > p->committed) p->committed = step;
+    trim(c, p);
+    update_clock(c, p);
+    while (c->seeds != NULL) { /* the checkpoint holds what was seeded */
+        struct push *e = c->seeds;
+        bool open = false;
+        for (uint32_t s = 0; s < PN_MAX_SHARDS; s++) open = open || !e->legs[s].answered;
+        if (open) break;
+        c->seeds = e->next;
+        free_push(e);
+    }
+}
+
+bool pn_client_ring_full(const struct pn_client *c, uint32_t producer) {
+    const struct producer *p = find_producer(c, producer);
+    return p != NULL && c->job->ack_durable && p->ring_bytes >= c->job->ring_bytes;
+}
+
+uint64_t pn_client_clock(const struct pn_client *c, uint32_t producer) {
+    const struct producer *p = find_producer(c, producer);
+    return p == NULL ? 0 : p->clock;
+}
+
+const struct pn_client_counters *pn_client_counters(const struct pn_client *c) { return &c->counters; }
+
+/* ---- answers ---- */
+
+/* Runs a callback that may close the client; false if it did. */
+static bool report(struct pn_client *c, void (*done)(void *, enum pn_result), void *owner, enum pn_result r) {
+    bool closed = false, *before = c->closed;
+    c->closed = &closed;
+    if (done != NULL) done(owner, r);
+    if (closed) return false;
+    c->closed = before;
+    return true;
+}
+
+static void on_rows(struct pn_client *c, struct pn_frame *f, uint32_t s) {
+    for (struct pull **at = &c->pulls; *at != NULL; at = &(*at)->next) {
+        struct pull *p = *at;
+        if (p->sequence != f->request >> 6) continue;
+        if (p->legs[s].m == NULL || p->legs[s].answered) return;
+        uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
+        size_t n = 0, n_counts = 0, position = 0;
+        if (!pn_frame_u64s(f, "tables", tables, PN_MAX_TABLES, &n) || !pn_frame_u64s(f, "counts", counts, PN_MAX_TABLES, &n_counts) || n != p->n_parts || n != n_counts)
+            return;
+        for (size_t i = 0; i < n; i++) {
+            const size_t dim = c->job->tables[p->parts[i].i_table].dim;
+            if (tables[i] != p->parts[i].i_table || counts[i] != p->counts[s][i]) return;
+            const float *rows = pn_frame_take(f, counts[i] * dim, 4);
+            if (rows == NULL) return;
+            for (size_t k = 0; k < counts[i]; k++) memcpy(p->parts[i].rows + p->positions[s][position++] * dim, rows + k * dim, dim * 4);
+        }
+        p->legs[s].answered = true;
+        if (--p->n_open > 0) return;
+        *at = p->next;
+        void (*done)(void *, enum pn_result) = p->done;
+        void *owner = p->owner;
+        free_pull(p);
+        report(c, done, owner, PN_OK);
+        return;
+    }
+}
+
+static void on_ack(struct pn_client *c, const struct pn_frame *f, uint32_t s) {
+    for (struct push *e = c->seeds; e != NULL; e = e->next)
+        if (e->sequence == f->request >> 6) {
+            e->legs[s].answered = true;
+            bool all = true;
+            for (uint32_t i = 0; i < c->map.n_shards; i++) all = all && e->legs[i].answered;
+            if (all && !e->reported) {
+                e->reported = true;
+                report(c, e->done, e->owner, PN_OK);
+            }
+            return;
+        }
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (struct push *e = p->ring; e != NULL; e = e->next) {
+            if (e->sequence != f->request >> 6) continue;
+            if (e->legs[s].answered) return;
+            e->legs[s].answered = true;
+            bool all = true;
+            for (uint32_t i = 0; i < c->map.n_shards; i++) all = all && e->legs[i].answered;
+            update_clock(c, p);
+            if (all && !e->reported) {
+                void (*done)(void *, enum pn_result) = e->done;
+                void *owner = e->owner;
+                e->reported = true;
+                trim(c, p);
+                if (!report(c, done, owner, PN_OK)) return;
+            }
+            pump(c); /* a replay may go on by one */
+            return;
+        }
+}
+
+static void on_refusal(struct pn_client *c, const struct pn_frame *f, uint32_t s) {
+    char code[24] = "", text[200] = "";
+    pn_frame_str(f, "code", code, sizeof code);
+    pn_frame_str(f, "text", text, sizeof text);
+    enum pn_result r = pn_result_from_name(code);
+    if (r == PN_STALE_TERM) {
+        c->counters.stale_terms++; /* the map will come; the tick repeats */
+        return;
+    }
+    if (r == PN_BUSY || r == PN_NO_MEMORY) return;
+    for (struct pull **at = &c->pulls; *at != NULL; at = &(*at)->next)
+        if ((*at)->sequence == f->request >> 6) {
+            struct pull *p = *at;
+            *at = p->next;
+            void (*done)(void *, enum pn_result) = p->done;
+            void *owner = p->owner;
+            free_pull(p);
+            pn_log(c->env, PN_WARN, "a pull was refused by shard %u: %s", s, text);
+            report(c, done, owner, r);
+            return;
+        }
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (struct push *e = p->ring; e != NULL; e = e->next) {
+            if (e->sequence != f->request >> 6) continue;
+            if (r == PN_NOT_SEEDED) { /* the seed has to come first: both again, at once */
+                for (struct push *seed = c->seeds; seed != NULL; seed = seed->next)
+                    if (seed->legs[s].m != NULL) {
+                        seed->legs[s].answered = false;
+                        send_leg(c, &seed->legs[s], s);
+                    }
+                return;
+            }
+            if (r == PN_FENCED) p->fenced = true;
+            else pn_log(c->env, PN_WARN, "push %llu of producer %u was refused by shard %u: %s", (unsigned long long)e->step, p->id, s, text);
+            if (!e->reported) {
+                e->reported = true;
+                report(c, e->done, e->owner, r);
+            }
+            return;
+        }
+}
+
+void pn_client_message(struct pn_client *c, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    (void)m;
+    uint32_t s = (uint32_t)(f->request & 63);
+    /* An answer of a lower term is of a shard's earlier life: what it acknowledged may be gone. */
+    if (s >= c->map.n_shards || from != c->peers[s]) return;
+#if PN_MUTANT != 7
+    if (f->term != c->map.shards[s].term && f->kind != PN_REFUSAL) return;
+#endif
+    if (f->kind == PN_ROWS) on_rows(c, f, s);
+    else if (f->kind == PN_ACK) on_ack(c, f, s);
+    else if (f->kind == PN_REFUSAL) on_refusal(c, f, s);
+}

@@ -1,0 +1,514 @@
+/* The idea: every change of state by a message goes through pn_shard_apply(), in one event: rows, windows, clocks and audit hashes move together
+ * or not at all. That order of operations is what a backup will be fed with. */
+#include "ps/shard.h"
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/mutant.h"
+
+#define MAX_WAITING 4096u
+
+struct pn_shard_held {
+    struct pn_msg *m;
+    pn_peer from;
+    struct pn_frame frame;
+    struct pn_shard_held *next;
+};
+
+/* One checked request. Pointers go into its message. */
+struct request {
+    uint64_t producer, incarnation, step, clock, last;
+    size_t n_parts;
+    struct part { uint32_t i_table; size_t n; const uint64_t *keys; const float *values; } parts[PN_MAX_TABLES];
+};
+
+/* ---- opening ---- */
+enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
+                             uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *err) {
+    if (n_producers == 0 || n_producers > PN_MAX_PRODUCERS || first_slot > last_slot || last_slot >= PN_SLOTS || strlen(job_id) >= 64)
+        return pn_fail(err, PN_INVALID, "a shard of slots %u-%u for %u producers is not possible", first_slot, last_slot, n_producers);
+    struct pn_shard *s = calloc(1, sizeof *s);
+    if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a shard");
+    enum pn_result r = pn_job_parse(&s->job, job_text, strlen(job_text), "job", NULL, NULL, err);
+    if (r != PN_OK) {
+        free(s);
+        return r;
+    }
+    s->env = env;
+    memcpy(s->job_id, job_id, strlen(job_id) + 1);
+    s->term = term;
+    s->generation = generation;
+    s->n_producers = n_producers;
+    s->first_slot = first_slot;
+    s->last_slot = last_slot;
+    s->windows = calloc((size_t)n_producers * PN_SLOTS, sizeof *s->windows);
+    s->ring = calloc((size_t)n_producers * PN_WINDOW_STEPS, sizeof *s->ring);
+    bool ok = s->windows != NULL && s->ring != NULL;
+    for (size_t t = 0; t < s->job.n_tables && ok; t++) ok = (s->tables[t] = pn_table_open(&s->job.tables[t])) != NULL;
+    if (!ok) {
+        pn_shard_close(s);
+        return pn_fail(err, PN_NO_MEMORY, "no memory for the tables of job %s", job_id);
+    }
+    *out = s;
+    return PN_OK;
+}
+
+static void drop_held(struct pn_shard_held *h) {
+    if (h == NULL) return;
+    pn_frame_close(&h->frame);
+    pn_msg_unref(h->m);
+    free(h);
+}
+
+void pn_shard_close(struct pn_shard *s) {
+    if (s == NULL) return;
+    while (s->waiting != NULL) {
+        struct pn_shard_held *h = s->waiting;
+        s->waiting = h->next;
+        drop_held(h);
+    }
+    if (s->ring != NULL)
+        for (size_t i = 0; i < (size_t)s->n_producers * PN_WINDOW_STEPS; i++) drop_held(s->ring[i]);
+    for (size_t t = 0; t < s->job.n_tables; t++)
+        if (s->tables[t] != NULL) pn_table_close(s->tables[t]);
+    free(s->ring);
+    free(s->windows);
+    pn_job_free(&s->job);
+    free(s);
+}
+
+/* ---- answers ---- */
+void pn_shard_refuse(struct pn_env *env, pn_peer to, uint64_t term, uint64_t request, enum pn_result code, const char *text) {
+    struct pn_writer w;
+    uint8_t *body;
+    pn_write_start(&w, PN_REFUSAL, term, request);
+    pn_write_str(&w, "code", pn_result_name(code));
+    pn_write_str(&w, "text", text);
+    struct pn_msg *m = pn_write_finish(&w, env, 0, &body);
+    if (m == NULL) return; /* the asker asks again */
+    pn_msg_seal(m);
+    pn_send(env, to, m);
+}
+
+static void refuse(struct pn_shard *s, pn_peer to, const struct pn_frame *f, enum pn_result code, const char *text) {
+    s->counters.refused++;
+    pn_shard_refuse(s->env, to, s->term, f->request, code, text);
+}
+
+static void acknowledge(struct pn_shard *s, pn_peer to, uint64_t request, uint64_t step) {
+    struct pn_writer w;
+    uint8_t *body;
+    pn_write_start(&w, PN_ACK, s->term, request);
+    pn_write_u64(&w, "step", step);
+    pn_write_str(&w, "level", "applied");
+    struct pn_msg *m = pn_write_finish(&w, s->env, 0, &body);
+    if (m == NULL) return;
+    pn_msg_seal(m);
+    pn_send(s->env, to, m);
+}
+
+/* ---- reading a request: everything is checked before anything is done ---- */
+static const char *read_request(struct pn_shard *s, struct pn_frame *f, struct request *q, bool values, bool rising) {
+    uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
+    size_t n = 0, n_counts = 0;
+    memset(q, 0, sizeof *q);
+    f->i_body = 0;
+    if (!pn_frame_u64s(f, "tables", tables, PN_MAX_TABLES, &n) || !pn_frame_u64s(f, "counts", counts, PN_MAX_TABLES, &n_counts) || n != n_counts)
+        return "tables and counts must be lists of the same length";
+    q->n_parts = n;
+    uint32_t seen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (tables[i] >= s->job.n_tables) return "no such table";
+        if (seen >> tables[i] & 1) return "a table stands twice in one request";
+        seen |= 1u << tables[i];
+        struct part *p = &q->parts[i];
+        size_t cells;
+        p->i_table = (uint32_t)tables[i];
+        p->n = counts[i];
+        if (__builtin_mul_overflow(p->n, (size_t)s->job.tables[p->i_table].dim, &cells)) return "count too large";
+        p->keys = pn_frame_take(f, p->n, 8);
+        if (p->keys == NULL) return "fewer keys than the header says";
+        if (values && (p->values = pn_frame_take(f, cells, 4)) == NULL) return "fewer values than the header says";
+        for (size_t k = 0; k < p->n; k++) {
+            if (!pn_shard_owns(s, p->keys[k])) return "a key of a slot that this shard does not own";
+            if (rising && k > 0 && p->keys[k] <= p->keys[k - 1]) return "keys of a push must be unique and rising";
+        }
+    }
+    return NULL;
+}
+
+static bool finite_values(const struct pn_shard *s, const struct request *q) {
+    for (size_t i = 0; i < q->n_parts; i++) {
+        const size_t n = q->parts[i].n * s->job.tables[q->parts[i].i_table].dim;
+        float probe = 0; /* NaN and infinity times zero are NaN, and stay */
+        for (size_t k = 0; k < n; k++) probe += q->parts[i].values[k] * 0.0f;
+        if (isnan(probe)) return false;
+    }
+    return true;
+}
+
+/* ---- the one place where state changes ---- */
+
+/* Slots that the request touches, as bits. */
+static void touched(const struct request *q, uint64_t bits[PN_SLOTS / 64]) {
+    memset(bits, 0, PN_SLOTS / 8);
+    for (size_t i = 0; i < q->n_parts; i++)
+        for (size_t k = 0; k < q->parts[i].n; k++) {
+            uint32_t slot = pn_slot_of(q->parts[i].keys[k]);
+            bits[slot / 64] |= 1ull << slot % 64;
+        }
+}
+
+static struct pn_window *window(struct pn_shard *s, uint64_t producer, uint32_t slot) { return &s->windows[producer * PN_SLOTS + slot]; }
+
+static void mark(struct pn_shard *s, const struct request *q, const uint64_t slots[PN_SLOTS / 64], const uint64_t *skip) {
+    uint64_t id = pn_mix64(q->step ^ pn_mix64(q->producer + 1));
+    for (uint32_t slot = 0; slot < PN_SLOTS; slot++) {
+        uint64_t bit = 1ull << slot % 64;
+        if (!(slots[slot / 64] & bit)) continue;
+        pn_window_mark(window(s, q->producer, slot), (uint32_t)q->incarnation, q->step);
+        if (skip == NULL || !(skip[slot / 64] & bit)) s->audit[slot] += id;
+    }
+    struct pn_shard_producer *p = &s->producers[q->producer];
+    if (q->step > p->step) p->step = q->step;
+    if (q->last) p->finished = 1;
+}
+
+/* Rows of one table; explicit tables come first, for they alone can refuse. */
+static enum pn_result push_parts(struct pn_shard *s, const struct request *q, const uint64_t *skip) {
+    bool applied = false;
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < q->n_parts; i++) {
+            const struct part *p = &q->parts[i];
+            if (s->job.tables[p->i_table].explicit_rows != (pass == 0) || p->n == 0) continue;
+            enum pn_result r = pn_table_push(s->tables[p->i_table], p->keys, p->values, p->n, q->step, skip);
+            if (r != PN_OK && applied) s->broken = true; /* half a push is in: only a restore mends that */
+            if (r != PN_OK) return r;
+            applied = true;
+            s->counters.rows_pushed += p->n;
+        }
+    return PN_OK;
+}
+
+/* Applies one push of one producer. PN_EXISTS: all of it was applied before. */
+static enum pn_result pn_shard_apply(struct pn_shard *s, const struct request *q) {
+    uint64_t slots[PN_SLOTS / 64], skip[PN_SLOTS / 64] = {0};
+    bool any_new = false, any_old = false;
+    touched(q, slots);
+    for (uint32_t slot = 0; slot < PN_SLOTS; slot++) {
+        if (!(slots[slot / 64] >> slot % 64 & 1)) continue;
+        switch (pn_window_look(window(s, q->producer, slot), (uint32_t)q->incarnation, q->step)) {
+        case PN_WINDOW_FENCED: return PN_FENCED;
+        case PN_WINDOW_DUPLICATE:
+            skip[slot / 64] |= 1ull << slot % 64;
+            any_old = true;
+            break;
+        case PN_WINDOW_NEW: any_new = true; break;
+        }
+    }
+    if (any_new) {
+        enum pn_result r = push_parts(s, q, any_old ? skip : NULL);
+        if (r != PN_OK) return r;
+    }
+    mark(s, q, slots, any_old ? skip : NULL);
+    return any_old && !any_new ? PN_EXISTS : PN_OK;
+}
+
+/* ---- sync: all producers' pushes of one step become one ---- */
+
+struct cursor { const struct part *part; size_t at; };
+
+/* Sums the producers' gradients of table t by key, in the order of producers. Sizes are bounded by the held messages. */
+static enum pn_result push_sum(struct pn_shard *s, const struct request *all, uint32_t n, uint32_t t, uint64_t step) {
+    struct cursor c[PN_MAX_PRODUCERS];
+    size_t most = 0, n_cursors = 0, dim = s->job.tables[t].dim;
+    for (uint32_t p = 0; p < n; p++)
+        for (size_t i = 0; i < all[p].n_parts; i++)
+            if (all[p].parts[i].i_table == t && all[p].parts[i].n > 0) {
+                c[n_cursors++] = (struct cursor){&all[p].parts[i], 0};
+                most += all[p].parts[i].n;
+            }
+    if (most == 0) return PN_OK;
+    uint64_t *keys = malloc(most * sizeof *keys);
+    float *sums = malloc(most * dim * sizeof *sums);
+    enum pn_result r = PN_NO_MEMORY;
+    if (keys != NULL && sums != NULL) {
+        size_t n_keys = 0;
+        for (;;) {
+            uint64_t least = 0;
+            bool any = false;
+            for (size_t i = 0; i < n_cursors; i++)
+                if (c[i].at < c[i].part->n && (!any || c[i].part->keys[c[i].at] < least)) {
+                    least = c[i].part->keys[c[i].at];
+                    any = true;
+                }
+            if (!any) break;
+            float *sum = sums + n_keys * dim;
+            bool first = true;
+            for (size_t i = 0; i < n_cursors; i++) {
+                if (c[i].at >= c[i].part->n || c[i].part->keys[c[i].at] != least) continue;
+                const float *g = c[i].part->values + c[i].at++ * dim;
+                for (size_t d = 0; d < dim; d++) sum[d] = first ? g[d] : sum[d] + g[d];
+                first = false;
+            }
+            keys[n_keys++] = least;
+        }
+        r = pn_table_push(s->tables[t], keys, sums, n_keys, step, NULL);
+        if (r == PN_OK) s->counters.rows_pushed += n_keys;
+    }
+    free(keys);
+    free(sums);
+    return r;
+}
+
+static struct pn_shard_held **ring_at(struct pn_shard *s, uint64_t producer, uint64_t step) {
+    return &s->ring[producer * PN_WINDOW_STEPS + step % PN_WINDOW_STEPS];
+}
+
+/* Applies step after step while the pushes of all unfinished producers are there. */
+static void sync_advance(struct pn_shard *s) {
+    for (;;) {
+        const uint64_t step = s->sync_step + 1;
+        struct request all[PN_MAX_PRODUCERS];
+        uint32_t n = 0, open = 0;
+        for (uint32_t p = 0; p < s->n_producers; p++) {
+            if (s->producers[p].finished) continue;
+            open++;
+            struct pn_shard_held *h = *ring_at(s, p, step);
+            if (h == NULL) return;
+            /* It was checked when it came; the fields are read again because the frame is kept, not the request. */
+            struct request *q = &all[n];
+            if (read_request(s, &h->frame, q, true, true) != NULL || !pn_frame_u64(&h->frame, "step", &q->step) || q->step != step) return;
+            pn_frame_u64(&h->frame, "producer", &q->producer);
+            pn_frame_u64(&h->frame, "incarnation", &q->incarnation);
+            pn_frame_u64(&h->frame, "last", &q->last);
+            n++;
+        }
+        if (open == 0) return;
+        bool applied = false;
+        for (int pass = 0; pass < 2; pass++)
+            for (uint32_t t = 0; t < s->job.n_tables; t++) {
+                if (s->job.tables[t].explicit_rows != (pass == 0)) continue;
+                enum pn_result r = push_sum(s, all, n, t, step);
+                if (r == PN_NOT_SEEDED) { /* nothing is in yet: refuse all, they come again behind the seed */
+                    for (uint32_t i = 0; i < n; i++) {
+                        struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
+                        refuse(s, h->from, &h->frame, r, "the dense parameters have no values yet");
+                        *at = NULL;
+                        drop_held(h);
+                    }
+                    return;
+                }
+                if (r != PN_OK) {
+                    s->broken = s->broken || applied;
+                    return; /* no memory: the pushes stay held */
+                }
+                applied = true;
+            }
+        s->sync_step = step;
+        for (uint32_t i = 0; i < n; i++) {
+            uint64_t slots[PN_SLOTS / 64];
+            touched(&all[i], slots);
+            mark(s, &all[i], slots, NULL);
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
+            acknowledge(s, h->from, h->frame.request, step);
+            *at = NULL;
+            drop_held(h);
+        }
+    }
+}
+
+static struct pn_shard_held *hold(pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    struct pn_shard_held *h = calloc(1, sizeof *h);
+    if (h == NULL) return NULL;
+    h->m = pn_msg_ref(m);
+    h->from = from;
+    h->frame = *f;
+    f->zone = NULL; /* the held frame closes it */
+    return h;
+}
+
+/* ---- pulls ---- */
+static uint64_t slowest(const struct pn_shard *s) {
+    uint64_t least = UINT64_MAX;
+    for (uint32_t p = 0; p < s->n_producers; p++)
+        if (!s->producers[p].finished && s->producers[p].clock < least) least = s->producers[p].clock;
+    return least;
+}
+
+static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame *f, const struct request *q) {
+    uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
+    size_t bytes = 0;
+    for (size_t i = 0; i < q->n_parts; i++) {
+        tables[i] = q->parts[i].i_table;
+        counts[i] = q->parts[i].n;
+        bytes += pn_pad8(q->parts[i].n * s->job.tables[tables[i]].dim * 4);
+    }
+    struct pn_writer w;
+    uint8_t *body;
+    pn_write_start(&w, PN_ROWS, s->term, f->request);
+    pn_write_u64s(&w, "tables", tables, q->n_parts);
+    pn_write_u64s(&w, "counts", counts, q->n_parts);
+    struct pn_msg *m = pn_write_finish(&w, s->env, bytes, &body);
+    if (m == NULL) {
+        refuse(s, from, f, PN_INVALID, "the answer would be larger than a frame may be, or memory is out: ask for fewer rows");
+        return;
+    }
+    for (size_t i = 0; i < q->n_parts; i++) {
+        size_t row_bytes = q->parts[i].n * s->job.tables[tables[i]].dim * 4;
+        pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body);
+        memset(body + row_bytes, 0, pn_pad8(row_bytes) - row_bytes);
+        body += pn_pad8(row_bytes);
+        s->counters.rows_pulled += q->parts[i].n;
+    }
+    pn_msg_seal(m);
+    pn_send(s->env, from, m);
+    s->counters.pulls++;
+}
+
+static bool too_early(const struct pn_shard *s, uint64_t clock) {
+    return s->job.consistency == PN_SSP && clock > s->job.staleness && slowest(s) < clock - s->job.staleness;
+}
+
+static void on_pull(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    struct request q;
+    const char *wrong = read_request(s, f, &q, false, false);
+    uint64_t producer = UINT64_MAX, clock = 0;
+    if (wrong != NULL) {
+        refuse(s, from, f, PN_INVALID, wrong);
+        return;
+    }
+    /* A reader without a producer (evaluation) never waits. */
+    if (pn_frame_u64(f, "producer", &producer) && producer < s->n_producers && pn_frame_u64(f, "clock", &clock) && clock > s->producers[producer].clock)
+        s->producers[producer].clock = clock;
+    if (!too_early(s, clock)) {
+        answer_pull(s, from, f, &q);
+        return;
+    }
+    for (struct pn_shard_held *h = s->waiting; h != NULL; h = h->next)
+        if (h->from == from && h->frame.request == f->request) return; /* asked again: it waits already */
+    struct pn_shard_held *h = s->n_waiting < MAX_WAITING ? hold(from, m, f) : NULL;
+    if (h == NULL) {
+        refuse(s, from, f, PN_BUSY, "too many pulls wait for the slowest producer");
+        return;
+    }
+    s->counters.held++;
+    s->n_waiting++;
+    h->next = s->waiting;
+    s->waiting = h;
+}
+
+static void answer_waiting(struct pn_shard *s) {
+    for (struct pn_shard_held **at = &s->waiting; *at != NULL;) {
+        struct pn_shard_held *h = *at;
+        uint64_t clock = 0;
+        struct request q;
+        pn_frame_u64(&h->frame, "clock", &clock);
+        if (too_early(s, clock)) {
+            at = &h->next;
+            continue;
+        }
+        if (read_request(s, &h->frame, &q, false, false) == NULL) answer_pull(s, h->from, &h->frame, &q);
+        *at = h->next;
+        s->n_waiting--;
+        drop_held(h);
+    }
+}
+
+/* ---- pushes ---- */
+static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    struct request q;
+    const char *wrong = read_request(s, f, &q, true, true);
+    if (wrong == NULL && (!pn_frame_u64(f, "producer", &q.producer) || q.producer >= s->n_producers)) wrong = "no such producer";
+    if (wrong == NULL && (!pn_frame_u64(f, "incarnation", &q.incarnation) || q.incarnation > UINT32_MAX)) wrong = "no incarnation";
+    if (wrong == NULL && (!pn_frame_u64(f, "step", &q.step) || q.step == 0)) wrong = "no step";
+    if (wrong == NULL && (!pn_frame_u64(f, "clock", &q.clock) || !pn_frame_u64(f, "last", &q.last))) wrong = "no clock";
+    if (wrong != NULL) {
+        refuse(s, from, f, PN_INVALID, wrong);
+        return;
+    }
+    if (!finite_values(s, &q)) {
+        s->counters.poison++;
+        refuse(s, from, f, PN_INVALID, "poison: a gradient is not a finite number; the push was not applied");
+        return;
+    }
+    struct pn_shard_producer *p = &s->producers[q.producer];
+    if (q.incarnation < p->incarnation) {
+        refuse(s, from, f, PN_FENCED, "a newer incarnation of this producer is at work");
+        return;
+    }
+    p->incarnation = (uint32_t)q.incarnation;
+    if (q.clock > p->clock) p->clock = q.clock;
+    if (s->job.consistency == PN_SYNC) {
+        if (q.step <= s->sync_step || p->finished) {
+            s->counters.duplicates++;
+            acknowledge(s, from, f->request, q.step);
+        } else if (q.step > s->sync_step + PN_WINDOW_STEPS) {
+            refuse(s, from, f, PN_INVALID, "more than 64 steps ahead");
+        } else {
+            struct pn_shard_held *h = hold(from, m, f), **at = ring_at(s, q.producer, q.step);
+            if (h == NULL) return; /* it comes again */
+            drop_held(*at);
+            *at = h;
+            sync_advance(s);
+        }
+        return;
+    }
+#if PN_MUTANT == 2 /* acknowledged before applied: what a full moment later refuses is lost */
+    acknowledge(s, from, f->request, q.step);
+    if (pn_mix64(q.step) % 64 == 0) return;
+#endif
+    enum pn_result r = pn_shard_apply(s, &q);
+    if (r == PN_OK || r == PN_EXISTS) {
+        s->counters.pushes++;
+        if (r == PN_EXISTS) s->counters.duplicates++;
+#if PN_MUTANT != 2
+        acknowledge(s, from, f->request, q.step);
+#endif
+    } else {
+        refuse(s, from, f, r, r == PN_FENCED ? "a newer incarnation of this producer is at work"
+                            : r == PN_NOT_SEEDED ? "the dense parameters have no values yet" : "the server is out of memory");
+    }
+    if (s->waiting != NULL) answer_waiting(s);
+}
+
+static void on_seed(struct pn_shard *s, pn_peer from, struct pn_frame *f) {
+    struct request q;
+    const char *wrong = read_request(s, f, &q, true, false);
+    if (wrong == NULL && !finite_values(s, &q)) wrong = "a value is not a finite number";
+    if (wrong != NULL) {
+        refuse(s, from, f, PN_INVALID, wrong);
+        return;
+    }
+    for (size_t i = 0; i < q.n_parts; i++)
+        if (pn_table_seed(s->tables[q.parts[i].i_table], q.parts[i].keys, q.parts[i].values, q.parts[i].n) != PN_OK) {
+            refuse(s, from, f, PN_NO_MEMORY, "the server is out of memory"); /* what was seeded stays: seeding again is harmless */
+            return;
+        }
+    s->counters.seeds++;
+    acknowledge(s, from, f->request, 0);
+}
+
+void pn_shard_message(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    char id[64];
+    if (!pn_frame_str(f, "job", id, sizeof id) || strcmp(id, s->job_id) != 0) {
+        refuse(s, from, f, PN_STALE_TERM, "this server works for another job");
+        return;
+    }
+#if PN_MUTANT != 7 /* term check missing */
+    if (f->term != s->term) {
+        refuse(s, from, f, PN_STALE_TERM, "the shard map has moved on");
+        return;
+    }
+#endif
+    switch (f->kind) {
+    case PN_PULL: on_pull(s, from, m, f); break;
+    case PN_PUSH: on_push(s, from, m, f); break;
+    case PN_SEED: on_seed(s, from, f); break;
+    default: break;
+    }
+    if (f->kind == PN_PULL && s->waiting != NULL) answer_waiting(s);
+}

@@ -1,0 +1,57 @@
+/* One shard: the tables of a job for a range of slots, and what must change with them in one event: windows, clocks, audit hashes.
+ * Single thread. Knows nothing of the coordinator (ps.c) nor of files (checkpoint.c). */
+#ifndef PN_PS_SHARD_H
+#define PN_PS_SHARD_H
+
+#include "common/env.h"
+#include "common/wire.h"
+#include "job/job.h"
+#include "ps/table/table.h"
+#include "ps/window.h"
+
+struct pn_shard_producer {
+    uint64_t clock;        /* every step up to it is acknowledged by all shards, as the producer says */
+    uint64_t step;         /* highest step applied here (sync: all up to it) */
+    uint32_t incarnation;
+    uint32_t finished;     /* its last push is applied */
+};
+
+struct pn_shard_held;      /* a message that waits: a pull (ssp) or a push (sync) */
+
+struct pn_shard_counters {
+    uint64_t pulls, pushes, seeds, rows_pulled, rows_pushed, duplicates, refused, poison, held;
+};
+
+struct pn_shard {
+    struct pn_env *env;
+    struct pn_job job;
+    char job_id[64];
+    uint64_t term, generation;
+    uint32_t n_producers, first_slot, last_slot;
+    struct pn_table *tables[PN_MAX_TABLES];
+    struct pn_window *windows;         /* [n_producers * PN_SLOTS] */
+    struct pn_shard_producer producers[PN_MAX_PRODUCERS];
+    uint64_t audit[PN_SLOTS];          /* sum of pn_mix64 over the (producer, step) applied in a slot: two servers with the same pushes agree */
+    uint64_t sync_step;                /* sync: the last step applied for all */
+    struct pn_shard_held *waiting;     /* ssp: held pulls */
+    struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
+    size_t n_waiting;
+    bool broken;                       /* memory ran out in the middle of a push: the shard must be restored */
+    struct pn_shard_counters counters;
+};
+
+/* Makes empty tables. job_text is parsed. PN_INVALID: err says why. */
+enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
+                             uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
+void pn_shard_close(struct pn_shard *);
+/* Answers PULL, PUSH and SEED. The message may be kept. */
+void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
+/* REFUSAL to a message that reached a server without this shard. */
+void pn_shard_refuse(struct pn_env *, pn_peer to, uint64_t term, uint64_t request, enum pn_result code, const char *text);
+
+static inline bool pn_shard_owns(const struct pn_shard *s, uint64_t key) {
+    uint32_t slot = pn_slot_of(key);
+    return slot >= s->first_slot && slot <= s->last_slot;
+}
+
+#endif
