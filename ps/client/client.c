@@ -64,7 +64,8 @@ struct pn_client {
     struct producer *producers;
     struct pn_timer tick;
     struct pn_client_counters counters;
-    bool *closed;           /* set by close while a callback runs */
+    unsigned reporting;     /* callbacks under way: close waits for them before it frees */
+    bool closed;
 };
 
 static void pump(struct pn_client *c);
@@ -225,8 +226,8 @@ void pn_client_close(struct pn_client *c) {
         c->producers = p->next;
         free_producer(p);
     }
-    if (c->closed != NULL) *c->closed = true;
-    free(c);
+    c->closed = true;
+    if (c->reporting == 0) free(c);
 }
 
 static void update_clock(struct pn_client *c, struct producer *p) {
@@ -376,7 +377,7 @@ enum pn_result pn_client_push(struct pn_client *c, uint32_t producer, uint64_t s
     struct producer *p = find_producer(c, producer);
     assert(p != NULL && step == p->next_step && "steps of a producer rise by one");
     if (p->fenced) return PN_FENCED;
-    if (step - p->clock > PN_MAX_IN_FLIGHT || pn_client_ring_full(c, producer)) return PN_BUSY;
+    if (step - p->clock > PN_MAX_IN_FLIGHT) return PN_BUSY;
     struct push *e = calloc(1, sizeof *e);
     if (e == NULL) return PN_NO_MEMORY;
     struct push_fields fields = {producer, p->incarnation, step, p->clock, last};
@@ -447,6 +448,23 @@ void pn_client_committed(struct pn_client *c, uint32_t producer, uint64_t step) 
     }
 }
 
+void pn_client_cancel(struct pn_client *c, const void *owner) {
+    for (struct pull **at = &c->pulls; *at != NULL;) {
+        struct pull *p = *at;
+        if (p->owner != owner) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        free_pull(p);
+    }
+    for (struct push *e = c->seeds; e != NULL; e = e->next)
+        if (e->owner == owner) e->done = NULL;
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (struct push *e = p->ring; e != NULL; e = e->next)
+            if (e->owner == owner) e->done = NULL;
+}
+
 bool pn_client_ring_full(const struct pn_client *c, uint32_t producer) {
     const struct producer *p = find_producer(c, producer);
     return p != NULL && c->job->ack_durable && p->ring_bytes >= c->job->ring_bytes;
@@ -463,12 +481,12 @@ const struct pn_client_counters *pn_client_counters(const struct pn_client *c) {
 
 /* Runs a callback that may close the client; false if it did. */
 static bool report(struct pn_client *c, void (*done)(void *, enum pn_result), void *owner, enum pn_result r) {
-    bool closed = false, *before = c->closed;
-    c->closed = &closed;
+    c->reporting++;
     if (done != NULL) done(owner, r);
-    if (closed) return false;
-    c->closed = before;
-    return true;
+    c->reporting--;
+    if (!c->closed) return true;
+    if (c->reporting == 0) free(c);
+    return false;
 }
 
 static void on_rows(struct pn_client *c, struct pn_frame *f, uint32_t s) {

@@ -47,7 +47,8 @@ void pn_client_pull(struct pn_client *, uint32_t producer, uint64_t clock, struc
 /* One step's gradients, all tables in one message a shard (applied as one). Every shard gets a message, also an empty
  * one. last: this producer sends nothing after this step. done() when every shard has acknowledged at `applied`;
  * PN_FENCED: a newer incarnation took over, stop. The message is kept in the ring until pn_client_committed covers it
- * (safe), or acknowledged (fast). Refuses with PN_BUSY when 64 are in flight or the ring is full (ring_full below). */
+ * (safe), or acknowledged (fast). Refuses with PN_BUSY when 64 are in flight. A full ring (below) does
+ * not refuse: its owner starts no new steps, but what is started goes out, or no checkpoint could ever drain it. */
 enum pn_result pn_client_push(struct pn_client *, uint32_t producer, uint64_t step, bool last,
                               const struct pn_client_part *parts, size_t n_parts,
                               void (*done)(void *owner, enum pn_result), void *owner);
@@ -56,6 +57,8 @@ void pn_client_seed(struct pn_client *, const struct pn_client_part *part,
                     void (*done)(void *owner, enum pn_result), void *owner);
 /* A checkpoint with cut `step` of this producer is committed: pushes up to it leave the ring. seeds too. */
 void pn_client_committed(struct pn_client *, uint32_t producer, uint64_t step);
+/* The owner goes away: its open pulls are dropped, its other callbacks do not run. Pushes and seeds stay. */
+void pn_client_cancel(struct pn_client *, const void *owner);
 bool pn_client_ring_full(const struct pn_client *, uint32_t producer); /* the owner asks for a checkpoint */
 /* Highest step with all steps up to it acknowledged by all shards. */
 uint64_t pn_client_clock(const struct pn_client *, uint32_t producer);

@@ -1,0 +1,196 @@
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#include "worker/internal.h"
+
+struct pn_evaluation {
+    struct pn_run *run;
+    bool closed;                  /* freed when what is in flight returned */
+    struct pn_evaluation_result result;
+    struct pn_reader *reader;
+    struct pn_features *features;
+    struct pn_net *net;
+    struct pn_batch batch;
+    struct pn_work work;
+    bool in_work, have_batch;
+    const struct pn_raw *raw;
+    uint64_t n_bad;
+    enum pn_result work_result;
+    float *rows[PN_MAX_TABLES], *dense, *batch_scores;
+    uint64_t *dense_keys;
+    struct pn_client_part parts[PN_MAX_TABLES];
+    float *scores, *labels;
+    size_t n, room;
+};
+
+static void next(struct pn_evaluation *e);
+
+static void drop_batch(struct pn_evaluation *e) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(e->rows[t]);
+        e->rows[t] = NULL;
+    }
+    free(e->batch_scores);
+    e->batch_scores = NULL;
+    if (e->have_batch) pn_batch_free(&e->batch);
+    e->have_batch = false;
+}
+
+static void free_evaluation(struct pn_evaluation *e) {
+    drop_batch(e);
+    if (e->features != NULL) pn_features_close(e->features);
+    if (e->net != NULL) pn_net_close(e->net);
+    free(e->dense);
+    free(e->dense_keys);
+    free(e->scores);
+    free(e->labels);
+    pn_run_unref(e->run);
+    free(e);
+}
+
+static void finish(struct pn_evaluation *e, enum pn_result code, const char *text) {
+    e->result.done = true;
+    e->result.code = code;
+    if (code != PN_OK) pn_fail(&e->result.error, code, "%s", text);
+    else {
+        e->result.auc = e->n > 0 ? pn_auc(e->scores, e->labels, e->n) : 0;
+        e->result.logloss = e->n > 0 ? pn_log_loss(e->scores, e->labels, e->n) : 0;
+        e->result.rows = e->n;
+    }
+    e->run->changed(e->run->owner);
+}
+
+static void forward(struct pn_work *w) {
+    struct pn_evaluation *e = w->owner;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = e->rows[t];
+    e->work_result = pn_net_forward(e->net, &e->batch, rows, e->dense, e->batch_scores);
+}
+
+static void forwarded(struct pn_work *w) {
+    struct pn_evaluation *e = w->owner;
+    e->in_work = false;
+    if (e->closed) {
+        free_evaluation(e);
+        return;
+    }
+    size_t n = e->batch.n_examples;
+    if (e->n + n > e->room) {
+        size_t room = (e->n + n) * 2;
+        float *s = realloc(e->scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->labels, room * sizeof *l);
+        if (s != NULL) e->scores = s;
+        if (l != NULL) e->labels = l;
+        if (s == NULL || l == NULL) e->work_result = PN_NO_MEMORY;
+        else e->room = room;
+    }
+    if (e->work_result != PN_OK) {
+        finish(e, e->work_result, "the evaluation could not be computed");
+        return;
+    }
+    memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
+    memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);
+    e->n += n;
+    drop_batch(e);
+    next(e);
+}
+
+static void pulled(void *owner, enum pn_result r) {
+    struct pn_evaluation *e = owner;
+    if (r != PN_OK) {
+        finish(e, r, "the rows could not be pulled");
+        return;
+    }
+    e->in_work = true;
+    e->work = (struct pn_work){.run = forward, .done = forwarded, .owner = e};
+    pn_work_start(e->run->env, &e->work);
+}
+
+static void make_features(struct pn_work *w) {
+    struct pn_evaluation *e = w->owner;
+    e->work_result = pn_features_batch(e->features, e->raw, &e->batch, &e->n_bad);
+    e->have_batch = e->work_result == PN_OK;
+}
+
+static void featured(struct pn_work *w) {
+    struct pn_evaluation *e = w->owner;
+    e->in_work = false;
+    if (e->closed) {
+        free_evaluation(e);
+        return;
+    }
+    struct pn_run *run = e->run;
+    bool ok = e->work_result == PN_OK;
+    size_t n = 0;
+    e->batch_scores = ok ? malloc((e->batch.n_examples + 1) * sizeof(float)) : NULL;
+    ok = ok && e->batch_scores != NULL;
+    for (uint32_t t = 0; ok && t < run->job.i_dense_table; t++) {
+        e->rows[t] = malloc((e->batch.n_unique[t] * run->job.tables[t].dim + 1) * sizeof(float));
+        ok = e->rows[t] != NULL;
+        if (e->batch.n_unique[t] > 0) e->parts[n++] = (struct pn_client_part){t, e->batch.n_unique[t], e->batch.unique[t], e->rows[t]};
+    }
+    if (!ok) {
+        finish(e, PN_NO_MEMORY, "no memory for a batch of the evaluation");
+        return;
+    }
+    e->parts[n++] = (struct pn_client_part){run->job.i_dense_table, run->n_dense_rows, e->dense_keys, e->dense};
+    pn_client_pull(run->client, UINT32_MAX, 0, e->parts, n, pulled, e);
+}
+
+static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
+    struct pn_evaluation *e = owner;
+    struct pn_error why = {""};
+    if (r == PN_NOT_FOUND) {
+        finish(e, PN_OK, NULL);
+        return;
+    }
+    if (err != NULL) why = *err;
+    if (r == PN_OK && e->features == NULL) {
+        r = pn_features_open(&e->features, &e->run->job, raw->names, raw->n_columns, &why);
+        if (r == PN_OK) r = pn_features_set_statistics(e->features, e->run->statistics, &why);
+    }
+    if (r != PN_OK) {
+        finish(e, r, why.text);
+        return;
+    }
+    e->raw = raw;
+    e->in_work = true;
+    e->work = (struct pn_work){.run = make_features, .done = featured, .owner = e};
+    pn_work_start(e->run->env, &e->work);
+}
+
+static void next(struct pn_evaluation *e) { pn_reader_next(e->reader, on_rows, e); }
+
+struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_data *data, const char *task, uint64_t epoch) {
+    struct pn_evaluation *e = calloc(1, sizeof *e);
+    if (e == NULL) return NULL;
+    e->run = run;
+    run->refs++;
+    snprintf(e->result.task, sizeof e->result.task, "%s", task);
+    e->result.epoch = epoch;
+    if (run->job.model == PN_MODEL_AUDIT) { /* the oracle has no scores */
+        e->result.done = true;
+        return e;
+    }
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = 2048};
+    e->reader = pn_reader_open(run->env, data, &o);
+    e->dense = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof(float));
+    e->dense_keys = calloc(run->n_dense_rows, sizeof(uint64_t));
+    if (e->reader == NULL || e->dense == NULL || e->dense_keys == NULL || pn_net_open(&e->net, &run->job, run->n_dense_inputs, &e->result.error) != PN_OK) {
+        if (e->reader != NULL) pn_reader_close(e->reader);
+        free_evaluation(e);
+        return NULL;
+    }
+    for (size_t i = 0; i < run->n_dense_rows; i++) e->dense_keys[i] = i;
+    next(e);
+    return e;
+}
+
+void pn_evaluation_close(struct pn_evaluation *e) {
+    if (e == NULL) return;
+    if (e->reader != NULL) pn_reader_close(e->reader);
+    if (e->run->client != NULL) pn_client_cancel(e->run->client, e);
+    e->closed = true;
+    if (!e->in_work) free_evaluation(e);
+}
+
+const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *e) { return &e->result; }

@@ -1,0 +1,64 @@
+/* Shared by the worker's files: the run of one job. */
+#ifndef PN_WORKER_INTERNAL_H
+#define PN_WORKER_INTERNAL_H
+
+#include "nn/model.h"
+#include "ps/client/client.h"
+#include "worker/reader/reader.h"
+#include "worker/worker.h"
+
+enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGES };
+
+struct pn_producer;
+struct pn_evaluation;
+
+/* One job at work in this process. Objects with requests in flight (producers, evaluations) free themselves when the last returned. */
+struct pn_run {
+    uint32_t refs;               /* the worker, and each object that may still compute */
+    struct pn_env *env;
+    struct pn_job job;
+    char job_id[64];
+    uint64_t generation;
+    uint32_t n_producers;
+    struct pn_client *client;
+    char *statistics;            /* JSON of the transforms, once known */
+    size_t n_dense_inputs, n_parameters, n_dense_rows;
+    struct pn_producer *producers;
+    struct pn_evaluation *validation, *evaluation;
+    double stage_seconds[PN_STAGES];
+    bool failed;
+    enum pn_result code;
+    struct pn_error error;
+    void (*changed)(void *owner); /* something worth a beat */
+    void *owner;
+};
+void pn_run_unref(struct pn_run *);
+void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
+
+/* ---- producer.c: one data shard's pipeline: read -> features -> pull -> compute -> push ---- */
+struct pn_producer_state {
+    uint32_t producer, incarnation;
+    uint64_t started, clock, samples, loss_rows, epoch;
+    double loss_sum;
+    bool finished, fenced, ring_full;
+};
+struct pn_producer *pn_producer_open(struct pn_run *, uint32_t producer, uint32_t incarnation, uint64_t first_step);
+void pn_producer_close(struct pn_producer *); /* nothing of it calls back any more */
+void pn_producer_limit(struct pn_producer *, uint64_t last_step_to_start); /* UINT64_MAX: no limit */
+void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a map */
+void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
+struct pn_producer *pn_producer_next(struct pn_producer *);
+
+/* ---- evaluate.c: scores of a data set, read through the servers ---- */
+struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss; uint64_t rows, epoch; };
+struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
+void pn_evaluation_close(struct pn_evaluation *);
+const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);
+
+/* ---- statistics.c: the one pass that transforms need, the same on every worker ---- */
+/* done(owner): run->statistics is set, or the run has failed. */
+struct pn_statistics;
+struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
+void pn_statistics_close(struct pn_statistics *);
+
+#endif

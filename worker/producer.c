@@ -1,0 +1,488 @@
+/* One data shard's pipeline. The idea: a batch is a function of (job, producer, step), so a step that is run again after a crash carries the same push id
+ * and the same keys. Batches are prepared ahead (read, features); a step starts when its batch and the knowledge whether another follows are there
+ * (the last push says that it is the last); several steps are in flight, computed and pushed in order.
+ *
+ * Everything runs on the core's thread but two pure computations. A closed producer frees itself when its last computation returned. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/mutant.h"
+#include "worker/audit.h"
+#include "worker/internal.h"
+
+#define AHEAD 2u
+
+struct step {
+    struct step *next;
+    struct pn_producer *owner;
+    uint64_t step;
+    bool last;
+    enum { PREPARED, PULLING, READY, COMPUTING, COMPUTED, PUSHED } state;
+    struct pn_batch batch;
+    bool have_batch;
+    float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
+    double loss;
+    enum pn_result result;
+    struct pn_work work;
+    uint64_t since_ns;
+    /* audit */
+    uint64_t keys[PN_AUDIT_RAW];
+    size_t n_keys;
+};
+
+struct pn_producer {
+    struct pn_producer *next;
+    struct pn_run *run;
+    bool closed;
+    uint32_t id, incarnation;
+    uint64_t next_step, started, limit, first_step, total_steps;
+    uint64_t samples, loss_rows;
+    double loss_sum;
+    bool all_read, last_started, finished, fenced, computing;
+    /* reading */
+    struct pn_reader *reader;
+    uint32_t epoch;
+    uint64_t to_skip, read_since_ns;
+    bool reading;
+    struct pn_features *features;
+    struct step *preparing;
+    struct pn_work features_work;
+    const struct pn_raw *raw;
+    enum pn_result features_result;
+    uint64_t n_bad;
+    bool in_features;
+    /* steps: prepared ones first wait here, then run in order */
+    struct step *prepared, *running;
+    size_t n_prepared, n_running;
+    struct pn_net *net;
+    uint64_t *dense_keys;
+};
+
+static void advance(struct pn_producer *p);
+
+static void add_stage(struct pn_run *run, enum pn_stage stage, uint64_t since_ns) {
+    run->stage_seconds[stage] += (double)(pn_now_ns(run->env) - since_ns) / 1e9;
+}
+
+static void free_step(struct step *s) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(s->rows[t]);
+        free(s->gradients[t]);
+    }
+    free(s->scores);
+    if (s->have_batch) pn_batch_free(&s->batch);
+    free(s);
+}
+
+static void append(struct step **list, struct step *s) {
+    while (*list != NULL) list = &(*list)->next;
+    s->next = NULL;
+    *list = s;
+}
+
+static void free_producer(struct pn_producer *p) {
+    while (p->prepared != NULL) {
+        struct step *s = p->prepared;
+        p->prepared = s->next;
+        free_step(s);
+    }
+    while (p->running != NULL) {
+        struct step *s = p->running;
+        p->running = s->next;
+        free_step(s);
+    }
+    if (p->preparing != NULL) free_step(p->preparing);
+    if (p->features != NULL) pn_features_close(p->features);
+    if (p->net != NULL) pn_net_close(p->net);
+    free(p->dense_keys);
+    pn_run_unref(p->run);
+    free(p);
+}
+
+static bool audit(const struct pn_producer *p) { return p->run->job.model == PN_MODEL_AUDIT; }
+
+static void fail(struct pn_producer *p, enum pn_result r, const char *text) { pn_run_fail(p->run, r, text); }
+
+/* ---- preparing: read and features, one batch at a time ---- */
+
+static void featured(struct pn_work *w) {
+    struct pn_producer *p = w->owner;
+    p->in_features = false;
+    if (p->closed) {
+        if (!p->computing) free_producer(p);
+        return;
+    }
+    add_stage(p->run, PN_STAGE_FEATURES, p->read_since_ns);
+    struct step *s = p->preparing;
+    p->preparing = NULL;
+    if (p->features_result != PN_OK) {
+        free_step(s);
+        fail(p, p->features_result, "a batch could not be turned into features");
+        return;
+    }
+    s->have_batch = true;
+    append(&p->prepared, s);
+    p->n_prepared++;
+    advance(p);
+}
+
+static void make_features(struct pn_work *w) {
+    struct pn_producer *p = w->owner;
+    p->features_result = pn_features_batch(p->features, p->raw, &p->preparing->batch, &p->n_bad);
+}
+
+static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
+    struct pn_producer *p = owner;
+    struct pn_error why = {""};
+    p->reading = false;
+    add_stage(p->run, PN_STAGE_READ, p->read_since_ns);
+    if (r == PN_NOT_FOUND) {
+        pn_reader_close(p->reader);
+        p->reader = NULL;
+        p->epoch++;
+        if (p->epoch >= p->run->job.epochs) p->all_read = true;
+        advance(p);
+        return;
+    }
+    if (r == PN_OK && p->to_skip > 0) {
+        p->to_skip--;
+        advance(p);
+        return;
+    }
+    if (err != NULL) why = *err;
+    if (r == PN_OK && p->features == NULL) {
+        r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
+        if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);
+    }
+    if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
+    if (r != PN_OK) {
+        fail(p, r, why.text);
+        return;
+    }
+    p->preparing->owner = p;
+    p->raw = raw;
+    p->in_features = true;
+    p->read_since_ns = pn_now_ns(p->run->env);
+    p->features_work = (struct pn_work){.run = make_features, .done = featured, .owner = p};
+    pn_work_start(p->run->env, &p->features_work);
+}
+
+static void prepare(struct pn_producer *p) {
+    if (p->reading || p->in_features || p->all_read || p->n_prepared >= AHEAD) return;
+    if (audit(p)) {
+        while (p->n_prepared < AHEAD && !p->all_read) {
+            struct step *s = calloc(1, sizeof *s);
+            if (s == NULL) return;
+            s->owner = p;
+            append(&p->prepared, s);
+            p->n_prepared++;
+            p->all_read = p->next_step + p->n_prepared - 1 >= p->total_steps;
+        }
+        return;
+    }
+    if (p->reader == NULL) {
+        const struct pn_job *job = &p->run->job;
+        struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size};
+        p->reader = pn_reader_open(p->run->env, &job->train, &o);
+        if (p->reader == NULL) {
+            fail(p, PN_NO_MEMORY, "no memory for a reader");
+            return;
+        }
+    }
+    p->reading = true;
+    p->read_since_ns = pn_now_ns(p->run->env);
+    pn_reader_next(p->reader, on_rows, p);
+}
+
+/* ---- pushing, in order ---- */
+
+static void acknowledged(void *owner, enum pn_result r) {
+    struct step *s = owner;
+    struct pn_producer *p = s->owner;
+    struct pn_run *run = p->run;
+    add_stage(run, PN_STAGE_PUSH, s->since_ns);
+    struct step **at = &p->running;
+    while (*at != s) at = &(*at)->next;
+    *at = s->next;
+    p->n_running--;
+    bool last = s->last;
+    free_step(s);
+    if (r != PN_OK) {
+        if (r == PN_FENCED) p->fenced = true; /* another worker has this data shard: stop quietly, the plan will say so */
+        else fail(p, r, "a push was refused by a server");
+        return;
+    }
+    if (last) {
+        p->finished = true;
+        run->changed(run->owner);
+    } else if (p->n_running == 0 && p->started >= p->limit) {
+        run->changed(run->owner); /* drained */
+    }
+    advance(p);
+}
+
+static enum pn_result push(struct pn_producer *p, struct step *s) {
+    struct pn_client_part parts[PN_MAX_TABLES];
+    size_t n = 0;
+    const struct pn_job *job = &p->run->job;
+    if (audit(p)) {
+        if (s->n_keys > 0) parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->gradients[0]};
+    } else if (s->have_batch) {
+        for (uint32_t t = 0; t < job->i_dense_table; t++)
+            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->gradients[t]};
+        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->gradients[job->i_dense_table]};
+    }
+    enum pn_result r = pn_client_push(p->run->client, p->id, s->step, s->last, parts, n, acknowledged, s);
+    if (r != PN_OK) return r;
+    s->state = PUSHED;
+    s->since_ns = pn_now_ns(p->run->env);
+    if (s->have_batch) {
+        p->samples += s->batch.n_examples;
+        p->loss_sum += s->loss;
+        p->loss_rows += s->batch.n_examples;
+    } else if (audit(p)) {
+        p->samples += PN_AUDIT_RAW;
+    }
+    return PN_OK;
+}
+
+static void push_in_order(struct pn_producer *p) {
+    for (struct step *s = p->running; s != NULL && s->state >= COMPUTED; s = s->next) {
+        if (s->state != COMPUTED) continue;
+        enum pn_result r = push(p, s);
+        if (r == PN_BUSY || r == PN_NO_MEMORY) return; /* again after an acknowledgement or a commit, or on the next beat */
+        if (r == PN_FENCED) {
+            p->fenced = true;
+            return;
+        }
+    }
+}
+
+/* ---- computing, one at a time, in order ---- */
+
+static void compute(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), s->gradients,
+                            s->gradients[job->i_dense_table], s->scores, &s->loss);
+    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
+    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
+    for (uint32_t t = 0; t < job->n_tables; t++) {
+        size_t n = t == job->i_dense_table ? p->run->n_dense_rows * PN_DENSE_ROW : s->batch.n_unique[t] * job->tables[t].dim;
+        for (size_t i = 0; i < n; i++) s->gradients[t][i] *= share;
+    }
+}
+
+static void computed(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features) free_producer(p);
+        return;
+    }
+    add_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
+    if (s->result != PN_OK) {
+        fail(p, s->result, "a step could not be computed");
+        return;
+    }
+    s->state = COMPUTED;
+    advance(p);
+}
+
+static void compute_next(struct pn_producer *p) {
+    for (struct step *s = p->running; s != NULL && !p->computing; s = s->next) {
+        if (s->state >= COMPUTING) continue;
+        if (s->state != READY) return; /* order */
+        if (audit(p) || !s->have_batch) {
+            s->state = COMPUTED;
+            continue;
+        }
+        s->state = COMPUTING;
+        p->computing = true;
+        s->since_ns = pn_now_ns(p->run->env);
+        s->work = (struct pn_work){.run = compute, .done = computed, .owner = s};
+        pn_work_start(p->run->env, &s->work);
+    }
+}
+
+/* ---- starting a step: pull ---- */
+
+static void pulled(void *owner, enum pn_result r) {
+    struct step *s = owner;
+    struct pn_producer *p = s->owner;
+    add_stage(p->run, PN_STAGE_PULL, s->since_ns);
+    if (r != PN_OK) {
+        fail(p, r, "rows could not be pulled");
+        return;
+    }
+    s->state = READY;
+    advance(p);
+}
+
+/* What the oracle pushes: the negated sums by unique key, so that plain SGD with rate 1 adds them up. */
+static bool audit_gradients(struct pn_producer *p, struct step *s) {
+    uint64_t raw[PN_AUDIT_RAW], scratch[2 * PN_AUDIT_RAW];
+    uint32_t index[PN_AUDIT_RAW];
+    uint64_t content = s->step;
+#if PN_MUTANT == 5 /* the reader's position is not saved: a restarted reader begins at its data's start */
+    content = s->step - p->first_step + 1;
+#endif
+    s->gradients[0] = calloc(PN_AUDIT_RAW, PN_AUDIT_DIM * sizeof(float));
+    if (s->gradients[0] == NULL) return false;
+    pn_audit_keys(p->id, content, p->run->job.audit_keys, raw);
+    s->n_keys = pn_unique(raw, PN_AUDIT_RAW, s->keys, index, scratch);
+    for (size_t i = 0; i < PN_AUDIT_RAW; i++) {
+        pn_audit_add(p->id, content, s->gradients[0] + index[i] * PN_AUDIT_DIM);
+#if PN_MUTANT == 6 /* duplicate keys are summed twice */
+        for (size_t j = 0; j < i; j++)
+            if (raw[j] == raw[i]) pn_audit_add(p->id, content, s->gradients[0] + index[i] * PN_AUDIT_DIM);
+#endif
+    }
+    for (size_t i = 0; i < s->n_keys * PN_AUDIT_DIM; i++) s->gradients[0][i] = -s->gradients[0][i];
+    return true;
+}
+
+static bool allocate(struct pn_producer *p, struct step *s) {
+    const struct pn_job *job = &p->run->job;
+    for (uint32_t t = 0; t < job->n_tables; t++) {
+        size_t n = t == job->i_dense_table ? p->run->n_dense_rows * PN_DENSE_ROW : s->batch.n_unique[t] * job->tables[t].dim;
+        s->rows[t] = malloc((n + 1) * sizeof(float));
+        s->gradients[t] = malloc((n + 1) * sizeof(float));
+        if (s->rows[t] == NULL || s->gradients[t] == NULL) return false;
+    }
+    s->scores = malloc((s->batch.n_examples + 1) * sizeof(float));
+    return s->scores != NULL;
+}
+
+static void start(struct pn_producer *p, struct step *s) {
+    const struct pn_job *job = &p->run->job;
+    s->step = p->next_step++;
+    p->started = s->step;
+    append(&p->running, s);
+    p->n_running++;
+    p->last_started = s->last;
+    s->since_ns = pn_now_ns(p->run->env);
+    s->state = PULLING;
+    struct pn_client_part parts[PN_MAX_TABLES];
+    size_t n = 0;
+    uint64_t clock = pn_client_clock(p->run->client, p->id);
+    if (audit(p)) {
+        if (!audit_gradients(p, s) || (s->rows[0] = malloc(PN_AUDIT_RAW * PN_AUDIT_DIM * sizeof(float))) == NULL) {
+            fail(p, PN_NO_MEMORY, "no memory for a step");
+            return;
+        }
+        parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->rows[0]};
+    } else if (s->have_batch) {
+        if (!allocate(p, s)) {
+            fail(p, PN_NO_MEMORY, "no memory for a step");
+            return;
+        }
+        for (uint32_t t = 0; t < job->i_dense_table; t++)
+            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t]};
+        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table]};
+    } else { /* no data at all: one empty push says so */
+        s->state = READY;
+        return;
+    }
+    pn_client_pull(p->run->client, p->id, clock, parts, n, pulled, s);
+}
+
+static bool may_start(struct pn_producer *p) {
+    const struct pn_job *job = &p->run->job;
+    size_t most = job->consistency == PN_SYNC ? 1 : job->max_in_flight;
+    return !p->finished && !p->fenced && !p->last_started && p->n_running < most && p->next_step <= p->limit && !pn_client_ring_full(p->run->client, p->id);
+}
+
+static void advance(struct pn_producer *p) {
+    if (p->run->failed || p->finished || p->fenced) return;
+    for (;;) {
+        prepare(p);
+        if (p->run->failed || !may_start(p)) break;
+        struct step *s = p->prepared;
+        bool capped = p->run->job.max_steps > 0 && p->next_step >= p->run->job.max_steps;
+        if (s == NULL) {
+            if (!p->all_read || p->started >= p->first_step) break;
+            s = calloc(1, sizeof *s); /* a producer without a batch */
+            if (s == NULL) break;
+            s->owner = p;
+            s->last = true;
+        } else {
+            if (s->next == NULL && !p->all_read && !capped) break; /* is it the last? The next read will tell */
+            p->prepared = s->next;
+            p->n_prepared--;
+            s->last = capped || (p->prepared == NULL && p->all_read);
+        }
+        start(p, s);
+        if (p->run->failed) return;
+    }
+    compute_next(p);
+    push_in_order(p);
+}
+
+/* ---- life ---- */
+
+struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t incarnation, uint64_t first_step) {
+    struct pn_producer *p = calloc(1, sizeof *p);
+    if (p == NULL) return NULL;
+    p->run = run;
+    run->refs++;
+    p->id = id;
+    p->incarnation = incarnation;
+    p->first_step = p->next_step = first_step;
+    p->started = first_step - 1;
+    p->to_skip = first_step - 1;
+    p->limit = UINT64_MAX;
+    const struct pn_job *job = &run->job;
+    bool ok = pn_client_producer(run->client, id, incarnation, first_step) == PN_OK;
+    if (job->model == PN_MODEL_AUDIT) {
+        p->total_steps = job->train.n_rows / ((uint64_t)job->batch_size * run->n_producers);
+        if (p->total_steps == 0) p->total_steps = 1;
+        p->all_read = first_step > p->total_steps;
+    } else {
+        struct pn_error err;
+        p->dense_keys = calloc(run->n_dense_rows, sizeof *p->dense_keys);
+        ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
+        for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = i;
+    }
+    if (!ok) {
+        free_producer(p);
+        return NULL;
+    }
+    p->next = run->producers;
+    run->producers = p;
+    return p;
+}
+
+void pn_producer_close(struct pn_producer *p) {
+    for (struct pn_producer **at = &p->run->producers; *at != NULL; at = &(*at)->next)
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
+    if (p->reader != NULL) pn_reader_close(p->reader);
+    for (struct step *s = p->running; s != NULL; s = s->next) pn_client_cancel(p->run->client, s);
+    pn_client_producer_remove(p->run->client, p->id);
+    p->closed = true;
+    if (p->computing || p->in_features) return;
+    else free_producer(p);
+}
+
+void pn_producer_limit(struct pn_producer *p, uint64_t limit) {
+    p->limit = limit;
+    advance(p);
+}
+
+void pn_producer_poke(struct pn_producer *p) { advance(p); }
+
+struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
+
+void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
+    *out = (struct pn_producer_state){.producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
+                                      .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
+                                      .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id)};
+}
