@@ -11,7 +11,7 @@ struct pn_store_ops {
     enum pn_result (*scan)(struct pn_store *, const char *kind, void (*visit)(void *ctx, const char *id, const char *json),
                            void *ctx, struct pn_error *);
     /* One transaction: begin, any number of put/remove, commit. Durable when commit returned PN_OK;
-     * after any error nothing of it happened. put/remove outside a transaction are our own mistake. */
+     * after any error, also of an earlier put or remove in it, nothing of it happened: commit then fails and rolls back. put/remove outside a transaction are our own mistake. */
     enum pn_result (*begin)(struct pn_store *, struct pn_error *);
     enum pn_result (*put)(struct pn_store *, const char *kind, const char *id, const char *json, struct pn_error *);
     enum pn_result (*remove)(struct pn_store *, const char *kind, const char *id, struct pn_error *);

@@ -1,0 +1,160 @@
+/* Shared by the coordinator's files. */
+#ifndef PN_COORDINATOR_INTERNAL_H
+#define PN_COORDINATOR_INTERNAL_H
+
+#include "common/file.h"
+#include "common/json.h"
+#include "coordinator/coordinator.h"
+#include "job/job.h"
+
+#define PN_MAX_NODES 256u
+
+/* ---- members.c ---- */
+enum pn_role { PN_ROLE_PS, PN_ROLE_WORKER, PN_ROLE_SERVING };
+struct pn_node {
+    struct pn_node *next;            /* by name */
+    enum pn_role role;
+    char name[64], address[128], http[128];
+    uint64_t incarnation, seen_ms;
+    pn_peer peer;
+    struct json_object *beat;        /* the last one */
+    char *plan;                      /* text of the last plan sent */
+    uint64_t revision;               /* of that plan */
+};
+
+/* ---- a committed checkpoint ---- */
+struct pn_checkpoint {
+    struct pn_checkpoint *next;      /* newest first */
+    uint64_t epoch, bytes, rows, committed_ms;
+    uint64_t steps[PN_MAX_PRODUCERS];
+    bool finished[PN_MAX_PRODUCERS];
+    bool bad;                        /* does not verify, or was gone back behind */
+    char dir[480];
+    struct json_object *files;       /* [{name, bytes, digest, rows}] */
+    bool dirty;
+};
+
+enum pn_job_state { PN_PENDING, PN_RUNNING, PN_SUCCEEDED, PN_JOB_FAILED, PN_CANCELLED };
+enum pn_phase { PN_TRAIN, PN_FINAL, PN_EVALUATE_VALIDATION, PN_EVALUATE_TEST, PN_PUBLISH, PN_ENDED };
+
+struct pn_work_unit {                /* a producer as the coordinator sees it */
+    uint64_t incarnation, owner_incarnation, first_step;
+    char owner[64];
+    /* as last reported */
+    uint64_t started, clock, samples, loss_rows, epoch;
+    double loss_sum;
+    bool finished, ring_full;
+};
+struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
+struct pn_metric { bool known; double auc, logloss; uint64_t rows; };
+
+/* A cut under way. */
+struct pn_cut {
+    enum { PN_NO_CUT, PN_DRAIN, PN_FLIP, PN_WRITE, PN_MANIFEST } phase;
+    uint64_t epoch, upto, since_ms;
+    uint64_t steps[PN_MAX_PRODUCERS];
+    bool finished[PN_MAX_PRODUCERS];
+    char dir[480];
+    struct json_object *files, *manifest;
+};
+
+struct pn_asker { struct pn_asker *next; struct pn_http_request *request; };
+
+struct pn_job_run {
+    struct pn_job_run *next;         /* in order of submission */
+    char id[32], key[128], reason[480];
+    struct pn_job job;
+    char *text;
+    enum pn_job_state state;
+    enum pn_phase phase;
+    uint64_t generation, next_epoch, restarts, last_checkpoint_ms;
+    uint32_t n_producers, n_shards;
+    struct pn_work_unit units[PN_MAX_PRODUCERS];
+    struct pn_shard_seat seats[64];
+    struct pn_checkpoint *checkpoints;
+    struct pn_cut cut;
+    bool cut_wanted, dirty, hold_cuts;
+    struct pn_asker *cut_askers;
+    struct pn_metric epoch_validation, validation, test;
+    uint64_t version;
+    struct json_object *model;       /* statistics, blocks, parameters: from the workers */
+    double samples_per_s;
+    char evaluator[64];
+};
+
+struct pn_publication;
+struct pn_version { struct pn_version *next; uint64_t version, checkpoint; char job[32], dir[480]; }; /* newest first */
+struct pn_model_entry {
+    struct pn_model_entry *next;
+    char name[64];
+    uint64_t next_version, active, publication;
+    struct pn_version *versions;
+    bool dirty;
+};
+
+struct pn_coordinator {
+    struct pn_env *env;
+    struct pn_store *store;
+    struct pn_coordinator_options options;
+    struct pn_timer tick;
+    uint64_t epoch, term, revision, job_sequence, started_ms;
+    bool counters_dirty, ready, quiet, store_failing, reconciling;
+    struct pn_node *nodes;
+    struct pn_job_run *jobs;
+    struct pn_model_entry *models;
+    struct pn_publication *publication; /* one at a time */
+    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
+};
+
+/* members.c */
+struct pn_node *pn_node_find(struct pn_coordinator *, const char *name);
+bool pn_node_alive(const struct pn_coordinator *, const struct pn_node *);
+void pn_node_beat(struct pn_coordinator *, pn_peer, const struct pn_frame *);
+struct json_object *pn_node_job(const struct pn_node *, const struct pn_job_run *); /* its beat's job if it is this one and generation, else NULL */
+void pn_nodes_free(struct pn_coordinator *);
+
+/* records.c: durability */
+bool pn_records_load(struct pn_coordinator *, struct pn_error *);
+bool pn_records_flush(struct pn_coordinator *); /* all that is dirty in one transaction; false: nothing was written, nothing may be shown */
+void pn_records_forget(struct pn_coordinator *, struct pn_job_run *, struct pn_checkpoint *); /* removes a checkpoint's record, then its files */
+
+/* jobs.c */
+void pn_jobs_step(struct pn_coordinator *);
+struct pn_job_run *pn_job_find(struct pn_coordinator *, const char *id);
+struct pn_job_run *pn_job_running(struct pn_coordinator *);   /* the one at work, or NULL */
+struct pn_job_run *pn_job_on_servers(struct pn_coordinator *); /* the running one, else the last that ended */
+struct pn_checkpoint *pn_job_committed(const struct pn_job_run *); /* newest good one, or NULL */
+void pn_job_end(struct pn_coordinator *, struct pn_job_run *, enum pn_job_state, const char *reason);
+void pn_job_free_run(struct pn_job_run *);
+bool pn_job_all_finished(const struct pn_job_run *);
+const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
+
+/* checkpoints.c */
+void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);
+void pn_cut_abandon(struct pn_coordinator *, struct pn_job_run *, const char *why);
+void pn_remove_files(struct pn_env *, const char *dir, struct json_object *files); /* manifest first; in the background */
+
+/* publications.c */
+/* asker may be NULL. false: err says why not. */
+bool pn_publication_start(struct pn_coordinator *, struct pn_job_run *, bool force, struct pn_http_request *asker, struct pn_error *);
+void pn_publication_step(struct pn_coordinator *);
+bool pn_publication_uses(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* that checkpoint's files are being read */
+void pn_publication_close(struct pn_coordinator *);
+struct json_object *pn_publication_plan(struct pn_coordinator *, const struct pn_node *); /* for a ps; NULL: none */
+bool pn_model_rollback(struct pn_coordinator *, struct pn_model_entry *, uint64_t version, struct pn_error *);
+struct pn_model_entry *pn_model_find(struct pn_coordinator *, const char *name, bool make);
+void pn_models_free(struct pn_coordinator *);
+
+/* plan.c */
+void pn_plans_send(struct pn_coordinator *);
+void pn_plan_repeat(struct pn_coordinator *, struct pn_node *);
+
+/* api.c */
+void pn_answer_json(struct pn_http_request *, int status, struct json_object *taken);
+void pn_answer_error(struct pn_http_request *, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void pn_answer_all(struct pn_asker **list, int status, const char *key, uint64_t value, const char *error);
+
+/* coordinator.c */
+void pn_reconcile(struct pn_coordinator *); /* looks at all, takes the next steps, makes them durable, shows them */
+
+#endif

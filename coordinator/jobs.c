@@ -1,0 +1,334 @@
+/* The life of a job: seats for its shards, owners for its producers, phases to its end. Level-triggered: each step looks at what is
+ * reported and does what is missing. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "coordinator/internal.h"
+
+#define RETRY_MS 500u
+
+struct pn_job_run *pn_job_find(struct pn_coordinator *c, const char *id) {
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next)
+        if (strcmp(j->id, id) == 0) return j;
+    return NULL;
+}
+
+struct pn_job_run *pn_job_running(struct pn_coordinator *c) {
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next)
+        if (j->state == PN_RUNNING) return j;
+    return NULL;
+}
+
+struct pn_job_run *pn_job_on_servers(struct pn_coordinator *c) {
+    struct pn_job_run *running = pn_job_running(c);
+    if (running != NULL) return running;
+    struct pn_job_run *last = NULL;
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next)
+        if (j->state != PN_PENDING && j->n_shards > 0) last = j;
+    return last;
+}
+
+struct pn_checkpoint *pn_job_committed(const struct pn_job_run *j) {
+    for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next)
+        if (!k->bad && !(k->dirty)) return k; /* a record that is not durable does not count yet */
+    return NULL;
+}
+
+bool pn_job_all_finished(const struct pn_job_run *j) {
+    for (uint32_t p = 0; p < j->n_producers; p++)
+        if (!j->units[p].finished) return false;
+    return j->n_producers > 0;
+}
+
+const char *pn_job_state_name(const struct pn_coordinator *c, const struct pn_job_run *j) {
+    static const char *const names[] = {"PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"};
+    if (j->state == PN_RUNNING)
+        for (uint32_t s = 0; s < j->n_shards; s++)
+            if (j->seats[s].open_term != j->seats[s].term) return "RESTARTING";
+    (void)c;
+    return names[j->state];
+}
+
+void pn_job_end(struct pn_coordinator *c, struct pn_job_run *j, enum pn_job_state state, const char *reason) {
+    pn_cut_abandon(c, j, "the job ended");
+    j->state = state;
+    j->phase = PN_ENDED;
+    snprintf(j->reason, sizeof j->reason, "%s", reason);
+    j->dirty = true;
+    pn_answer_all(&j->cut_askers, 409, NULL, 0, "the job ended");
+    pn_log(c->env, state == PN_SUCCEEDED ? PN_INFO : PN_WARN, "job %s %s%s%s", j->id, pn_job_state_name(c, j), reason[0] ? ": " : "", reason);
+}
+
+void pn_job_free_run(struct pn_job_run *j) {
+    while (j->checkpoints != NULL) {
+        struct pn_checkpoint *k = j->checkpoints;
+        j->checkpoints = k->next;
+        json_object_put(k->files);
+        free(k);
+    }
+    if (j->cut.files != NULL) json_object_put(j->cut.files);
+    if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
+    if (j->model != NULL) json_object_put(j->model);
+    pn_job_free(&j->job);
+    free(j->text);
+    free(j);
+}
+
+/* ---- starting, and going back to a checkpoint ---- */
+
+static void give_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_t s, const struct pn_node *n) {
+    struct pn_shard_seat *seat = &j->seats[s];
+    snprintf(seat->node, sizeof seat->node, "%s", n->name);
+    snprintf(seat->address, sizeof seat->address, "%s", n->address);
+    seat->term = ++c->term;
+    seat->incarnation = n->incarnation;
+    seat->retry_ms = 0;
+    c->counters_dirty = j->dirty = true;
+}
+
+static struct pn_node *live_worker(struct pn_coordinator *c, const struct pn_job_run *j) {
+    struct pn_node *best = NULL;
+    unsigned least = UINT32_MAX;
+    for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
+        if (n->role != PN_ROLE_WORKER || !pn_node_alive(c, n)) continue;
+        unsigned load = 0;
+        for (uint32_t p = 0; p < j->n_producers; p++) load += !j->units[p].finished && strcmp(j->units[p].owner, n->name) == 0;
+        if (load < least) {
+            least = load;
+            best = n;
+        }
+    }
+    return best;
+}
+
+static void assign(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, const struct pn_node *n) {
+    struct pn_work_unit *u = &j->units[p];
+    const struct pn_checkpoint *k = pn_job_committed(j);
+    snprintf(u->owner, sizeof u->owner, "%s", n->name);
+    u->owner_incarnation = n->incarnation;
+    u->incarnation++;
+    u->first_step = (k != NULL ? k->steps[p] : 0) + 1;
+    u->started = u->clock = u->first_step - 1;
+    j->dirty = true;
+    pn_log(c->env, PN_INFO, "job %s: producer %u goes to %s, incarnation %" PRIu64 ", from step %" PRIu64, j->id, p, n->name, u->incarnation, u->first_step);
+}
+
+/* Seats and owners anew, from the newest good checkpoint or from nothing. False while no server or no worker is there. */
+static bool begin(struct pn_coordinator *c, struct pn_job_run *j) {
+    uint32_t n_ps = 0, n_workers = 0;
+    for (struct pn_node *n = c->nodes; n != NULL; n = n->next)
+        if (pn_node_alive(c, n)) {
+            n_ps += n->role == PN_ROLE_PS && n_ps < 64;
+            n_workers += n->role == PN_ROLE_WORKER;
+        }
+    if (n_ps == 0 || n_workers == 0) return false;
+    if (j->n_producers == 0) j->n_producers = j->job.n_producers > 0 ? j->job.n_producers : n_workers > PN_MAX_PRODUCERS ? PN_MAX_PRODUCERS : n_workers;
+    const struct pn_checkpoint *k = pn_job_committed(j);
+    j->generation++;
+    j->state = PN_RUNNING;
+    j->phase = PN_TRAIN;
+    j->reason[0] = '\0';
+    j->n_shards = n_ps;
+    j->last_checkpoint_ms = pn_now_ms(c->env);
+    uint32_t s = 0;
+    for (struct pn_node *n = c->nodes; n != NULL && s < n_ps; n = n->next)
+        if (n->role == PN_ROLE_PS && pn_node_alive(c, n)) {
+            give_seat(c, j, s, n);
+            j->seats[s++].open_term = 0;
+        }
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        struct pn_work_unit *u = &j->units[p];
+        uint64_t incarnation = u->incarnation;
+        *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p]};
+    }
+    for (uint32_t p = 0; p < j->n_producers; p++)
+        if (!j->units[p].finished) assign(c, j, p, live_worker(c, j));
+    pn_log(c->env, PN_INFO, "job %s generation %" PRIu64 " begins on %u servers, %u producers, from checkpoint %" PRIu64, j->id, j->generation, j->n_shards, j->n_producers,
+           k != NULL ? k->epoch : 0);
+    return true;
+}
+
+static void count_restart(struct pn_coordinator *c, struct pn_job_run *j, const char *who) {
+    j->dirty = true;
+    if (++j->restarts > j->job.max_restarts) {
+        char text[200];
+        snprintf(text, sizeof text, "more than %u restarts (failurePolicy.maxRestarts); the last was of %s", j->job.max_restarts, who);
+        pn_job_end(c, j, PN_JOB_FAILED, text);
+    }
+}
+
+/* ---- shards ---- */
+static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_t s) {
+    struct pn_shard_seat *seat = &j->seats[s];
+    struct pn_node *n = pn_node_find(c, seat->node);
+    if (!pn_node_alive(c, n)) return; /* its supervisor starts it again; the workers wait and keep what it needs */
+    struct json_object *job = pn_json_get(n->beat, "job");
+    if (n->incarnation != seat->incarnation) {
+        pn_cut_abandon(c, j, "a server was lost");
+        give_seat(c, j, s, n);
+        pn_log(c->env, PN_WARN, "job %s: %s lost its memory; it goes on from the last checkpoint with term %" PRIu64, j->id, n->name, seat->term);
+        count_restart(c, j, n->name);
+        return;
+    }
+    job = pn_node_job(n, j);
+    if (job == NULL || pn_json_u64(job, "term", 0) != seat->term) return; /* the plan is on its way */
+    const char *state = pn_json_str(job, "state", "");
+    if (strcmp(state, "open") == 0) {
+        seat->open_term = seat->term;
+        snprintf(seat->address, sizeof seat->address, "%s", n->address);
+    } else if (strcmp(state, "failed") == 0) {
+        const char *error = pn_json_str(job, "error", "");
+        pn_cut_abandon(c, j, "a server failed");
+        if (strcmp(pn_json_str(job, "code", ""), "corrupt") == 0) {
+            struct pn_checkpoint *k = pn_job_committed(j);
+            pn_log(c->env, PN_ERROR, "job %s: CHECKPOINT %" PRIu64 " IS DAMAGED (%s); going back to the one before", j->id, k != NULL ? k->epoch : 0, error);
+            if (k != NULL) k->bad = k->dirty = true;
+            j->n_shards = 0; /* begins anew in this event */
+            count_restart(c, j, n->name);
+            if (j->state == PN_RUNNING && !begin(c, j)) j->state = PN_PENDING;
+        } else if (seat->retry_ms == 0) {
+            seat->retry_ms = pn_now_ms(c->env) + RETRY_MS;
+        } else if (pn_now_ms(c->env) >= seat->retry_ms) {
+            give_seat(c, j, s, n);
+            count_restart(c, j, n->name);
+        }
+    }
+}
+
+/* ---- producers ---- */
+static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
+    double rate = 0;
+    for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
+        struct json_object *job = n->role == PN_ROLE_WORKER && n->beat != NULL ? pn_node_job(n, j) : NULL;
+        if (job == NULL) continue;
+        if (pn_node_alive(c, n)) rate += pn_json_double(n->beat, "samples_per_s", 0);
+        struct json_object *list = pn_json_get(n->beat, "producers"), *model = pn_json_get(n->beat, "model"), *v = pn_json_get(n->beat, "validation");
+        for (size_t i = 0; i < pn_json_length(list); i++) {
+            struct json_object *e = pn_json_at(list, i);
+            uint64_t p = pn_json_u64(e, "producer", UINT64_MAX);
+            if (p >= j->n_producers || strcmp(j->units[p].owner, n->name) != 0 || j->units[p].incarnation != pn_json_u64(e, "incarnation", 0)) continue;
+            struct pn_work_unit *u = &j->units[p];
+            u->started = pn_json_u64(e, "started", 0);
+            u->clock = pn_json_u64(e, "clock", 0);
+            u->samples = pn_json_u64(e, "samples", 0);
+            u->loss_rows = pn_json_u64(e, "loss_rows", 0);
+            u->loss_sum = pn_json_double(e, "loss_sum", 0);
+            u->epoch = pn_json_u64(e, "epoch", 0);
+            u->ring_full = pn_json_bool(e, "ring_full", false);
+            u->finished = pn_json_bool(e, "finished", false);
+            if (u->ring_full && !u->finished) j->cut_wanted = true;
+        }
+        if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
+            j->model = json_object_get(model);
+            j->dirty = true;
+        }
+        if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
+            j->epoch_validation = (struct pn_metric){true, pn_json_double(v, "auc", 0), pn_json_double(v, "logloss", 0), pn_json_u64(v, "rows", 0)};
+        if (strcmp(pn_json_str(job, "state", ""), "failed") == 0 && pn_node_alive(c, n)) {
+            pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(job, "error", "a worker failed"));
+            return;
+        }
+    }
+    j->samples_per_s = rate;
+}
+
+static void look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p) {
+    struct pn_work_unit *u = &j->units[p];
+    const struct pn_checkpoint *k = pn_job_committed(j);
+    if (k != NULL && k->finished[p]) {
+        u->finished = true;
+        return;
+    }
+    struct pn_node *n = pn_node_find(c, u->owner);
+    if (pn_node_alive(c, n) && n->incarnation == u->owner_incarnation) return;
+    u->finished = false; /* what it pushed last is in no checkpoint: it may have to be pushed again */
+    struct pn_node *next = pn_node_alive(c, n) ? n : live_worker(c, j);
+    if (next == NULL) return;
+    pn_cut_abandon(c, j, "a worker was lost");
+    if (j->phase == PN_FINAL) j->phase = PN_TRAIN;
+    assign(c, j, p, next);
+    count_restart(c, j, u->owner);
+}
+
+/* ---- after training ---- */
+static void next_phase(struct pn_coordinator *c, struct pn_job_run *j) {
+    struct pn_error err = {""};
+    j->dirty = true;
+    for (;;) {
+        j->phase++;
+        if (j->phase == PN_EVALUATE_VALIDATION && j->job.validation.present && j->job.model != PN_MODEL_AUDIT) return;
+        if (j->phase == PN_EVALUATE_TEST && j->job.test.present && j->job.model != PN_MODEL_AUDIT) return;
+        if (j->phase == PN_PUBLISH && j->job.publish) {
+            if (pn_publication_start(c, j, false, NULL, &err)) return;
+            if (c->publication != NULL) { /* another one is under way: after it */
+                j->phase--;
+                return;
+            }
+            pn_job_end(c, j, PN_SUCCEEDED, err.text);
+            return;
+        }
+        if (j->phase >= PN_ENDED) {
+            pn_job_end(c, j, PN_SUCCEEDED, "");
+            return;
+        }
+    }
+}
+
+static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
+    struct pn_node *n = pn_node_find(c, j->evaluator);
+    if (!pn_node_alive(c, n)) {
+        n = live_worker(c, j);
+        if (n == NULL) return;
+        snprintf(j->evaluator, sizeof j->evaluator, "%s", n->name);
+    }
+    struct json_object *e = pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
+    char task[80];
+    snprintf(task, sizeof task, "%s-%" PRIu64 "-%d", j->id, j->generation, (int)j->phase);
+    if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return;
+    const char *state = pn_json_str(e, "state", "");
+    if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
+    if (strcmp(state, "done") != 0) return;
+    struct pn_metric *m = j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation;
+    *m = (struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)};
+    next_phase(c, j);
+}
+
+void pn_jobs_step(struct pn_coordinator *c) {
+    struct pn_job_run *j = pn_job_running(c);
+    if (j == NULL) {
+        for (j = c->jobs; j != NULL && j->state != PN_PENDING; j = j->next) {}
+        if (j == NULL || !begin(c, j)) return;
+        j->dirty = true;
+    }
+    take_reports(c, j);
+    for (uint32_t s = 0; s < j->n_shards && j->state == PN_RUNNING; s++) look_at_seat(c, j, s);
+    for (uint32_t p = 0; p < j->n_producers && j->state == PN_RUNNING && j->phase <= PN_FINAL; p++) look_at_unit(c, j, p);
+    if (j->state != PN_RUNNING) return;
+    switch (j->phase) {
+    case PN_TRAIN:
+        if (pn_job_all_finished(j)) {
+            j->phase = PN_FINAL;
+            j->dirty = true;
+        }
+        break;
+    case PN_FINAL: {
+        const struct pn_checkpoint *k = pn_job_committed(j);
+        bool whole = k != NULL;
+        for (uint32_t p = 0; p < j->n_producers && whole; p++) whole = k->finished[p];
+        if (whole) next_phase(c, j);
+        else j->cut_wanted = true;
+        break;
+    }
+    case PN_EVALUATE_VALIDATION:
+    case PN_EVALUATE_TEST: look_at_evaluation(c, j); break;
+    case PN_PUBLISH: /* a coordinator that came back begins the publication again */
+        if (c->publication == NULL && j->version == 0) {
+            j->phase = (enum pn_phase)(PN_PUBLISH - 1);
+            next_phase(c, j);
+        }
+        break;
+    case PN_ENDED: break;
+    }
+    if (j->state == PN_RUNNING) pn_cut_step(c, j);
+}

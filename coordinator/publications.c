@@ -1,0 +1,390 @@
+/* Publication: a committed checkpoint becomes a numbered version (docs/architecture.md, "Publication"). */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "coordinator/internal.h"
+#include "snapshot/snapshot.h"
+
+#define DEADLINE_MS 120000u
+
+struct pn_publication {
+    struct pn_coordinator *c;
+    char model[64], job_id[32], dir[480];
+    uint64_t version, checkpoint, since_ms;
+    enum { SEGMENTS, DENSE, FILES, COMMIT } phase;
+    struct pn_asker *askers;
+    struct json_object *parts;       /* per checkpoint file: {name, number, node}; later with what the server reported */
+    struct json_object *written;     /* files of the manifest */
+    float *parameters;
+    size_t n_parameters, i_file;
+    bool closed, in_io;
+    struct pn_load load;
+    struct pn_save save;
+    char *text;                      /* of the file being saved */
+    void *image;
+    size_t n_image;
+    char name[40], path[560];
+};
+
+struct pn_model_entry *pn_model_find(struct pn_coordinator *c, const char *name, bool make) {
+    struct pn_model_entry **at = &c->models;
+    while (*at != NULL && strcmp((*at)->name, name) < 0) at = &(*at)->next;
+    if (*at != NULL && strcmp((*at)->name, name) == 0) return *at;
+    struct pn_model_entry *m = make ? calloc(1, sizeof *m) : NULL;
+    if (m == NULL) return NULL;
+    snprintf(m->name, sizeof m->name, "%s", name);
+    m->next_version = 1;
+    m->next = *at;
+    *at = m;
+    return m;
+}
+
+void pn_models_free(struct pn_coordinator *c) {
+    while (c->models != NULL) {
+        struct pn_model_entry *m = c->models;
+        c->models = m->next;
+        while (m->versions != NULL) {
+            struct pn_version *v = m->versions;
+            m->versions = v->next;
+            free(v);
+        }
+        free(m);
+    }
+}
+
+static void free_publication(struct pn_publication *p) {
+    json_object_put(p->parts);
+    json_object_put(p->written);
+    free(p->parameters);
+    free(p->text);
+    free(p->image);
+    free(p);
+}
+
+static void end(struct pn_publication *p, int status, const char *error) {
+    struct pn_coordinator *c = p->c;
+    pn_answer_all(&p->askers, status, "version", p->version, error);
+    if (error != NULL) pn_log(c->env, PN_WARN, "%s version %" PRIu64 " is not published: %s", p->model, p->version, error);
+    struct pn_job_run *j = pn_job_find(c, p->job_id);
+    if (j != NULL && j->state == PN_RUNNING && j->phase == PN_PUBLISH) pn_job_end(c, j, PN_SUCCEEDED, error != NULL ? error : "");
+    c->publication = NULL;
+    p->closed = true;
+    if (!p->in_io) free_publication(p);
+}
+
+void pn_publication_close(struct pn_coordinator *c) {
+    struct pn_publication *p = c->publication;
+    if (p == NULL) return;
+    pn_answer_all(&p->askers, 503, NULL, 0, "the coordinator stops");
+    c->publication = NULL;
+    p->closed = true;
+    if (!p->in_io) free_publication(p);
+}
+
+bool pn_publication_uses(const struct pn_coordinator *c, const struct pn_job_run *j, uint64_t epoch) {
+    return c->publication != NULL && c->publication->checkpoint == epoch && strcmp(c->publication->job_id, j->id) == 0;
+}
+
+bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool force, struct pn_http_request *asker, struct pn_error *err) {
+    const struct pn_checkpoint *k = pn_job_committed(j);
+    const struct pn_metric *m = j->validation.known ? &j->validation : j->test.known ? &j->test : &j->epoch_validation;
+    if (c->publication != NULL) return pn_fail(err, PN_BUSY, "another publication is under way; try again when it is done") == PN_OK;
+    if (k == NULL) return pn_fail(err, PN_NOT_FOUND, "job %s has no committed checkpoint to publish from; take one first", j->id) == PN_OK;
+    if (!force && j->job.publish_min_auc > 0 && (!m->known || !(m->auc >= j->job.publish_min_auc)))
+        return pn_fail(err, PN_REFUSED, "the gate holds it back: AUC %.4f, publish.gate.minAuc %.4f%s", m->auc, j->job.publish_min_auc,
+                       m->known ? "" : " (nothing was evaluated yet)") == PN_OK;
+    struct pn_publication *p = calloc(1, sizeof *p);
+    struct pn_asker *a = asker != NULL ? calloc(1, sizeof *a) : NULL;
+    const char *model = j->job.publish_model[0] ? j->job.publish_model : j->job.name;
+    struct pn_model_entry *entry = strpbrk(model, "/\\ .") == NULL ? pn_model_find(c, model, true) : NULL;
+    if (p == NULL || (asker != NULL && a == NULL) || entry == NULL) {
+        free(p);
+        free(a);
+        return pn_fail(err, PN_INVALID, "the model's name \"%s\" cannot name a folder", model) == PN_OK;
+    }
+    p->c = c;
+    p->parts = json_object_new_array();
+    p->written = json_object_new_array();
+    if (a != NULL) {
+        a->request = asker;
+        p->askers = a;
+    }
+    snprintf(p->model, sizeof p->model, "%s", model);
+    snprintf(p->job_id, sizeof p->job_id, "%s", j->id);
+    p->version = entry->next_version++;
+    p->checkpoint = k->epoch;
+    p->since_ms = pn_now_ms(c->env);
+    snprintf(p->dir, sizeof p->dir, "%s/models/%s/%" PRIu64, c->options.dir, p->model, p->version);
+    entry->dirty = true;
+    struct pn_node *n = NULL;
+    for (size_t i = 0; i < pn_json_length(k->files); i++) { /* dealt to the live servers in turn */
+        struct json_object *e = json_object_new_object();
+        char number[16];
+        for (size_t tries = 0; tries < 2 * PN_MAX_NODES; tries++) {
+            n = n == NULL || n->next == NULL ? c->nodes : n->next;
+            if (n == NULL || (n->role == PN_ROLE_PS && pn_node_alive(c, n))) break;
+        }
+        snprintf(number, sizeof number, "%03zu", i);
+        pn_json_add_str(e, "name", pn_json_str(pn_json_at(k->files, i), "name", "?"));
+        pn_json_add_str(e, "number", number);
+        pn_json_add_str(e, "node", n != NULL ? n->name : "");
+        json_object_array_add(p->parts, e);
+    }
+    c->publication = p;
+    return true;
+}
+
+struct json_object *pn_publication_plan(struct pn_coordinator *c, const struct pn_node *n) {
+    static const char *const storages[] = {"float32", "float16", "int8"};
+    struct pn_publication *p = c->publication;
+    struct pn_job_run *j = p != NULL ? pn_job_find(c, p->job_id) : NULL;
+    if (j == NULL || p->phase != SEGMENTS) return NULL;
+    struct json_object *files = json_object_new_array();
+    for (size_t i = 0; i < pn_json_length(p->parts); i++)
+        if (strcmp(pn_json_str(pn_json_at(p->parts, i), "node", ""), n->name) == 0) json_object_array_add(files, json_object_get(pn_json_at(p->parts, i)));
+    if (pn_json_length(files) == 0) {
+        json_object_put(files);
+        return NULL;
+    }
+    struct json_object *o = json_object_new_object();
+    char dir[480];
+    snprintf(dir, sizeof dir, "%s/jobs/%s/checkpoints/%" PRIu64, c->options.dir, j->id, p->checkpoint);
+    pn_json_add_u64(o, "version", p->version);
+    pn_json_add_str(o, "dir", p->dir);
+    pn_json_add_str(o, "storage", storages[j->job.publish_storage]);
+    pn_json_add_str(o, "checkpoint_dir", dir);
+    pn_json_add(o, "files", files);
+    return o;
+}
+
+/* ---- collecting the dense parameters ---- */
+static void save_next(struct pn_publication *p);
+
+static bool gone(struct pn_publication *p) {
+    p->in_io = false;
+    if (!p->closed) return false;
+    free_publication(p);
+    return true;
+}
+
+static void load_next(struct pn_publication *p);
+
+static void dense_loaded(struct pn_load *l) {
+    struct pn_publication *p = l->owner;
+    uint64_t n = 0, dim = 0;
+    if (gone(p)) {
+        free(l->data);
+        return;
+    }
+    bool ok = l->result == 0 && l->n_bytes >= 16;
+    if (ok) {
+        memcpy(&n, l->data, 8);
+        memcpy(&dim, l->data + 8, 8);
+        ok = dim <= 65536 && n <= (l->n_bytes - 16) / (8 + dim * 4) && l->n_bytes == 16 + n * (8 + dim * 4);
+    }
+    for (uint64_t i = 0; ok && i < n; i++) {
+        const char *at = l->data + 16 + i * (8 + dim * 4);
+        uint64_t key;
+        memcpy(&key, at, 8);
+        ok = key <= p->n_parameters / dim;
+        for (uint64_t d = 0; ok && d < dim; d++)
+            if (key * dim + d < p->n_parameters) memcpy(&p->parameters[key * dim + d], at + 8 + d * 4, 4);
+    }
+    free(l->data);
+    if (!ok) {
+        end(p, 503, "a server's dense parameters cannot be read");
+        pn_reconcile(p->c);
+        return;
+    }
+    p->i_file++;
+    load_next(p);
+}
+
+static void load_next(struct pn_publication *p) {
+    struct json_object *e = pn_json_at(p->parts, p->i_file);
+    if (e == NULL) {
+        p->phase = FILES;
+        p->i_file = 0;
+        save_next(p);
+        return;
+    }
+    snprintf(p->path, sizeof p->path, "%s/%s.dense", p->dir, pn_json_str(e, "number", "000"));
+    p->load.done = dense_loaded;
+    p->load.owner = p;
+    p->in_io = true;
+    pn_load_start(&p->load, p->c->env, p->path, 1u << 30);
+}
+
+/* ---- the small files, the manifest last ---- */
+static void saved(struct pn_save *s) {
+    struct pn_publication *p = s->owner;
+    struct pn_coordinator *c = p->c;
+    bool closed = p->closed;
+    if (gone(p)) return;
+    (void)closed;
+    if (s->result < 0) {
+        char text[200];
+        snprintf(text, sizeof text, "writing %s: %s", p->name, strerror((int)-s->result));
+        end(p, 503, text);
+    } else {
+        if (p->i_file < 3) {
+            struct json_object *f = json_object_new_object();
+            struct pn_digest d;
+            char hex[65];
+            pn_digest_start(&d);
+            pn_digest_add(&d, p->image, p->n_image);
+            pn_digest_hex(&d, hex);
+            pn_json_add_str(f, "name", p->name);
+            pn_json_add_u64(f, "bytes", p->n_image);
+            pn_json_add_str(f, "digest", hex);
+            json_object_array_add(p->written, f);
+        }
+        free(p->image);
+        p->image = NULL;
+        p->i_file++;
+        save_next(p);
+    }
+    pn_reconcile(c);
+}
+
+static bool dense_image(struct pn_publication *p, struct pn_job_run *j) {
+    struct json_object *blocks = pn_json_get(j->model, "blocks");
+    size_t n = pn_json_length(blocks);
+    if (n > 256) return false;
+    const char *names[256];
+    size_t offsets[256], shapes[256][2];
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *b = pn_json_at(blocks, i), *shape = pn_json_get(b, "shape");
+        names[i] = pn_json_str(b, "name", "?");
+        offsets[i] = pn_json_u64(b, "offset", 0);
+        shapes[i][0] = json_object_get_uint64(pn_json_at(shape, 0));
+        shapes[i][1] = json_object_get_uint64(pn_json_at(shape, 1));
+        size_t cells;
+        if (__builtin_mul_overflow(shapes[i][0], shapes[i][1], &cells) || offsets[i] > p->n_parameters || cells > p->n_parameters - offsets[i]) return false;
+    }
+    return pn_safetensors_write(p->parameters, n, names, offsets, (const size_t(*)[2])shapes, &p->image, &p->n_image) == PN_OK;
+}
+
+static void finish(struct pn_publication *p) {
+    struct pn_coordinator *c = p->c;
+    struct pn_model_entry *m = pn_model_find(c, p->model, true);
+    struct pn_version *v = calloc(1, sizeof *v);
+    struct pn_job_run *j = pn_job_find(c, p->job_id);
+    if (m == NULL || v == NULL || j == NULL) {
+        free(v);
+        end(p, 503, "no memory");
+        return;
+    }
+    v->version = p->version;
+    v->checkpoint = p->checkpoint;
+    snprintf(v->job, sizeof v->job, "%s", p->job_id);
+    snprintf(v->dir, sizeof v->dir, "%s", p->dir);
+    v->next = m->versions;
+    m->versions = v;
+    m->active = p->version;
+    m->publication++;
+    m->dirty = true;
+    j->version = p->version;
+    j->dirty = true;
+    p->phase = COMMIT; /* the asker hears of it when the record is durable */
+    pn_log(c->env, PN_INFO, "%s version %" PRIu64 " published from checkpoint %" PRIu64 " of job %s", p->model, p->version, p->checkpoint, p->job_id);
+}
+
+static void save_next(struct pn_publication *p) {
+    static const char *const names[] = {"dense.safetensors", "job.yaml", "statistics.json", "manifest.json"};
+    static const char *const storages[] = {"float32", "float16", "int8"};
+    struct pn_job_run *j = pn_job_find(p->c, p->job_id);
+    if (p->i_file == 4 || j == NULL) {
+        finish(p);
+        return;
+    }
+    snprintf(p->name, sizeof p->name, "%s", names[p->i_file]);
+    snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
+    bool ok = true;
+    if (p->i_file == 0) {
+        ok = dense_image(p, j);
+    } else {
+        const char *text = p->i_file == 1 ? j->text : pn_json_str(j->model, "statistics", "{}");
+        struct json_object *o = NULL;
+        if (p->i_file == 3) {
+            o = json_object_new_object();
+            pn_json_add_u64(o, "format", 1);
+            pn_json_add_str(o, "job", j->id);
+            pn_json_add_str(o, "model", p->model);
+            pn_json_add_u64(o, "version", p->version);
+            pn_json_add_u64(o, "checkpoint", p->checkpoint);
+            pn_json_add_str(o, "storage", storages[j->job.publish_storage]);
+            pn_json_add_u64(o, "published_ms", p->c->env->ops->wall_ms(p->c->env));
+            pn_json_add(o, "files", json_object_get(p->written));
+            text = pn_json_text(o);
+        }
+        p->n_image = strlen(text);
+        p->image = strdup(text);
+        ok = p->image != NULL;
+        if (o != NULL) json_object_put(o);
+    }
+    if (!ok) {
+        end(p, 503, "the dense parameters and their blocks do not fit together");
+        return;
+    }
+    p->save.done = saved;
+    p->save.owner = p;
+    p->in_io = true;
+    pn_save_start(&p->save, p->c->env, p->path, p->image, p->n_image);
+}
+
+void pn_publication_step(struct pn_coordinator *c) {
+    struct pn_publication *p = c->publication;
+    if (p == NULL) return;
+    struct pn_job_run *j = pn_job_find(c, p->job_id);
+    if (p->phase == COMMIT) {
+        if (pn_records_flush(c)) end(p, 200, NULL);
+        return;
+    }
+    if (p->in_io) return;
+    if (j == NULL || pn_now_ms(c->env) - p->since_ms > DEADLINE_MS) {
+        end(p, 503, "the servers did not convert the checkpoint in time");
+        return;
+    }
+    if (p->phase != SEGMENTS) return;
+    size_t n = 0;
+    for (struct pn_node *node = c->nodes; node != NULL; node = node->next) {
+        struct json_object *s = node->role == PN_ROLE_PS && node->beat != NULL ? pn_json_get(node->beat, "snapshot") : NULL;
+        if (s == NULL || pn_json_u64(s, "version", 0) != p->version) continue;
+        if (strcmp(pn_json_str(s, "state", ""), "failed") == 0) {
+            end(p, 503, pn_json_str(s, "error", "a server failed"));
+            return;
+        }
+        if (strcmp(pn_json_str(s, "state", ""), "written") == 0) n += pn_json_length(pn_json_get(s, "files"));
+    }
+    if (n < pn_json_length(p->parts)) return;
+    for (struct pn_node *node = c->nodes; node != NULL; node = node->next) {
+        struct json_object *s = node->role == PN_ROLE_PS && node->beat != NULL ? pn_json_get(node->beat, "snapshot") : NULL;
+        if (s == NULL || pn_json_u64(s, "version", 0) != p->version) continue;
+        struct json_object *files = pn_json_get(s, "files");
+        for (size_t i = 0; i < pn_json_length(files); i++) json_object_array_add(p->written, json_object_get(pn_json_at(files, i)));
+    }
+    p->n_parameters = pn_json_u64(j->model, "parameters", 0);
+    if (p->n_parameters > (1u << 28)) p->n_parameters = 0;
+    p->parameters = calloc(p->n_parameters + 1, sizeof(float));
+    p->phase = DENSE;
+    if (p->parameters == NULL) end(p, 503, "no memory for the dense parameters");
+    else load_next(p);
+}
+
+bool pn_model_rollback(struct pn_coordinator *c, struct pn_model_entry *m, uint64_t version, struct pn_error *err) {
+    (void)c;
+    struct pn_version *v = m->versions;
+    while (v != NULL && v->version != m->active) v = v->next;
+    if (version == 0 && v != NULL && v->next != NULL) version = v->next->version;
+    for (v = m->versions; v != NULL && v->version != version; v = v->next) {}
+    if (v == NULL) {
+        pn_fail(err, PN_NOT_FOUND, "model %s has no %s to go back to", m->name, version == 0 ? "earlier version" : "such version");
+        return false;
+    }
+    m->active = version;
+    m->publication++; /* a rollback is a publication: replicas never go back by themselves */
+    m->dirty = true;
+    return true;
+}

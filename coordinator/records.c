@@ -1,0 +1,318 @@
+/* What the coordinator must not forget, as JSON records: "meta/counters", "job/ID", "checkpoint/ID/EPOCH", "model/NAME". */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "coordinator/internal.h"
+
+static void add_metric(struct json_object *o, const char *name, const struct pn_metric *m) {
+    if (!m->known) return;
+    struct json_object *e = json_object_new_object();
+    pn_json_add_double(e, "auc", m->auc);
+    pn_json_add_double(e, "logloss", m->logloss);
+    pn_json_add_u64(e, "rows", m->rows);
+    pn_json_add(o, name, e);
+}
+
+static void get_metric(struct json_object *o, const char *name, struct pn_metric *m) {
+    struct json_object *e = pn_json_get(o, name);
+    if (e == NULL) return;
+    *m = (struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)};
+}
+
+/* ---- jobs ---- */
+static struct json_object *write_job(const struct pn_job_run *j) {
+    struct json_object *o = json_object_new_object(), *units = json_object_new_array(), *seats = json_object_new_array();
+    pn_json_add_str(o, "key", j->key);
+    pn_json_add_str(o, "text", j->text);
+    pn_json_add_u64(o, "state", (uint64_t)j->state);
+    pn_json_add_u64(o, "phase", (uint64_t)j->phase);
+    pn_json_add_str(o, "reason", j->reason);
+    pn_json_add_u64(o, "generation", j->generation);
+    pn_json_add_u64(o, "next_epoch", j->next_epoch);
+    pn_json_add_u64(o, "restarts", j->restarts);
+    pn_json_add_u64(o, "n_producers", j->n_producers);
+    pn_json_add_u64(o, "version", j->version);
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        struct json_object *u = json_object_new_object();
+        pn_json_add_u64(u, "incarnation", j->units[p].incarnation);
+        pn_json_add_str(u, "owner", j->units[p].owner);
+        pn_json_add_u64(u, "owner_incarnation", j->units[p].owner_incarnation);
+        pn_json_add_u64(u, "first_step", j->units[p].first_step);
+        json_object_array_add(units, u);
+    }
+    for (uint32_t s = 0; s < j->n_shards; s++) {
+        struct json_object *e = json_object_new_object();
+        pn_json_add_str(e, "node", j->seats[s].node);
+        pn_json_add_str(e, "address", j->seats[s].address);
+        pn_json_add_u64(e, "term", j->seats[s].term);
+        pn_json_add_u64(e, "incarnation", j->seats[s].incarnation);
+        json_object_array_add(seats, e);
+    }
+    pn_json_add(o, "producers", units);
+    pn_json_add(o, "shards", seats);
+    add_metric(o, "epoch_validation", &j->epoch_validation);
+    add_metric(o, "validation", &j->validation);
+    add_metric(o, "test", &j->test);
+    if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
+    return o;
+}
+
+struct loading { struct pn_coordinator *c; bool ok; };
+
+static void load_job(void *ctx, const char *id, const char *json) {
+    struct loading *l = ctx;
+    struct json_object *o = pn_json_parse(json, strlen(json), NULL);
+    struct pn_job_run *j = calloc(1, sizeof *j);
+    struct pn_error err;
+    const char *text = pn_json_str(o, "text", "");
+    if (o == NULL || j == NULL || pn_job_parse(&j->job, text, strlen(text), id, NULL, NULL, &err) != PN_OK) {
+        l->ok = false;
+        free(j);
+        if (o != NULL) json_object_put(o);
+        return;
+    }
+    snprintf(j->id, sizeof j->id, "%s", id);
+    snprintf(j->key, sizeof j->key, "%s", pn_json_str(o, "key", ""));
+    snprintf(j->reason, sizeof j->reason, "%s", pn_json_str(o, "reason", ""));
+    j->text = strdup(text);
+    j->state = (enum pn_job_state)pn_json_u64(o, "state", 0);
+    j->phase = (enum pn_phase)pn_json_u64(o, "phase", 0);
+    j->generation = pn_json_u64(o, "generation", 0);
+    j->next_epoch = pn_json_u64(o, "next_epoch", 1);
+    j->restarts = pn_json_u64(o, "restarts", 0);
+    j->n_producers = (uint32_t)pn_json_u64(o, "n_producers", 0);
+    j->version = pn_json_u64(o, "version", 0);
+    struct json_object *units = pn_json_get(o, "producers"), *seats = pn_json_get(o, "shards");
+    for (uint32_t p = 0; p < j->n_producers && p < PN_MAX_PRODUCERS; p++) {
+        struct json_object *u = pn_json_at(units, p);
+        j->units[p].incarnation = pn_json_u64(u, "incarnation", 0);
+        j->units[p].owner_incarnation = pn_json_u64(u, "owner_incarnation", 0);
+        j->units[p].first_step = pn_json_u64(u, "first_step", 1);
+        snprintf(j->units[p].owner, sizeof j->units[p].owner, "%s", pn_json_str(u, "owner", ""));
+    }
+    j->n_shards = (uint32_t)pn_json_length(seats);
+    for (uint32_t s = 0; s < j->n_shards && s < 64; s++) {
+        struct json_object *e = pn_json_at(seats, s);
+        snprintf(j->seats[s].node, sizeof j->seats[s].node, "%s", pn_json_str(e, "node", ""));
+        snprintf(j->seats[s].address, sizeof j->seats[s].address, "%s", pn_json_str(e, "address", ""));
+        j->seats[s].term = pn_json_u64(e, "term", 0);
+        j->seats[s].incarnation = pn_json_u64(e, "incarnation", 0);
+    }
+    get_metric(o, "epoch_validation", &j->epoch_validation);
+    get_metric(o, "validation", &j->validation);
+    get_metric(o, "test", &j->test);
+    struct json_object *model = pn_json_get(o, "model");
+    if (model != NULL) j->model = json_object_get(model);
+    j->last_checkpoint_ms = pn_now_ms(l->c->env);
+    struct pn_job_run **at = &l->c->jobs;
+    while (*at != NULL) at = &(*at)->next;
+    *at = j;
+    json_object_put(o);
+}
+
+/* ---- checkpoints ---- */
+static struct json_object *write_checkpoint(const struct pn_job_run *j, const struct pn_checkpoint *k) {
+    struct json_object *o = json_object_new_object(), *steps = json_object_new_array(), *finished = json_object_new_array();
+    pn_json_add_u64(o, "epoch", k->epoch);
+    pn_json_add_u64(o, "bytes", k->bytes);
+    pn_json_add_u64(o, "rows", k->rows);
+    pn_json_add_u64(o, "committed_ms", k->committed_ms);
+    pn_json_add_bool(o, "bad", k->bad);
+    pn_json_add_str(o, "dir", k->dir);
+    pn_json_add(o, "files", json_object_get(k->files));
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        json_object_array_add(steps, json_object_new_uint64(k->steps[p]));
+        json_object_array_add(finished, json_object_new_boolean(k->finished[p]));
+    }
+    pn_json_add(o, "steps", steps);
+    pn_json_add(o, "finished", finished);
+    return o;
+}
+
+static void load_checkpoint(void *ctx, const char *id, const char *json) {
+    struct loading *l = ctx;
+    char job_id[32] = "";
+    const char *slash = strchr(id, '/');
+    if (slash == NULL || (size_t)(slash - id) >= sizeof job_id) return;
+    memcpy(job_id, id, (size_t)(slash - id));
+    struct pn_job_run *j = pn_job_find(l->c, job_id);
+    struct json_object *o = pn_json_parse(json, strlen(json), NULL);
+    struct pn_checkpoint *k = calloc(1, sizeof *k);
+    if (j == NULL || o == NULL || k == NULL) {
+        l->ok = l->ok && j == NULL; /* a record without its job is of no use */
+        free(k);
+        if (o != NULL) json_object_put(o);
+        return;
+    }
+    k->epoch = pn_json_u64(o, "epoch", 0);
+    k->bytes = pn_json_u64(o, "bytes", 0);
+    k->rows = pn_json_u64(o, "rows", 0);
+    k->committed_ms = pn_json_u64(o, "committed_ms", 0);
+    k->bad = pn_json_bool(o, "bad", false);
+    snprintf(k->dir, sizeof k->dir, "%s", pn_json_str(o, "dir", ""));
+    k->files = json_object_get(pn_json_get(o, "files"));
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        k->steps[p] = json_object_get_uint64(pn_json_at(pn_json_get(o, "steps"), p));
+        k->finished[p] = json_object_get_boolean(pn_json_at(pn_json_get(o, "finished"), p));
+    }
+    struct pn_checkpoint **at = &j->checkpoints;
+    while (*at != NULL && (*at)->epoch > k->epoch) at = &(*at)->next;
+    k->next = *at;
+    *at = k;
+    json_object_put(o);
+}
+
+/* ---- models ---- */
+static struct json_object *write_model(const struct pn_model_entry *m) {
+    struct json_object *o = json_object_new_object(), *versions = json_object_new_array();
+    pn_json_add_u64(o, "next_version", m->next_version);
+    pn_json_add_u64(o, "active", m->active);
+    pn_json_add_u64(o, "publication", m->publication);
+    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) {
+        struct json_object *e = json_object_new_object();
+        pn_json_add_u64(e, "version", v->version);
+        pn_json_add_u64(e, "checkpoint", v->checkpoint);
+        pn_json_add_str(e, "job", v->job);
+        pn_json_add_str(e, "dir", v->dir);
+        json_object_array_add(versions, e);
+    }
+    pn_json_add(o, "versions", versions);
+    return o;
+}
+
+static void load_model(void *ctx, const char *id, const char *json) {
+    struct loading *l = ctx;
+    struct json_object *o = pn_json_parse(json, strlen(json), NULL);
+    struct pn_model_entry *m = o == NULL ? NULL : pn_model_find(l->c, id, true);
+    if (m == NULL) {
+        l->ok = false;
+        if (o != NULL) json_object_put(o);
+        return;
+    }
+    m->next_version = pn_json_u64(o, "next_version", 1);
+    m->active = pn_json_u64(o, "active", 0);
+    m->publication = pn_json_u64(o, "publication", 0);
+    m->dirty = false;
+    struct pn_version **at = &m->versions;
+    struct json_object *versions = pn_json_get(o, "versions");
+    for (size_t i = 0; i < pn_json_length(versions); i++) {
+        struct json_object *e = pn_json_at(versions, i);
+        struct pn_version *v = calloc(1, sizeof *v);
+        if (v == NULL) break;
+        v->version = pn_json_u64(e, "version", 0);
+        v->checkpoint = pn_json_u64(e, "checkpoint", 0);
+        snprintf(v->job, sizeof v->job, "%s", pn_json_str(e, "job", ""));
+        snprintf(v->dir, sizeof v->dir, "%s", pn_json_str(e, "dir", ""));
+        *at = v;
+        at = &v->next;
+    }
+    json_object_put(o);
+}
+
+/* ---- all ---- */
+static void load_counters(void *ctx, const char *id, const char *json) {
+    struct loading *l = ctx;
+    struct json_object *o = pn_json_parse(json, strlen(json), NULL);
+    (void)id;
+    l->ok = o != NULL;
+    l->c->epoch = pn_json_u64(o, "epoch", 0);
+    l->c->term = pn_json_u64(o, "term", 0);
+    l->c->job_sequence = pn_json_u64(o, "job_sequence", 0);
+    if (o != NULL) json_object_put(o);
+}
+
+bool pn_records_load(struct pn_coordinator *c, struct pn_error *err) {
+    struct loading l = {c, true};
+    const struct pn_store_ops *ops = c->store->ops;
+    if (ops->scan(c->store, "meta", load_counters, &l, err) != PN_OK) return false;
+    if (c->jobs == NULL) { /* an earlier try may have come so far */
+        if (ops->scan(c->store, "job", load_job, &l, err) != PN_OK || ops->scan(c->store, "checkpoint", load_checkpoint, &l, err) != PN_OK ||
+            ops->scan(c->store, "model", load_model, &l, err) != PN_OK)
+            return false;
+    }
+    if (!l.ok) {
+        pn_fail(err, PN_CORRUPT, "a record of the store cannot be read");
+        return false;
+    }
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next) c->quiet = c->quiet || j->state == PN_RUNNING;
+    c->epoch++; /* before anything else: plans of an earlier coordinator are older than ours */
+    c->counters_dirty = true;
+    if (pn_records_flush(c)) return true;
+    c->epoch--;
+    pn_fail(err, PN_IO, "the epoch cannot be written");
+    return false;
+}
+
+bool pn_records_flush(struct pn_coordinator *c) {
+    bool dirty = c->counters_dirty;
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next) {
+        dirty = dirty || j->dirty;
+        for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) dirty = dirty || k->dirty;
+    }
+    for (struct pn_model_entry *m = c->models; m != NULL; m = m->next) dirty = dirty || m->dirty;
+    if (!dirty) return true;
+    const struct pn_store_ops *ops = c->store->ops;
+    struct pn_error err = {""};
+    bool ok = ops->begin(c->store, &err) == PN_OK;
+    bool begun = ok;
+    if (ok && c->counters_dirty) {
+        struct json_object *o = json_object_new_object();
+        pn_json_add_u64(o, "epoch", c->epoch);
+        pn_json_add_u64(o, "term", c->term);
+        pn_json_add_u64(o, "job_sequence", c->job_sequence);
+        ok = ops->put(c->store, "meta", "counters", pn_json_text(o), &err) == PN_OK;
+        json_object_put(o);
+    }
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next) {
+        if (ok && j->dirty) {
+            struct json_object *o = write_job(j);
+            ok = ops->put(c->store, "job", j->id, pn_json_text(o), &err) == PN_OK;
+            json_object_put(o);
+        }
+        for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) {
+            if (!ok || !k->dirty) continue;
+            char id[80];
+            snprintf(id, sizeof id, "%s/%012" PRIu64, j->id, k->epoch);
+            struct json_object *o = write_checkpoint(j, k);
+            ok = ops->put(c->store, "checkpoint", id, pn_json_text(o), &err) == PN_OK;
+            json_object_put(o);
+        }
+    }
+    for (struct pn_model_entry *m = c->models; m != NULL; m = m->next) {
+        if (!ok || !m->dirty) continue;
+        struct json_object *o = write_model(m);
+        ok = ops->put(c->store, "model", m->name, pn_json_text(o), &err) == PN_OK;
+        json_object_put(o);
+    }
+    if (begun) ok = ops->commit(c->store, &err) == PN_OK && ok;
+    if (!ok) {
+        if (!c->store_failing) pn_log(c->env, PN_ERROR, "nothing new can be decided, the store fails: %s; training goes on", err.text);
+        c->store_failing = true;
+        return false;
+    }
+    c->store_failing = c->counters_dirty = false;
+    for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next) {
+        j->dirty = false;
+        for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) k->dirty = false;
+    }
+    for (struct pn_model_entry *m = c->models; m != NULL; m = m->next) m->dirty = false;
+    return true;
+}
+
+void pn_records_forget(struct pn_coordinator *c, struct pn_job_run *j, struct pn_checkpoint *k) {
+    char id[80];
+    struct pn_error err;
+    const struct pn_store_ops *ops = c->store->ops;
+    snprintf(id, sizeof id, "%s/%012" PRIu64, j->id, k->epoch);
+    if (ops->begin(c->store, &err) != PN_OK) return; /* later */
+    bool ok = ops->remove(c->store, "checkpoint", id, &err) == PN_OK;
+    ok = ops->commit(c->store, &err) == PN_OK && ok;
+    if (!ok) return;
+    pn_remove_files(c->env, k->dir, k->files);
+    struct pn_checkpoint **at = &j->checkpoints;
+    while (*at != k) at = &(*at)->next;
+    *at = k->next;
+    json_object_put(k->files);
+    free(k);
+}
