@@ -2,6 +2,7 @@
  * in bounded time (I12), and the committed checkpoint must hold every push exactly once (I1, I3). Meanwhile snapshots are published
  * and must verify (I7). */
 #include <assert.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/json.h"
@@ -283,7 +284,6 @@ static void draw(struct scenario *s) {
 
 /* ---- the verdict ---- */
 static void fail(struct sim_verdict *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
-#include <stdarg.h>
 static void fail(struct sim_verdict *out, const char *format, ...) {
     if (out->failed) return;
     out->failed = 1;
@@ -302,9 +302,52 @@ static void check_row(struct audit *a, uint64_t key, const float *row) {
     else if (pn_audit_check(key, row, a->expected + key * PN_AUDIT_DIM, line, sizeof line) != 0) fail(a->out, "%s", line);
 }
 
-void sim_audit_checkpoint(struct scenario *s, struct sim_verdict *out, void (*visit)(struct audit *, uint64_t, const float *), struct audit *a);
 
-#include "tests/sim/audit_read.inc"
+
+
+
+static enum pn_result visit(void *ctx, const struct pn_checkpoint_head *h, const struct pn_block *b, const void *payload) {
+    struct audit *a = ctx;
+    if (b->type != PN_BLOCK_RECORDS || b->i_table != 0) return PN_OK;
+    for (size_t at = 0; at < b->n_bytes; at += h->record_bytes[0]) {
+        uint64_t key;
+        float row[PN_AUDIT_DIM];
+        memcpy(&key, (const uint8_t *)payload + at, sizeof key);
+        memcpy(row, (const uint8_t *)payload + at + 16, sizeof row);
+        check_row(a, key, row);
+    }
+    return PN_OK;
+}
+
+/* Reads the newest committed checkpoint as a restore would: by its manifest, every file against its digest. */
+static void read_checkpoint(struct scenario *s, struct audit *a) {
+    char path[600];
+    const void *data;
+    size_t n_bytes;
+    struct pn_error err = {""};
+    snprintf(path, sizeof path, "%s/manifest.json", s->checkpoint_dir);
+    if (sim_disk_map(&s->sim, path, &data, &n_bytes) != PN_OK) {
+        fail(a->out, "the committed checkpoint has no %s", path);
+        return;
+    }
+    struct json_object *manifest = pn_json_parse(data, n_bytes, &err), *files = pn_json_get(manifest, "files");
+    if (pn_json_length(files) == 0) fail(a->out, "%s names no files: %s", path, err.text);
+    for (size_t i = 0; i < pn_json_length(files); i++) {
+        struct json_object *f = pn_json_at(files, i);
+        const void *image;
+        size_t n;
+        struct pn_checkpoint_head head;
+        snprintf(path, sizeof path, "%s/%s", s->checkpoint_dir, pn_json_str(f, "name", "?"));
+        if (sim_disk_map(&s->sim, path, &image, &n) != PN_OK) {
+            fail(a->out, "the committed checkpoint lacks %s", path);
+            continue;
+        }
+        if (pn_checkpoint_read(image, n, pn_json_str(f, "digest", ""), &head, visit, a, &err) != PN_OK) fail(a->out, "%s: %s", path, err.text);
+        sim_disk_unmap(image);
+    }
+    if (manifest != NULL) json_object_put(manifest);
+    sim_disk_unmap(data);
+}
 
 void sim_scenario(uint64_t seed, FILE *log, struct sim_verdict *out) {
     struct scenario *s = calloc(1, sizeof *s);
