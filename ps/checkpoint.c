@@ -380,18 +380,20 @@ static enum pn_result take(void *ctx, const struct pn_checkpoint_head *h, const 
     } else if (b->type == PN_BLOCK_PRODUCERS) {
         const struct pn_shard_producer *p = payload;
         if (h->n_producers != s->n_producers) return PN_CORRUPT;
-        for (uint32_t i = 0; i < s->n_producers; i++) { /* all files are of one cut: the highest is what all know */
+        /* While producers run steps again, shards may stand at different steps; what all have reached is the least of the files. The windows
+         * say exactly, slot by slot, what is in. */
+        for (uint32_t i = 0; i < s->n_producers; i++) {
             struct pn_shard_producer *mine = &s->producers[i];
             if (p[i].clock > mine->clock) mine->clock = p[i].clock;
             if (p[i].step > mine->step) mine->step = p[i].step;
             if (p[i].incarnation > mine->incarnation) mine->incarnation = p[i].incarnation;
-            if (p[i].finished) mine->finished = 1;
+            mine->finished = (s->n_files == 0 || mine->finished) && p[i].finished;
         }
     } else if (b->type == PN_BLOCK_AUDIT) {
         const uint64_t *a = payload;
         for (uint32_t slot = h->first_slot; slot <= h->last_slot; slot++)
             if (slot >= s->first_slot && slot <= s->last_slot) s->audit[slot] = a[slot];
-        if (a[PN_SLOTS] > s->sync_step) s->sync_step = a[PN_SLOTS];
+        if (s->n_files++ == 0 || a[PN_SLOTS] < s->sync_step) s->sync_step = a[PN_SLOTS];
     }
     return PN_OK;
 }

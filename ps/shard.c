@@ -220,7 +220,7 @@ static enum pn_result pn_shard_apply(struct pn_shard *s, const struct request *q
 struct cursor { const struct part *part; size_t at; };
 
 /* Sums the producers' gradients of table t by key, in the order of producers. Sizes are bounded by the held messages. */
-static enum pn_result push_sum(struct pn_shard *s, const struct request *all, uint32_t n, uint32_t t, uint64_t step) {
+static enum pn_result push_sum(struct pn_shard *s, const struct request *all, uint32_t n, uint32_t t, uint64_t step, const uint64_t *skip) {
     struct cursor c[PN_MAX_PRODUCERS];
     size_t most = 0, n_cursors = 0, dim = s->job.tables[t].dim;
     for (uint32_t p = 0; p < n; p++)
@@ -254,7 +254,7 @@ static enum pn_result push_sum(struct pn_shard *s, const struct request *all, ui
             }
             keys[n_keys++] = least;
         }
-        r = pn_table_push(s->tables[t], keys, sums, n_keys, step, NULL);
+        r = pn_table_push(s->tables[t], keys, sums, n_keys, step, skip);
         if (r == PN_OK) s->counters.rows_pushed += n_keys;
     }
     free(keys);
@@ -286,11 +286,19 @@ static void sync_advance(struct pn_shard *s) {
             n++;
         }
         if (open == 0) return;
+        /* A slot that has this step already: it came from a file of a shard that was ahead of the others. */
+        uint64_t slots[PN_SLOTS / 64], skip[PN_SLOTS / 64] = {0};
+        for (uint32_t i = 0; i < n; i++) {
+            touched(&all[i], slots);
+            for (uint32_t slot = 0; slot < PN_SLOTS; slot++)
+                if ((slots[slot / 64] >> slot % 64 & 1) && pn_window_look(window(s, all[i].producer, slot), UINT32_MAX, step) == PN_WINDOW_DUPLICATE)
+                    skip[slot / 64] |= 1ull << slot % 64;
+        }
         bool applied = false;
         for (int pass = 0; pass < 2; pass++)
             for (uint32_t t = 0; t < s->job.n_tables; t++) {
                 if (s->job.tables[t].explicit_rows != (pass == 0)) continue;
-                enum pn_result r = push_sum(s, all, n, t, step);
+                enum pn_result r = push_sum(s, all, n, t, step, skip);
                 if (r == PN_NOT_SEEDED) { /* nothing is in yet: refuse all, they come again behind the seed */
                     for (uint32_t i = 0; i < n; i++) {
                         struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
@@ -308,9 +316,8 @@ static void sync_advance(struct pn_shard *s) {
             }
         s->sync_step = step;
         for (uint32_t i = 0; i < n; i++) {
-            uint64_t slots[PN_SLOTS / 64];
             touched(&all[i], slots);
-            mark(s, &all[i], slots, NULL);
+            mark(s, &all[i], slots, skip);
         }
         for (uint32_t i = 0; i < n; i++) {
             struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
@@ -370,6 +377,7 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
 }
 
 static bool too_early(const struct pn_shard *s, uint64_t clock) {
+    if (s->job.consistency == PN_SYNC) return clock > s->sync_step; /* being brought up again: the asker has seen more than this shard has */
     return s->job.consistency == PN_SSP && clock > s->job.staleness && slowest(s) < clock - s->job.staleness;
 }
 
@@ -388,6 +396,7 @@ static void on_pull(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct p
         answer_pull(s, from, f, &q);
         return;
     }
+    if (q.n_parts == 0) return; /* only tells a clock */
     for (struct pn_shard_held *h = s->waiting; h != NULL; h = h->next)
         if (h->from == from && h->frame.request == f->request) return; /* asked again: it waits already */
     struct pn_shard_held *h = s->n_waiting < MAX_WAITING ? hold(from, m, f) : NULL;
@@ -454,6 +463,7 @@ static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct p
             drop_held(*at);
             *at = h;
             sync_advance(s);
+            if (s->waiting != NULL) answer_waiting(s);
         }
         return;
     }

@@ -33,6 +33,7 @@ struct pn_shard {
     struct pn_shard_producer producers[PN_MAX_PRODUCERS];
     uint64_t audit[PN_SLOTS];          /* sum of pn_mix64 over the (producer, step) applied in a slot: two servers with the same pushes agree */
     uint64_t sync_step;                /* sync: the last step applied for all */
+    uint32_t n_files;                  /* checkpoint files taken in so far */
     struct pn_shard_held *waiting;     /* ssp: held pulls */
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;

@@ -38,6 +38,7 @@ static void drop_batch(struct pn_evaluation *e) {
 
 static void free_evaluation(struct pn_evaluation *e) {
     drop_batch(e);
+    if (e->reader != NULL) pn_reader_close(e->reader);
     if (e->features != NULL) pn_features_close(e->features);
     if (e->net != NULL) pn_net_close(e->net);
     free(e->dense);
@@ -176,7 +177,6 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     e->dense = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof(float));
     e->dense_keys = calloc(run->n_dense_rows, sizeof(uint64_t));
     if (e->reader == NULL || e->dense == NULL || e->dense_keys == NULL || pn_net_open(&e->net, &run->job, run->n_dense_inputs, &e->result.error) != PN_OK) {
-        if (e->reader != NULL) pn_reader_close(e->reader);
         free_evaluation(e);
         return NULL;
     }
@@ -187,7 +187,10 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
 
 void pn_evaluation_close(struct pn_evaluation *e) {
     if (e == NULL) return;
-    if (e->reader != NULL) pn_reader_close(e->reader);
+    if (e->reader != NULL && !e->in_work) { /* a computation may still read the reader's rows */
+        pn_reader_close(e->reader);
+        e->reader = NULL;
+    }
     if (e->run->client != NULL) pn_client_cancel(e->run->client, e);
     e->closed = true;
     if (!e->in_work) free_evaluation(e);

@@ -2,6 +2,7 @@
 #ifndef PN_WORKER_INTERNAL_H
 #define PN_WORKER_INTERNAL_H
 
+#include "common/json.h"
 #include "nn/model.h"
 #include "ps/client/client.h"
 #include "worker/reader/reader.h"
@@ -25,6 +26,7 @@ struct pn_run {
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
     struct pn_evaluation *validation, *evaluation;
+    struct json_object *model;   /* what the beats tell of it: statistics, blocks, parameters */
     double stage_seconds[PN_STAGES];
     bool failed;
     enum pn_result code;

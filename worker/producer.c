@@ -92,6 +92,7 @@ static void free_producer(struct pn_producer *p) {
         free_step(s);
     }
     if (p->preparing != NULL) free_step(p->preparing);
+    if (p->reader != NULL) pn_reader_close(p->reader);
     if (p->features != NULL) pn_features_close(p->features);
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
@@ -395,7 +396,11 @@ static void start(struct pn_producer *p, struct step *s) {
 static bool may_start(struct pn_producer *p) {
     const struct pn_job *job = &p->run->job;
     size_t most = job->consistency == PN_SYNC ? 1 : job->max_in_flight;
-    return !p->finished && !p->fenced && !p->last_started && p->n_running < most && p->next_step <= p->limit && !pn_client_ring_full(p->run->client, p->id);
+    if (p->finished || p->fenced || p->last_started || p->n_running >= most || p->next_step > p->limit) return false;
+    /* sync: the rows must be those behind step next - 1 on every shard, also on one that is being brought up again */
+    if (job->consistency == PN_SYNC && pn_client_clock(p->run->client, p->id) != p->next_step - 1) return false;
+    /* A full ring waits for a checkpoint; but under a cut the steps that others wait for must go on, or it could never be taken. */
+    return p->limit != UINT64_MAX || !pn_client_ring_full(p->run->client, p->id);
 }
 
 static void advance(struct pn_producer *p) {
@@ -464,7 +469,10 @@ void pn_producer_close(struct pn_producer *p) {
             *at = p->next;
             break;
         }
-    if (p->reader != NULL) pn_reader_close(p->reader);
+    if (p->reader != NULL && !p->in_features) { /* a computation may still read the reader's rows */
+        pn_reader_close(p->reader);
+        p->reader = NULL;
+    }
     for (struct step *s = p->running; s != NULL; s = s->next) pn_client_cancel(p->run->client, s);
     pn_client_producer_remove(p->run->client, p->id);
     p->closed = true;

@@ -39,6 +39,7 @@ void pn_run_fail(struct pn_run *run, enum pn_result code, const char *text) {
 void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
     free(run->statistics);
+    if (run->model != NULL) json_object_put(run->model);
     pn_job_free(&run->job);
     free(run);
 }
@@ -56,6 +57,7 @@ static void close_run(struct pn_worker *w) {
     run->client = NULL;
     w->run = NULL;
     w->seeded = false;
+    w->cut_epoch = w->cut_upto = 0;
     pn_run_unref(run);
 }
 
@@ -151,7 +153,8 @@ static void send_beat(struct pn_worker *w) {
         }
         if (run->validation != NULL && pn_evaluation_look(run->validation)->done) add_result(validation = json_object_new_object(), pn_evaluation_look(run->validation));
         if (run->evaluation != NULL) add_result(evaluation = json_object_new_object(), pn_evaluation_look(run->evaluation));
-        if (w->seeded) model = model_of(run);
+        if (w->seeded && run->model == NULL) run->model = model_of(run);
+        if (run->model != NULL) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
         for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
@@ -236,9 +239,11 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     snprintf(run->job_id, sizeof run->job_id, "%s", pn_json_str(job, "id", ""));
     w->run = run;
     w->samples_before = 0;
-    enum pn_result r = pn_job_parse(&run->job, text, strlen(text), "job", NULL, NULL, &run->error);
+    struct pn_error err = {""};
+    enum pn_result r = pn_job_parse(&run->job, text, strlen(text), "job", NULL, NULL, &err);
+    if (r == PN_OK && (run->n_producers == 0 || run->n_producers > PN_MAX_PRODUCERS)) r = pn_fail(&err, PN_INVALID, "a plan with %u producers", run->n_producers);
     if (r != PN_OK) {
-        pn_run_fail(run, r, run->error.text);
+        pn_run_fail(run, r, err.text);
         return;
     }
     for (size_t i = 0; i < run->job.n_fields; i++) {
@@ -247,9 +252,9 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     if (run->job.model != PN_MODEL_AUDIT) {
         struct pn_net *net;
-        r = pn_net_open(&net, &run->job, run->n_dense_inputs, &run->error);
+        r = pn_net_open(&net, &run->job, run->n_dense_inputs, &err);
         if (r != PN_OK) {
-            pn_run_fail(run, r, run->error.text);
+            pn_run_fail(run, r, err.text);
             return;
         }
         run->n_parameters = pn_net_parameters(net);
@@ -277,7 +282,7 @@ static void seed(struct pn_worker *w) {
     struct pn_net *net;
     float *values = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof *values);
     uint64_t *keys = calloc(run->n_dense_rows, sizeof *keys);
-    if (values != NULL && keys != NULL && pn_net_open(&net, &run->job, run->n_dense_inputs, &run->error) == PN_OK) {
+    if (values != NULL && keys != NULL && pn_net_open(&net, &run->job, run->n_dense_inputs, NULL) == PN_OK) {
         pn_net_init(net, run->job.seed, values);
         pn_net_close(net);
         for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = i;
@@ -340,6 +345,7 @@ static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     if (e == NULL || run->evaluation != NULL) return;
     bool test = strcmp(pn_json_str(e, "split", ""), "test") == 0;
     run->evaluation = pn_evaluation_open(run, test ? &run->job.test : &run->job.validation, task, 0);
+    if (run->evaluation == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for an evaluation");
 }
 
 static void apply_plan(struct pn_worker *w) {

@@ -167,9 +167,29 @@ static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, con
 }
 
 /* ---- opening and the map ---- */
+/* ssp: others wait for a producer's clock, also while it has nothing to send. An empty pull carries it; its answer is ignored. */
+static void announce_clocks(struct pn_client *c) {
+    for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (uint32_t s = 0; s < c->map.n_shards; s++) {
+            struct pn_writer w;
+            uint8_t *body;
+            pn_write_start(&w, PN_PULL, c->map.shards[s].term, s);
+            pn_write_str(&w, "job", c->job_id);
+            pn_write_u64(&w, "producer", p->id);
+            pn_write_u64(&w, "clock", p->clock);
+            pn_write_u64s(&w, "tables", NULL, 0);
+            pn_write_u64s(&w, "counts", NULL, 0);
+            struct pn_msg *m = pn_write_finish(&w, c->env, 0, &body);
+            if (m == NULL) continue;
+            pn_msg_seal(m);
+            pn_send(c->env, c->peers[s], m);
+        }
+}
+
 static void tick(struct pn_timer *t) {
     struct pn_client *c = t->owner;
     pn_timer_start(c->env, t, TICK_MS);
+    if (c->job->consistency == PN_SSP && c->map.n_shards > 0) announce_clocks(c);
     pump(c);
 }
 
@@ -182,7 +202,7 @@ struct pn_client *pn_client_open(struct pn_env *env, const struct pn_job *job, c
     c->env = env;
     c->job = job;
     memcpy(c->job_id, job_id, strlen(job_id) + 1);
-    c->sequence = env->ops->random(env) >> 32; /* answers to an earlier life of this worker must not match */
+    c->sequence = (env->ops->random(env) >> 32) + 1; /* answers to an earlier life of this worker must not match */
     c->tick = (struct pn_timer){.fire = tick, .owner = c};
     pn_timer_start(env, &c->tick, TICK_MS);
     return c;
