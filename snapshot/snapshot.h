@@ -34,9 +34,15 @@ const float *pn_safetensors_find(const void *image, size_t n_bytes, const char *
 struct pn_snapshot;
 /* Maps and verifies every file against the manifest (digest), every block's checksum. PN_CORRUPT names file and block. */
 enum pn_result pn_snapshot_open(struct pn_snapshot **, struct pn_env *, const char *dir, struct pn_error *);
+/* The same in two steps: map reads the manifest and maps (core thread, short); verify reads every byte (pure: may run on a work
+ * thread, while nobody else uses the snapshot). Nothing but close may be called before verify returned PN_OK. */
+enum pn_result pn_snapshot_map(struct pn_snapshot **, struct pn_env *, const char *dir, struct pn_error *);
+enum pn_result pn_snapshot_verify(struct pn_snapshot *, struct pn_error *);
 void pn_snapshot_close(struct pn_snapshot *);
 const struct pn_job *pn_snapshot_job(const struct pn_snapshot *);
 uint64_t pn_snapshot_version(const struct pn_snapshot *);
+const char *pn_snapshot_model(const struct pn_snapshot *);
+uint64_t pn_snapshot_published_ms(const struct pn_snapshot *); /* 0: not known */
 const char *pn_snapshot_statistics(const struct pn_snapshot *); /* JSON text */
 uint64_t pn_snapshot_rows(const struct pn_snapshot *);
 /* The dense vector by the net's blocks, as written. */
