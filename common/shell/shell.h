@@ -1,0 +1,19 @@
+/* The shell of a role: libuv's loop, ZeroMQ, threads and real files behind struct pn_env. One a process, one thread runs it. */
+#ifndef PN_COMMON_SHELL_SHELL_H
+#define PN_COMMON_SHELL_SHELL_H
+
+#include "common/env.h"
+
+struct pn_shell;
+/* bind: NULL (no incoming messages) or "tcp://127.0.0.1:PORT", port 0 for a free one. Only loopback is allowed: nothing is
+ * encrypted yet. PN_INVALID, PN_EXISTS (address in use): err names it. */
+enum pn_result pn_shell_open(struct pn_shell **, const char *name, const char *bind, enum pn_log_level, struct pn_error *);
+void pn_shell_close(struct pn_shell *);
+struct pn_env *pn_shell_env(struct pn_shell *);
+const char *pn_shell_address(const struct pn_shell *);   /* the bound address with its real port */
+struct uv_loop_s *pn_shell_loop(struct pn_shell *);
+/* Drives the core until SIGTERM, SIGINT or pn_shell_stop. */
+void pn_shell_run(struct pn_shell *, const struct pn_core_ops *, void *core);
+void pn_shell_stop(struct pn_shell *);
+
+#endif
