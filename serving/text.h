@@ -1,0 +1,13 @@
+/* Text that grows: answers and metrics. After a failed allocation nothing more is added and `failed` stays set. */
+#ifndef PN_SERVING_TEXT_H
+#define PN_SERVING_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct pn_text { char *text; size_t n, room; bool failed; };
+void pn_text_add(struct pn_text *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void pn_text_bytes(struct pn_text *, const void *data, size_t n);
+void pn_text_quoted(struct pn_text *, const char *text); /* as a JSON string; right for a Prometheus label too */
+
+#endif
