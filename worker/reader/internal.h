@@ -14,7 +14,7 @@ struct pn_text {                  /* growing bytes */
     char *data;
     size_t n, max;
 };
-bool pn_text_add(struct pn_text *, const void *data, size_t n);
+bool pn_cell_text_add(struct pn_text *, const void *data, size_t n);
 
 struct pn_held { uint64_t line; uint32_t n_bytes; char text[]; }; /* a row that waits in the shuffle's window */
 

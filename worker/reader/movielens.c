@@ -72,7 +72,7 @@ static struct pn_span *span_of(struct pn_span **all, size_t *n, size_t n_fields,
 
 static bool add(struct pn_reader *r, struct pn_span *span, const char *text, size_t n) {
     struct pn_text *t = &r->movielens.text;
-    if (t->n + n >= UINT32_MAX || !pn_text_add(t, text, n)) return pn_reader_no_memory(r);
+    if (t->n + n >= UINT32_MAX || !pn_cell_text_add(t, text, n)) return pn_reader_no_memory(r);
     *span = (struct pn_span){(uint32_t)(t->n - n), (uint32_t)n};
     return true;
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include "worker/reader/internal.h"
 
-bool pn_text_add(struct pn_text *t, const void *data, size_t n) {
+bool pn_cell_text_add(struct pn_text *t, const void *data, size_t n) {
     if (n > t->max - t->n) {
         size_t max = t->max * 2 > t->n + n ? t->max * 2 : t->n + n + 4096;
         char *grown = realloc(t->data, max);
@@ -68,7 +68,7 @@ bool pn_row_field(struct pn_reader *r, const char *text, size_t n) {
             return pn_reader_no_memory(r);
         b->max_cells = max;
     }
-    if (b->text.n + n > UINT32_MAX || !pn_text_add(&b->text, text, n)) return pn_reader_no_memory(r);
+    if (b->text.n + n > UINT32_MAX || !pn_cell_text_add(&b->text, text, n)) return pn_reader_no_memory(r);
     b->offset[cell] = (uint32_t)(b->text.n - n);
     b->length[cell] = (uint32_t)n;
     b->i_column++;

@@ -1,0 +1,290 @@
+/* Raw columns to keys and numbers. The same code runs in training and in serving, on the same job text: they cannot differ. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "common/json.h"
+#include "nn/model.h"
+
+struct statistics { uint64_t n; double mean, m2; };
+
+struct pn_features {
+    const struct pn_job *job;
+    size_t column[PN_MAX_FIELDS];        /* raw column of a field (crosses: none) */
+    size_t sparse[PN_MAX_FIELDS], dense[PN_MAX_FIELDS], n_sparse, n_dense;
+    struct statistics counted[PN_MAX_FIELDS];
+    double mean[PN_MAX_FIELDS], std[PN_MAX_FIELDS];
+    bool need;
+};
+
+static bool is_dense(const struct pn_field *f) { return f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log; }
+
+enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *job, const char *const *names, size_t n_columns, struct pn_error *err) {
+    struct pn_features *f = calloc(1, sizeof *f);
+    if (f == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for the features");
+    f->job = job;
+    for (size_t i = 0; i < job->n_fields; i++) {
+        const struct pn_field *field = &job->fields[i];
+        if (is_dense(field)) f->dense[f->n_dense++] = i;
+        else f->sparse[f->n_sparse++] = i;
+        f->mean[i] = field->mean;
+        f->std[i] = field->std > 0 ? field->std : 1;
+        f->need = f->need || (field->standardize && field->std <= 0);
+        if (field->type == PN_FIELD_CROSS) continue;
+        size_t c = 0;
+        while (c < n_columns && strcmp(names[c], field->column) != 0) c++;
+        if (c == n_columns) {
+            char list[300] = "";
+            for (size_t k = 0, n = 0; k < n_columns && n < sizeof list; k++) n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", k ? ", " : "", names[k]);
+            free(f);
+            return pn_fail(err, PN_INVALID, "feature \"%s\" needs a column \"%s\"; the data has: %s", field->name, field->column, list);
+        }
+        f->column[i] = c;
+    }
+    *out = f;
+    return PN_OK;
+}
+
+void pn_features_close(struct pn_features *f) { free(f); }
+
+/* ---- one value ---- */
+struct slice { const char *text; size_t n; };
+
+static struct slice cell(const struct pn_raw *raw, size_t column, size_t row) {
+    size_t i = column * raw->n_rows + row;
+    return (struct slice){raw->text + raw->offset[i], raw->length[i]};
+}
+
+/* False: missing or no number. */
+static bool number(struct slice s, double *out) {
+    char text[64], *end;
+    if (s.n == 0 || s.n >= sizeof text) return false;
+    memcpy(text, s.text, s.n);
+    text[s.n] = '\0';
+    *out = strtod(text, &end);
+    return end == text + s.n && isfinite(*out);
+}
+
+static uint64_t missing_key(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+static double transformed(const struct pn_field *f, double x) { return f->log1p ? copysign(log1p(fabs(x)), x) : x; }
+
+static uint64_t numeric_key(const struct pn_field *f, double x) {
+    int64_t bucket;
+    if (f->criteo_log) {
+        double v = x > 2 ? floor(log(x) * log(x)) : x;
+        bucket = v > 1e15 ? (int64_t)1e15 : v < -1e15 ? (int64_t)-1e15 : (int64_t)v;
+        if (x <= 2) bucket = bucket - 1000000; /* small numbers keep buckets of their own */
+    } else {
+        x = transformed(f, x);
+        size_t low = 0, high = f->n_boundaries;
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (f->boundaries[middle] <= x) low = middle + 1;
+            else high = middle;
+        }
+        bucket = (int64_t)low;
+    }
+    return pn_hash(&bucket, sizeof bucket, f->hash_seed);
+}
+
+/* The single key of a field that has one (all but multi). */
+static uint64_t key_of(const struct pn_features *f, const struct pn_raw *raw, size_t i, size_t row, uint64_t *n_bad) {
+    const struct pn_field *field = &f->job->fields[i];
+    if (field->type == PN_FIELD_CROSS) {
+        uint64_t key = field->hash_seed;
+        for (uint32_t k = 0; k < field->n_crossed; k++) key = pn_mix64(key ^ pn_mix64(key_of(f, raw, field->crossed[k], row, n_bad)));
+        return key;
+    }
+    struct slice s = cell(raw, f->column[i], row);
+    if (s.n == 0) return missing_key(field);
+    if (field->type == PN_FIELD_CATEGORICAL) return pn_hash(s.text, s.n, field->hash_seed);
+    double x;
+    if (!number(s, &x)) {
+        ++*n_bad;
+        return missing_key(field);
+    }
+    return numeric_key(field, x);
+}
+
+/* ---- statistics (Welford 1962), in the order of the rows ---- */
+bool pn_features_need_statistics(const struct pn_features *f) { return f->need; }
+
+void pn_features_observe(struct pn_features *f, const struct pn_raw *raw) {
+    for (size_t i = 0; i < f->job->n_fields; i++) {
+        const struct pn_field *field = &f->job->fields[i];
+        if (!field->standardize || field->std > 0) continue;
+        struct statistics *s = &f->counted[i];
+        for (size_t r = 0; r < raw->n_rows; r++) {
+            double x;
+            if (!number(cell(raw, f->column[i], r), &x)) continue;
+            x = transformed(field, x);
+            double delta = x - s->mean;
+            s->mean += delta / (double)++s->n;
+            s->m2 += delta * (x - s->mean);
+        }
+    }
+}
+
+void pn_features_freeze(struct pn_features *f) {
+    for (size_t i = 0; i < f->job->n_fields; i++) {
+        const struct statistics *s = &f->counted[i];
+        if (s->n < 2) continue;
+        f->mean[i] = s->mean;
+        f->std[i] = sqrt(s->m2 / (double)(s->n - 1));
+        if (!(f->std[i] > 0)) f->std[i] = 1;
+    }
+    f->need = false;
+}
+
+char *pn_features_statistics(const struct pn_features *f) {
+    struct json_object *o = json_object_new_object();
+    char text[64];
+    for (size_t i = 0; i < f->job->n_fields; i++) {
+        if (!f->job->fields[i].standardize) continue;
+        struct json_object *e = json_object_new_object();
+        snprintf(text, sizeof text, "%.17g", f->mean[i]);
+        pn_json_add(e, "mean", json_object_new_double_s(f->mean[i], text));
+        snprintf(text, sizeof text, "%.17g", f->std[i]);
+        pn_json_add(e, "std", json_object_new_double_s(f->std[i], text));
+        pn_json_add(o, f->job->fields[i].name, e);
+    }
+    char *out = strdup(pn_json_text(o));
+    json_object_put(o);
+    return out;
+}
+
+enum pn_result pn_features_set_statistics(struct pn_features *f, const char *json, struct pn_error *err) {
+    struct json_object *o = pn_json_parse(json, strlen(json), err);
+    if (o == NULL) return PN_INVALID;
+    enum pn_result r = PN_OK;
+    for (size_t i = 0; i < f->job->n_fields; i++) {
+        if (!f->job->fields[i].standardize) continue;
+        struct json_object *e = pn_json_get(o, f->job->fields[i].name);
+        f->mean[i] = pn_json_double(e, "mean", NAN);
+        f->std[i] = pn_json_double(e, "std", NAN);
+        if (!(f->std[i] > 0) || !isfinite(f->mean[i])) r = pn_fail(err, PN_INVALID, "the statistics of feature \"%s\" are missing", f->job->fields[i].name);
+    }
+    f->need = false;
+    json_object_put(o);
+    return r;
+}
+
+/* ---- unique keys of a table: radix sort of (key, place), least significant bytes first; passes whose byte is the same everywhere are skipped ---- */
+struct entry { uint64_t key; uint32_t place; };
+
+static bool unique_keys(struct entry *entries, struct entry *other, size_t n, uint64_t **unique, size_t *n_unique, uint32_t *position) {
+    for (unsigned shift = 0; shift < 64; shift += 8) {
+        size_t count[257] = {0};
+        for (size_t i = 0; i < n; i++) count[(entries[i].key >> shift & 255) + 1]++;
+        if (n > 0 && count[(entries[0].key >> shift & 255) + 1] == n) continue;
+        for (size_t b = 0; b < 256; b++) count[b + 1] += count[b];
+        for (size_t i = 0; i < n; i++) other[count[entries[i].key >> shift & 255]++] = entries[i];
+        struct entry *t = entries;
+        entries = other;
+        other = t;
+    }
+    uint64_t *keys = malloc((n + 1) * sizeof *keys);
+    if (keys == NULL) return false;
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || entries[i].key != entries[i - 1].key) keys[m++] = entries[i].key;
+        position[entries[i].place] = (uint32_t)(m - 1);
+    }
+    *unique = keys;
+    *n_unique = m;
+    return true;
+}
+
+/* ---- a batch ---- */
+static bool add_key(struct pn_batch *b, size_t *room, uint64_t key) {
+    if (b->n_keys == *room) {
+        size_t more = *room * 2 + 64;
+        uint64_t *grown = realloc(b->keys, more * sizeof *grown);
+        if (grown == NULL) return false;
+        b->keys = grown;
+        *room = more;
+    }
+    b->keys[b->n_keys++] = key;
+    return true;
+}
+
+static bool add_multi(const struct pn_field *field, struct slice s, struct pn_batch *b, size_t *room) {
+    uint32_t n = 0;
+    const char *at = s.text, *end = s.text + s.n;
+    while (at < end && n < field->max_length) {
+        const char *stop = memchr(at, field->separator, (size_t)(end - at));
+        if (stop == NULL) stop = end;
+        if (stop > at) {
+            if (!add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+            n++;
+        }
+        at = stop + 1;
+    }
+    return n > 0 || add_key(b, room, missing_key(field));
+}
+
+enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) {
+    const size_t n = raw->n_rows;
+    size_t room = n * f->n_sparse + 64;
+    memset(b, 0, sizeof *b);
+    b->n_examples = n;
+    b->n_sparse = f->n_sparse;
+    b->n_dense = f->n_dense;
+    b->begin = malloc((f->n_sparse * n + 1) * sizeof *b->begin);
+    b->keys = malloc(room * sizeof *b->keys);
+    b->dense = malloc((f->n_dense * n + 1) * sizeof *b->dense);
+    b->labels = malloc((n + 1) * sizeof *b->labels);
+    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL;
+    for (size_t s = 0; ok && s < f->n_sparse; s++) {
+        const size_t i = f->sparse[s];
+        const struct pn_field *field = &f->job->fields[i];
+        for (size_t r = 0; ok && r < n; r++) {
+            b->begin[s * n + r] = (uint32_t)b->n_keys;
+            if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
+            else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
+        }
+    }
+    if (ok) b->begin[f->n_sparse * n] = (uint32_t)b->n_keys;
+    for (size_t d = 0; ok && d < f->n_dense; d++) {
+        const size_t i = f->dense[d];
+        const struct pn_field *field = &f->job->fields[i];
+        for (size_t r = 0; r < n; r++) {
+            struct slice s = cell(raw, f->column[i], r);
+            double x = 0;
+            bool there = number(s, &x);
+            if (!there && s.n > 0) ++*n_bad;
+            if (there) x = transformed(field, x);
+            if (field->standardize) x = there ? (x - f->mean[i]) / f->std[i] : 0; /* missing: the mean */
+            b->dense[r * f->n_dense + d] = (float)x;
+        }
+    }
+    if (ok && n > 0) {
+        if (raw->labels != NULL) memcpy(b->labels, raw->labels, n * sizeof *b->labels);
+        else memset(b->labels, 0, n * sizeof *b->labels);
+    }
+    b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
+    struct entry *entries = ok ? malloc((2 * b->n_keys + 2) * sizeof *entries) : NULL;
+    ok = ok && b->position != NULL && entries != NULL;
+    for (uint32_t t = 0; ok && t < f->job->i_dense_table; t++) {
+        size_t m = 0;
+        for (size_t s = 0; s < f->n_sparse; s++) {
+            if (f->job->fields[f->sparse[s]].i_table != t) continue;
+            for (uint32_t k = b->begin[s * n]; k < b->begin[(s + 1) * n]; k++) entries[m++] = (struct entry){b->keys[k], k};
+        }
+        ok = unique_keys(entries, entries + b->n_keys + 1, m, &b->unique[t], &b->n_unique[t], b->position);
+    }
+    free(entries);
+    if (!ok) pn_batch_free(b);
+    return ok ? PN_OK : PN_NO_MEMORY;
+}
+
+void pn_batch_free(struct pn_batch *b) {
+    free(b->begin);
+    free(b->keys);
+    free(b->dense);
+    free(b->labels);
+    free(b->position);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
+    memset(b, 0, sizeof *b);
+}
