@@ -256,6 +256,7 @@ static enum pn_result read_outputs(struct pn_infer *q, struct json_object *o, st
 enum pn_result pn_infer_parse(struct pn_infer *q, const struct pn_columns *columns, const char *header_length, const uint8_t *body, size_t n_bytes, struct pn_error *err) {
     size_t n_json = n_bytes;
     memset(q, 0, sizeof *q);
+    if (n_bytes == 0) return pn_fail(err, PN_INVALID, "the body is empty: it needs \"inputs\"");
     if (n_bytes >= 2 && body[0] == 0x1f && body[1] == 0x8b) return pn_fail(err, PN_INVALID, "compressed bodies are not accepted: send it without Content-Encoding");
     if (header_length != NULL) {
         char *end;

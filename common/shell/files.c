@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -52,6 +53,17 @@ static int64_t do_size(int fd, struct pn_io *io) {
     return S_ISDIR(st.st_mode) ? -EISDIR : (int64_t)st.st_size;
 }
 
+/* A new folder lasts only when its parent is on the disk. */
+static int64_t make_folder(const char *path) {
+    char parent[600];
+    if (mkdir(path, 0755) != 0) return errno == EEXIST ? 0 : -errno;
+    snprintf(parent, sizeof parent, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL) strcpy(parent, ".");
+    else slash[slash == parent] = '\0';
+    return with_file(parent, O_RDONLY | O_DIRECTORY, NULL, do_sync);
+}
+
 static int64_t make_folders(const char *path) {
     char part[600];
     if (strlen(path) >= sizeof part) return -ENAMETOOLONG;
@@ -59,10 +71,11 @@ static int64_t make_folders(const char *path) {
     for (char *c = part + 1; *c != '\0'; c++) {
         if (*c != '/') continue;
         *c = '\0';
-        if (mkdir(part, 0755) != 0 && errno != EEXIST) return -errno;
+        int64_t r = make_folder(part);
+        if (r < 0) return r;
         *c = '/';
     }
-    return mkdir(part, 0755) != 0 && errno != EEXIST ? -errno : 0;
+    return make_folder(part);
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }

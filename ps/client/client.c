@@ -48,6 +48,7 @@ struct producer {
     uint32_t id, incarnation;
     uint64_t next_step, clock, committed;
     struct push *ring, **ring_end;
+    struct push *open[PN_MAX_SHARDS]; /* the first that a shard has not acknowledged: all work is near it, however long the ring */
     size_t ring_bytes;
     bool fenced;
 };
@@ -77,7 +78,7 @@ static bool due(const struct pn_client *c, const struct leg *l) {
     if (l->sent_ns == 0) return true;
     uint64_t wait = (uint64_t)RETRY_MS << (l->attempts > 4 ? 4 : l->attempts);
     if (wait > RETRY_MAX_MS) wait = RETRY_MAX_MS;
-    return c->env->ops->now_ns(c->env) - l->sent_ns >= wait * 1000000u;
+    return c->env->ops->now_ns(c->env) >= l->sent_ns + wait * 1000000u; /* sent_ns may be 1 ahead of now */
 }
 
 /* Sends or sends again; a message that was out under an older term is copied, for a sent one must not change. */
@@ -252,12 +253,10 @@ void pn_client_close(struct pn_client *c) {
 
 static void update_clock(struct pn_client *c, struct producer *p) {
     p->clock = p->next_step - 1;
-    for (struct push *e = p->ring; e != NULL; e = e->next)
-        for (uint32_t s = 0; s < c->map.n_shards; s++)
-            if (!e->legs[s].answered) {
-                p->clock = e->step - 1;
-                return;
-            }
+    for (uint32_t s = 0; s < c->map.n_shards; s++) {
+        while (p->open[s] != NULL && p->open[s]->legs[s].answered) p->open[s] = p->open[s]->next;
+        if (p->open[s] != NULL && p->open[s]->step - 1 < p->clock) p->clock = p->open[s]->step - 1;
+    }
 }
 
 void pn_client_map(struct pn_client *c, const struct pn_shard_map *map) {
@@ -267,7 +266,8 @@ void pn_client_map(struct pn_client *c, const struct pn_shard_map *map) {
         if (first || strcmp(map->shards[s].address, c->map.shards[s].address) != 0) c->peers[s] = c->env->ops->connect(c->env, map->shards[s].address);
         if (first || map->shards[s].term == c->map.shards[s].term) continue;
         /* This shard has forgotten all since the last committed checkpoint. */
-        for (struct producer *p = c->producers; p != NULL; p = p->next)
+        for (struct producer *p = c->producers; p != NULL; p = p->next) {
+            p->open[s] = p->ring;
             for (struct push *e = p->ring; e != NULL; e = e->next)
                 if (e->legs[s].m != NULL) {
                     c->counters.replays += e->legs[s].answered;
@@ -275,6 +275,7 @@ void pn_client_map(struct pn_client *c, const struct pn_shard_map *map) {
                     e->legs[s].sent_ns = 0;
                     e->legs[s].attempts = 1; /* it may be on its way: copy before a change */
                 }
+        }
         for (struct push *e = c->seeds; e != NULL; e = e->next)
             if (e->legs[s].m != NULL) {
                 e->legs[s].answered = false;
@@ -327,16 +328,9 @@ static void pump(struct pn_client *c) {
         for (uint32_t s = 0; s < c->map.n_shards; s++)
             if (e->legs[s].m != NULL && !e->legs[s].answered && due(c, &e->legs[s])) send_leg(c, &e->legs[s], s);
     for (struct producer *p = c->producers; p != NULL; p = p->next)
-        for (uint32_t s = 0; s < c->map.n_shards && !p->fenced; s++) {
-            uint64_t first = 0; /* that this shard has not acknowledged */
-            for (struct push *e = p->ring; e != NULL; e = e->next) {
-                struct leg *l = &e->legs[s];
-                if (l->answered) continue;
-                if (first == 0) first = e->step;
-                if (e->step - first >= PN_MAX_IN_FLIGHT) break;
-                if (due(c, l)) send_leg(c, l, s);
-            }
-        }
+        for (uint32_t s = 0; s < c->map.n_shards && !p->fenced; s++)
+            for (struct push *e = p->open[s]; e != NULL && e->step - p->open[s]->step < PN_MAX_IN_FLIGHT; e = e->next)
+                if (!e->legs[s].answered && due(c, &e->legs[s])) send_leg(c, &e->legs[s], s);
     for (struct pull *p = c->pulls; p != NULL; p = p->next)
         for (uint32_t s = 0; s < c->map.n_shards; s++)
             if (p->legs[s].m != NULL && !p->legs[s].answered && due(c, &p->legs[s])) send_leg(c, &p->legs[s], s);
@@ -413,6 +407,8 @@ enum pn_result pn_client_push(struct pn_client *c, uint32_t producer, uint64_t s
     p->ring_bytes += e->n_bytes;
     *p->ring_end = e;
     p->ring_end = &e->next;
+    for (uint32_t s = 0; s < c->map.n_shards; s++)
+        if (p->open[s] == NULL) p->open[s] = e;
     c->counters.pushes++;
     pump(c);
     return PN_OK;
@@ -445,6 +441,8 @@ static void trim(struct pn_client *c, struct producer *p) {
         for (uint32_t s = 0; s < c->map.n_shards; s++) acknowledged = acknowledged && e->legs[s].answered;
         if (c->job->ack_durable ? e->step > p->committed : !acknowledged) break;
         if (!e->reported) break; /* committed, but its own answer is on the way */
+        for (uint32_t s = 0; s < c->map.n_shards; s++)
+            if (p->open[s] == e) p->open[s] = e->next;
         p->ring = e->next;
         if (p->ring == NULL) p->ring_end = &p->ring;
         p->ring_bytes -= e->n_bytes;
@@ -458,14 +456,7 @@ void pn_client_committed(struct pn_client *c, uint32_t producer, uint64_t step) 
     if (step > p->committed) p->committed = step;
     trim(c, p);
     update_clock(c, p);
-    while (c->seeds != NULL) { /* the checkpoint holds what was seeded */
-        struct push *e = c->seeds;
-        bool open = false;
-        for (uint32_t s = 0; s < PN_MAX_SHARDS; s++) open = open || !e->legs[s].answered;
-        if (open) break;
-        c->seeds = e->next;
-        free_push(e);
-    }
+    /* Seeds stay: the cut may have been taken before they came, and sending them to a shard that has them is harmless. */
 }
 
 void pn_client_cancel(struct pn_client *c, const void *owner) {
@@ -549,7 +540,7 @@ static void on_ack(struct pn_client *c, const struct pn_frame *f, uint32_t s) {
             return;
         }
     for (struct producer *p = c->producers; p != NULL; p = p->next)
-        for (struct push *e = p->ring; e != NULL; e = e->next) {
+        for (struct push *e = p->open[s]; e != NULL; e = e->next) {
             if (e->sequence != f->request >> 6) continue;
             if (e->legs[s].answered) return;
             e->legs[s].answered = true;
@@ -589,8 +580,17 @@ static void on_refusal(struct pn_client *c, const struct pn_frame *f, uint32_t s
             report(c, done, owner, r);
             return;
         }
+    for (struct push *e = c->seeds; e != NULL; e = e->next)
+        if (e->sequence == f->request >> 6) {
+            e->legs[s].answered = true; /* asking again would be refused again */
+            pn_log(c->env, PN_WARN, "a seed was refused by shard %u: %s", s, text);
+            if (e->reported) return;
+            e->reported = true;
+            report(c, e->done, e->owner, r);
+            return;
+        }
     for (struct producer *p = c->producers; p != NULL; p = p->next)
-        for (struct push *e = p->ring; e != NULL; e = e->next) {
+        for (struct push *e = p->open[s]; e != NULL; e = e->next) {
             if (e->sequence != f->request >> 6) continue;
             if (r == PN_NOT_SEEDED) { /* the seed has to come first: both again, at once */
                 for (struct push *seed = c->seeds; seed != NULL; seed = seed->next)

@@ -52,10 +52,11 @@ void pn_client_pull(struct pn_client *, uint32_t producer, uint64_t clock, struc
 enum pn_result pn_client_push(struct pn_client *, uint32_t producer, uint64_t step, bool last,
                               const struct pn_client_part *parts, size_t n_parts,
                               void (*done)(void *owner, enum pn_result), void *owner);
-/* First values of explicit tables (dense parameters). Kept and replayed before any push until the first commit. */
+/* First values of explicit tables (dense parameters). Kept for good and replayed before any push: the next commit's
+ * cut may have been taken before they came. done: PN_INVALID when a shard refused them. */
 void pn_client_seed(struct pn_client *, const struct pn_client_part *part,
                     void (*done)(void *owner, enum pn_result), void *owner);
-/* A checkpoint with cut `step` of this producer is committed: pushes up to it leave the ring. seeds too. */
+/* A checkpoint with cut `step` of this producer is committed: pushes up to it leave the ring. */
 void pn_client_committed(struct pn_client *, uint32_t producer, uint64_t step);
 /* The owner goes away: its open pulls are dropped, its other callbacks do not run. Pushes and seeds stay. */
 void pn_client_cancel(struct pn_client *, const void *owner);

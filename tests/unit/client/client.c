@@ -400,6 +400,54 @@ START_TEST(the_client_may_be_closed_by_its_own_callback) {
     fake_close(r.f);
 } END_TEST
 
+START_TEST(nothing_is_sent_twice_at_one_moment_on_an_even_clock) {
+    struct rig r;
+    rig_open(&r, PN_ASYNC, true);
+    r.f->now_ns += r.f->now_ns % 2;
+    struct told t = {0};
+    push(&r, 1, &t);
+    push(&r, 2, &t);
+    ck_assert_uint_eq(r.f->n_sent, 4);
+    rig_close(&r);
+} END_TEST
+
+START_TEST(a_commit_from_before_the_seed_does_not_lose_it) {
+    struct rig r;
+    rig_open(&r, PN_ASYNC, true);
+    struct told t = {0};
+    struct got g[SENT_MAX];
+    uint64_t key = key_of_shard(0, 0);
+    float row[2] = {1, 2};
+    struct pn_client_part part = {1, 1, &key, row};
+    pn_client_seed(r.c, &part, tell, &t);
+    size_t n = receive(&r, g);
+    ack(&r, &g[0]);
+    drop(g, n);
+    pn_client_committed(r.c, 0, 0); /* its cut was taken before the seed came */
+    r.map = map_of(6, 2);
+    pn_client_map(r.c, &r.map);
+    n = receive(&r, g);
+    ck_assert(n == 1 && g[0].kind == PN_SEED);
+    drop(g, n);
+    rig_close(&r);
+} END_TEST
+
+START_TEST(a_refused_seed_is_told) {
+    struct rig r;
+    rig_open(&r, PN_ASYNC, true);
+    struct told t = {0};
+    struct got g[SENT_MAX];
+    uint64_t key = key_of_shard(0, 0);
+    float row[2] = {1, 2};
+    struct pn_client_part part = {1, 1, &key, row};
+    pn_client_seed(r.c, &part, tell, &t);
+    size_t n = receive(&r, g);
+    answer(&r, &g[0], PN_REFUSAL, 1, "invalid");
+    ck_assert(t.n == 1 && t.result == PN_INVALID);
+    drop(g, n);
+    rig_close(&r);
+} END_TEST
+
 int main(void) {
     TCase *c = tcase_create("client");
     tcase_add_test(c, a_pull_asks_each_shard_for_its_keys_and_puts_rows_where_they_belong);
@@ -414,5 +462,8 @@ int main(void) {
     tcase_add_test(c, a_shard_that_lost_its_memory_gets_the_seed_before_the_pushes);
     tcase_add_test(c, what_was_cancelled_is_not_called_but_its_push_goes_on);
     tcase_add_test(c, the_client_may_be_closed_by_its_own_callback);
+    tcase_add_test(c, nothing_is_sent_twice_at_one_moment_on_an_even_clock);
+    tcase_add_test(c, a_commit_from_before_the_seed_does_not_lose_it);
+    tcase_add_test(c, a_refused_seed_is_told);
     return fake_suite("client", c);
 }
