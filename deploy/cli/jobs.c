@@ -80,7 +80,7 @@ static int follow(const struct cli *c, const char *id, double timeout_s, bool qu
     snprintf(path, sizeof path, "/api/v1/jobs/%s", id);
     snprintf(url, sizeof url, "%s%s", cli_coordinator(c), path);
     signal(SIGINT, on_interrupt);
-    double seconds = 0, shown = -10, silent = 0;
+    double seconds = 0, shown = -10, silent = 0, fastest = 0;
     for (;; nap(100), seconds += 0.1) {
         struct json_object *j = NULL;
         int status = cli_http(url, "GET", NULL, &j);
@@ -95,6 +95,9 @@ static int follow(const struct cli *c, const char *id, double timeout_s, bool qu
             continue;
         }
         silent = 0;
+        double rate = pn_json_double(j, "samples_per_s", 0);
+        if (rate > fastest) fastest = rate;
+        pn_json_add_double(j, "samples_per_s_total", fastest);
         const char *state = pn_json_str(j, "state", "");
         bool end = ended(state);
         if (!quiet && (end || seconds - shown >= (terminal ? 0.3 : 2))) {
@@ -194,7 +197,7 @@ int verb_submit(const struct cli *c) {
     return follow(c, id, 0, false);
 }
 
-int verb_wait(const struct cli *c) { return follow(c, one(c, "job"), (double)cli_number(c, "timeout", 0, 0, 1000000), true); }
+int verb_wait(const struct cli *c) { return follow(c, one(c, "job"), (double)cli_number(c, "timeout", 0, 0, 1000000), cli_option(c, "progress", NULL) == NULL); }
 
 int verb_logs(const struct cli *c) {
     const char *node = one(c, "node");

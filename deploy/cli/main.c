@@ -13,7 +13,7 @@ static const struct verb {
     {"status", "", "who is alive, what runs", verb_status},
     {"submit", "dry-run! no-wait! json key data", "[--dry-run] [--no-wait] [--data DIR] [--json FILE] JOB.yaml: trains, shows progress", verb_submit},
     {"jobs", "", "all jobs", verb_jobs},
-    {"wait", "timeout json", "[--timeout SECONDS] JOB: until it has ended", verb_wait},
+    {"wait", "timeout json progress!", "[--timeout SECONDS] [--progress] [--json FILE] JOB: until it has ended", verb_wait},
     {"logs", "follow!", "[--follow] NODE: its log (coordinator, ps-0, worker-1, ...)", verb_logs},
     {"cancel", "", "JOB", verb_cancel},
     {"checkpoint", "", "JOB: takes one now", verb_checkpoint},
