@@ -42,6 +42,12 @@ void pn_remove_files(struct pn_env *env, const char *dir, struct json_object *fi
 /* ---- the manifest's file: outlives the cut if that is abandoned ---- */
 struct manifest_save { struct pn_save save; struct pn_coordinator *c; char job_id[32]; uint64_t epoch; char *text; };
 
+/* Whoever asked for a checkpoint hears of the one that is durable now. */
+static void tell(struct pn_job_run *j) {
+    j->cut_untold = false;
+    pn_answer_all(&j->cut_askers, 200, "epoch", j->checkpoints->epoch, NULL);
+}
+
 static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
     struct pn_checkpoint *k = calloc(1, sizeof *k);
     if (k == NULL) {
@@ -66,7 +72,9 @@ static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
     j->cut_wanted = false;
     j->last_checkpoint_ms = pn_now_ms(c->env);
     c->n_checkpoints++;
+    j->cut_untold = true;
     if (!pn_records_flush(c)) return; /* tried again with every event; until then nobody is told */
+    tell(j);
     pn_log(c->env, PN_INFO, "job %s: checkpoint %" PRIu64 " committed, %" PRIu64 " rows, %" PRIu64 " bytes", j->id, k->epoch, k->rows, k->bytes);
 }
 
@@ -238,6 +246,7 @@ void pn_cut_step(struct pn_coordinator *c, struct pn_job_run *j) {
         bool due = j->job.checkpoint_every_ms > 0 && now - j->last_checkpoint_ms >= j->job.checkpoint_every_ms && j->phase == PN_TRAIN;
         const struct pn_checkpoint *k = j->checkpoints;
         if (k != NULL && k->dirty) return; /* the last one is not durable yet */
+        if (k != NULL && j->cut_untold) tell(j);
         if (k != NULL && j->cut_askers == NULL && !due && !j->cut_wanted) thin_out(c, j);
         if (j->phase > PN_FINAL) {
             j->cut_wanted = false;
@@ -278,6 +287,4 @@ void pn_cut_step(struct pn_coordinator *c, struct pn_job_run *j) {
         break;
     case PN_MANIFEST: break;
     }
-    if (j->cut.phase == PN_NO_CUT && j->checkpoints != NULL && !j->checkpoints->dirty && j->cut_askers != NULL && j->checkpoints->epoch + 1 == j->next_epoch)
-        pn_answer_all(&j->cut_askers, 200, "epoch", j->checkpoints->epoch, NULL);
 }

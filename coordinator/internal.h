@@ -73,7 +73,7 @@ struct pn_job_run {
     struct pn_shard_seat seats[64];
     struct pn_checkpoint *checkpoints;
     struct pn_cut cut;
-    bool cut_wanted, dirty, hold_cuts;
+    bool cut_wanted, cut_untold, dirty;
     struct pn_asker *cut_askers;
     struct pn_metric epoch_validation, validation, test;
     uint64_t version;

@@ -123,7 +123,8 @@ class Cluster:
         """name -> pid, as the supervisor writes them."""
         found = {}
         for name, p in self.read().get("processes", {}).items():
-            found[name] = p["pid"] if isinstance(p, dict) else p
+            if p["pid"] > 0:  # 0: it is down at the moment
+                found[name] = p["pid"]
         return found
 
     def kill(self, name, sig=signal.SIGKILL):
