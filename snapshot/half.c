@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#include <stdatomic.h>
 #endif
 
 uint16_t pn_half_from_float(float x) {
@@ -39,9 +40,16 @@ float pn_float_from_half(uint16_t h) {
 }
 
 #if defined(__x86_64__)
+/* Asked once: in a virtual machine every CPUID costs microseconds. */
 static bool has_f16c(void) {
-    unsigned a, b, c, d;
-    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+    static _Atomic signed char known; /* 0: not asked yet; all who ask find the same */
+    signed char answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer == 0) {
+        unsigned a, b, c, d;
+        answer = __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0 ? 1 : -1;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer > 0;
 }
 
 __attribute__((target("avx,f16c"))) static size_t narrow8(const float *x, uint16_t *h, size_t n) {
