@@ -366,7 +366,12 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
     }
     for (size_t i = 0; i < q->n_parts; i++) {
         size_t row_bytes = q->parts[i].n * s->job.tables[tables[i]].dim * 4;
-        pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body);
+        size_t missing = pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body);
+        if (missing > 0 && s->job.tables[tables[i]].explicit_rows) { /* zeros would be taken for weights */
+            pn_msg_unref(m);
+            refuse(s, from, f, PN_NOT_SEEDED, "the dense parameters have no values yet");
+            return;
+        }
         memset(body + row_bytes, 0, pn_pad8(row_bytes) - row_bytes);
         body += pn_pad8(row_bytes);
         s->counters.rows_pulled += q->parts[i].n;

@@ -559,6 +559,15 @@ static void on_ack(struct pn_client *c, const struct pn_frame *f, uint32_t s) {
         }
 }
 
+/* A shard without the dense parameters' first values gets them again, at once. */
+static void send_seeds(struct pn_client *c, uint32_t s) {
+    for (struct push *seed = c->seeds; seed != NULL; seed = seed->next)
+        if (seed->legs[s].m != NULL) {
+            seed->legs[s].answered = false;
+            send_leg(c, &seed->legs[s], s);
+        }
+}
+
 static void on_refusal(struct pn_client *c, const struct pn_frame *f, uint32_t s) {
     char code[24] = "", text[200] = "";
     pn_frame_str(f, "code", code, sizeof code);
@@ -572,6 +581,11 @@ static void on_refusal(struct pn_client *c, const struct pn_frame *f, uint32_t s
     for (struct pull **at = &c->pulls; *at != NULL; at = &(*at)->next)
         if ((*at)->sequence == f->request >> 6) {
             struct pull *p = *at;
+            if (r == PN_NOT_SEEDED) {
+                send_seeds(c, s);
+                p->legs[s].sent_ns = 0; /* again with the next tick */
+                return;
+            }
             *at = p->next;
             void (*done)(void *, enum pn_result) = p->done;
             void *owner = p->owner;
@@ -592,12 +606,8 @@ static void on_refusal(struct pn_client *c, const struct pn_frame *f, uint32_t s
     for (struct producer *p = c->producers; p != NULL; p = p->next)
         for (struct push *e = p->open[s]; e != NULL; e = e->next) {
             if (e->sequence != f->request >> 6) continue;
-            if (r == PN_NOT_SEEDED) { /* the seed has to come first: both again, at once */
-                for (struct push *seed = c->seeds; seed != NULL; seed = seed->next)
-                    if (seed->legs[s].m != NULL) {
-                        seed->legs[s].answered = false;
-                        send_leg(c, &seed->legs[s], s);
-                    }
+            if (r == PN_NOT_SEEDED) {
+                send_seeds(c, s);
                 return;
             }
             if (r == PN_FENCED) p->fenced = true;

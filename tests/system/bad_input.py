@@ -80,7 +80,7 @@ try:
 
         code, out, err = run("up", "--local", "--dir", c.dir)
         expect("a second cluster on one directory is refused", code == 4, (code, out, err))
-        store = next(d for d, _, names in os.walk(c.dir) if any(n.endswith(".lock") or n.endswith(".db") or n.endswith(".sqlite") for n in names))
+        store = os.path.join(c.dir, "coordinator")
         p = subprocess.run([os.path.join(BUILD, "pinion-coordinator"), "--dir", store, "--bind", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"],
                            capture_output=True, text=True, timeout=20 * SLOW)
         expect("a second coordinator on one directory is refused", p.returncode == 4 and len(p.stderr.strip().splitlines()) <= 3, (p.returncode, p.stderr))
