@@ -1,0 +1,117 @@
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "job/job.h"
+
+static const char good[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+    "  data:\n    train: {format: csv, uri: train.csv, label: click}\n    test: {format: csv, uri: /abs/test.csv, label: click, firstRow: 5, rows: 10}\n"
+    "  features:\n    - {name: u, type: categorical}\n    - {name: i, type: categorical, hash: {share: thing}}\n    - {name: g, type: multi, separator: \"|\", pooling: sqrtn}\n"
+    "    - {name: n, type: numeric, transform: [log1p, standardize]}\n    - {name: b, type: numeric, bucketize: [1, 2.5, 7]}\n    - {name: x, type: cross, of: [u, i]}\n"
+    "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {uniform: 0.05}}}\n"
+    "  model: {name: deepfm, embeddingDim: 4, hidden: [8, 4], dropout: 0.25}\n  optimizer: {name: adam, lr: 0.001}\n"
+    "  training: {batchSize: 32, epochs: 2, seed: 9, consistency: {mode: ssp, staleness: 2, ack: applied}}\n"
+    "  checkpoint: {every: 10s, keep: 2, ringBytes: 1Mi}\n  publish: {model: m, storage: int8, gate: {minAuc: 0.7}}\n";
+
+static enum pn_result parse(struct pn_job *job, const char *text, struct pn_error *err) {
+    char *report = NULL;
+    enum pn_result r = pn_job_parse(job, text, strlen(text), "job.yaml", "/base", &report, err);
+    ck_assert(r == PN_OK || (report != NULL && strlen(report) > 0));
+    free(report);
+    return r;
+}
+
+START_TEST(a_good_job_is_read_as_written) {
+    static struct pn_job j;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, good, &err) == PN_OK, "%s", err.text);
+    ck_assert_str_eq(j.train.path, "/base/train.csv");
+    ck_assert_str_eq(j.test.path, "/abs/test.csv");
+    ck_assert_uint_eq(j.test.first_row, 5);
+    ck_assert_uint_eq(j.n_fields, 6);
+    ck_assert_uint_eq(j.fields[4].n_boundaries, 3);
+    ck_assert_uint_eq(j.tables[0].dim, 5);
+    ck_assert_int_eq(j.tables[0].optimizer.kind, PN_FTRL);
+    ck_assert(j.tables[j.i_dense_table].explicit_rows);
+    ck_assert_int_eq(j.consistency, PN_SSP);
+    ck_assert(!j.ack_durable);
+    ck_assert_uint_eq(j.checkpoint_every_ms, 10000);
+    ck_assert_uint_eq(j.ring_bytes, 1u << 20);
+    pn_job_free(&j);
+} END_TEST
+
+START_TEST(a_job_printed_and_read_again_is_the_same_job) {
+    static struct pn_job j, again;
+    struct pn_error err = {""};
+    ck_assert_int_eq(parse(&j, good, &err), PN_OK);
+    char *text = pn_job_text(&j);
+    ck_assert_msg(parse(&again, text, &err) == PN_OK, "%s", err.text);
+    char *twice = pn_job_text(&again);
+    ck_assert_str_eq(text, twice);
+    ck_assert_uint_eq(j.fields[1].hash_seed, again.fields[1].hash_seed);
+    ck_assert_uint_eq(j.tables[0].init_seed, again.tables[0].init_seed);
+    free(text);
+    free(twice);
+    pn_job_free(&j);
+    pn_job_free(&again);
+} END_TEST
+
+/* One change to the good job, and what the first line must hold. */
+static const struct { const char *from, *to, *place, *words; } bad[] = {
+    {"name: deepfm", "name: deepmf", "job.yaml:16:17", "did you mean \"deepfm\"?"},
+    {"type: categorical}\n    - {name: i", "tyep: categorical}\n    - {name: i", "job.yaml:9:17", "unknown key \"tyep\""},
+    {"name: deepfm", "name: dcnv2", "job.yaml:16:17", "not available yet"},
+    {"batchSize: 32", "batchSize: -1", "job.yaml:18:25", "whole number from 1"},
+    {"batchSize: 32", "batchSize: many", "job.yaml:18:25", "\"many\""},
+    {"dropout: 0.25", "dropout: 1.5", "job.yaml:16:", "from 0 to 0.95"},
+    {"bucketize: [1, 2.5, 7]", "bucketize: [1, 7, 2.5]", "job.yaml:13:", "must rise"},
+    {"of: [u, i]", "of: [u, q]", "job.yaml:14:", "no earlier feature"},
+    {"every: 10s", "every: 10 parsecs", "job.yaml:19:", "30s"},
+    {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
+    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "not available yet"},
+    {"uri: train.csv", "uri: s3://b/train.csv", "job.yaml:6:", "file://"},
+    {"pinion/v1", "pinion/v2", "job.yaml:1:13", "pinion/v1"},
+    {"  publish:", "  privacy: {epsilon: 1}\n  publish:", "job.yaml:20:3", "not available yet"},
+    {"metadata: {name: t}", "metadata: {name: t", "job.yaml:", "error"},
+    {"name: u, type", "name: i, type", "job.yaml:10:", "stands twice"},
+    {"mode: ssp, ", "mode: async, ", "job.yaml:18:", "staleness"},
+};
+
+START_TEST(every_mistake_is_named_by_line_and_column) {
+    static struct pn_job j;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[4096];
+        const char *at = strstr(good, bad[i].from);
+        ck_assert_ptr_nonnull(at);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, bad[i].to, at + strlen(bad[i].from));
+        struct pn_error err = {""};
+        ck_assert_int_eq(parse(&j, text, &err), PN_INVALID);
+        ck_assert_msg(strncmp(err.text, bad[i].place, strlen(bad[i].place)) == 0, "%s: %s", bad[i].to, err.text);
+        ck_assert_msg(strstr(err.text, bad[i].words) != NULL, "%s: %s", bad[i].to, err.text);
+        ck_assert_ptr_null(strchr(err.text, '\n'));
+    }
+} END_TEST
+
+START_TEST(bytes_that_are_no_text_never_reach_the_yaml_reader) {
+    static struct pn_job j;
+    struct pn_error err;
+    static const char *const texts[] = {"%a\xf8", "\xff\xfe", "a: \x01", "%YAML 1.2\n---\na: 1", "\xc0\x80", "\xed\xa0\x80", ""};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) ck_assert_int_eq(parse(&j, texts[i], &err), PN_INVALID);
+} END_TEST
+
+int main(void) {
+    Suite *s = suite_create("job");
+    TCase *t = tcase_create("job");
+    tcase_set_timeout(t, 30);
+    tcase_add_test(t, a_good_job_is_read_as_written);
+    tcase_add_test(t, a_job_printed_and_read_again_is_the_same_job);
+    tcase_add_test(t, every_mistake_is_named_by_line_and_column);
+    tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}
