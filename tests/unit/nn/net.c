@@ -1,0 +1,182 @@
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "nn/model.h"
+
+/* ---- a small batch of raw rows ---- */
+#define ROWS 7
+static const char *const names[] = {"u", "g", "n"};
+static const char *const cells[3][ROWS] = {
+    {"a", "b", "a", "c", "", "d", "b"}, {"x|y", "y", "x|y|z|x", "", "z", "z|z", "x"}, {"1", "-2.5", "", "7", "oops", "0", "3"}};
+static const float labels[ROWS] = {1, 0, 1, 1, 0, 0, 1};
+
+struct raw { char text[256]; uint32_t offset[3 * ROWS], length[3 * ROWS]; struct pn_raw raw; };
+
+static void make_raw(struct raw *r) {
+    size_t n = 0;
+    for (size_t c = 0; c < 3; c++)
+        for (size_t i = 0; i < ROWS; i++) {
+            r->offset[c * ROWS + i] = (uint32_t)n;
+            r->length[c * ROWS + i] = (uint32_t)strlen(cells[c][i]);
+            memcpy(r->text + n, cells[c][i], strlen(cells[c][i]));
+            n += strlen(cells[c][i]);
+        }
+    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels};
+}
+
+static void make_job(struct pn_job *job, const char *model) {
+    char text[1000];
+    struct pn_error err = {""};
+    snprintf(text, sizeof text,
+             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
+             "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
+             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3%s}\n",
+             model, strcmp(model, "deepfm") == 0 ? ", hidden: [5, 4]" : "");
+    ck_assert_msg(pn_job_parse(job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
+}
+
+/* Every parameter and every row's cell: the analytic gradient against the difference of the mean loss. */
+static void check_gradients(const char *model) {
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err;
+    make_raw(&r);
+    make_job(&job, model);
+    struct pn_features *f;
+    struct pn_batch b;
+    struct pn_net *net;
+    uint64_t n_bad = 0;
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    ck_assert(pn_features_need_statistics(f));
+    pn_features_observe(f, &r.raw);
+    pn_features_freeze(f);
+    ck_assert_int_eq(pn_features_batch(f, &r.raw, &b, &n_bad), PN_OK);
+    ck_assert_uint_eq(n_bad, 1); /* "oops" */
+    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
+    const size_t n_parameters = pn_net_parameters(net), dim = job.tables[0].dim, n_cells = b.n_unique[0] * dim;
+    float *p = calloc(PN_DENSE_ROW, sizeof *p), *dp = calloc(PN_DENSE_ROW, sizeof *dp), *rows = calloc(n_cells, sizeof *rows), *drows = calloc(n_cells, sizeof *drows),
+          scores[ROWS];
+    ck_assert_uint_le(n_parameters, PN_DENSE_ROW);
+    pn_net_init(net, 3, p);
+    struct pn_rng g = {5};
+    for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
+    for (size_t i = 0; i < n_cells; i++) rows[i] = (float)(0.5 * pn_rng_normal(&g));
+    const float *in[PN_MAX_TABLES] = {rows};
+    float *out[PN_MAX_TABLES] = {drows};
+    double loss, up, down;
+    ck_assert_int_eq(pn_net_step(net, &b, in, p, 1, out, dp, scores, &loss), PN_OK);
+    float *cells_of[2] = {p, rows}, *gradients[2] = {dp, drows};
+    size_t counts[2] = {n_parameters, n_cells}, checked = 0;
+    for (int k = 0; k < 2; k++) {
+        float *saved = malloc((counts[k] + 1) * sizeof *saved), *spare = calloc(n_cells + PN_DENSE_ROW, sizeof *spare);
+        memcpy(saved, gradients[k], counts[k] * sizeof *saved);
+        float *other[PN_MAX_TABLES] = {spare};
+        for (size_t i = 0; i < counts[k]; i++, checked++) {
+            const float x = cells_of[k][i], h = 2e-3f;
+            cells_of[k][i] = x + h;
+            pn_net_step(net, &b, in, p, 1, other, spare + n_cells, scores, &up);
+            cells_of[k][i] = x - h;
+            pn_net_step(net, &b, in, p, 1, other, spare + n_cells, scores, &down);
+            cells_of[k][i] = x;
+            double numeric = (up - down) / (2 * (double)h) / ROWS;
+            ck_assert_msg(fabs(numeric - (double)saved[i]) < 2e-3 + 0.02 * fabs(numeric), "%s, %s %zu: analytic %g, numeric %g", model, k ? "cell" : "parameter", i,
+                          (double)saved[i], numeric);
+        }
+        free(saved);
+        free(spare);
+    }
+    ck_assert_uint_gt(checked, 10);
+    float again[ROWS];
+    double twice;
+    pn_net_step(net, &b, in, p, 1, out, dp, again, &twice);
+    ck_assert(twice == loss); /* the same input, the same bits */
+    free(p);
+    free(dp);
+    free(rows);
+    free(drows);
+    pn_net_close(net);
+    pn_batch_free(&b);
+    pn_features_close(f);
+    pn_job_free(&job);
+}
+
+START_TEST(gradients_of_lr_are_those_of_finite_differences) { check_gradients("lr"); } END_TEST
+START_TEST(gradients_of_fm_are_those_of_finite_differences) { check_gradients("fm"); } END_TEST
+START_TEST(gradients_of_deepfm_are_those_of_finite_differences) { check_gradients("deepfm"); } END_TEST
+
+START_TEST(auc_is_the_share_of_ordered_pairs_with_ties_half) {
+    struct pn_rng g = {11};
+    for (int round = 0; round < 200; round++) {
+        float s[60], y[60];
+        size_t n = 2 + pn_rng_next(&g) % 58;
+        double pairs = 0, right = 0;
+        for (size_t i = 0; i < n; i++) {
+            s[i] = (float)(pn_rng_next(&g) % 7);
+            y[i] = (float)(pn_rng_next(&g) % 2);
+        }
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < n; j++)
+                if (y[i] > 0.5f && y[j] < 0.5f) {
+                    pairs++;
+                    right += s[i] > s[j] ? 1 : s[i] == s[j] ? 0.5 : 0;
+                }
+        double auc = pn_auc(s, y, n);
+        ck_assert(pairs == 0 ? isnan(auc) : fabs(auc - right / pairs) < 1e-12);
+    }
+} END_TEST
+
+START_TEST(features_are_the_same_each_time_and_missing_values_have_keys_of_their_own) {
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err;
+    struct pn_features *f, *g;
+    struct pn_batch a, b;
+    uint64_t n_bad = 0;
+    make_raw(&r);
+    make_job(&job, "deepfm");
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    pn_features_observe(f, &r.raw);
+    pn_features_freeze(f);
+    char *statistics = pn_features_statistics(f);
+    ck_assert_int_eq(pn_features_open(&g, &job, names, 3, &err), PN_OK);
+    ck_assert_int_eq(pn_features_set_statistics(g, statistics, &err), PN_OK);
+    pn_features_batch(f, &r.raw, &a, &n_bad);
+    pn_features_batch(g, &r.raw, &b, &n_bad);
+    ck_assert_uint_eq(a.n_keys, b.n_keys);
+    ck_assert_mem_eq(a.keys, b.keys, a.n_keys * sizeof *a.keys);
+    ck_assert_mem_eq(a.dense, b.dense, ROWS * sizeof *a.dense);
+    for (size_t k = 0; k < a.n_keys; k++) ck_assert_uint_eq(a.unique[0][a.position[k]], a.keys[k]);
+    for (size_t k = 1; k < a.n_unique[0]; k++) ck_assert_uint_gt(a.unique[0][k], a.unique[0][k - 1]);
+    ck_assert_uint_ne(a.keys[4], a.keys[0]); /* row 4 has no u */
+    ck_assert_uint_eq(a.keys[0], a.keys[2]);
+    struct pn_features *none;
+    ck_assert_int_eq(pn_features_open(&none, &job, names, 2, &err), PN_INVALID);
+    ck_assert_ptr_nonnull(strstr(err.text, "\"n\""));
+    free(statistics);
+    pn_batch_free(&a);
+    pn_batch_free(&b);
+    pn_features_close(f);
+    pn_features_close(g);
+    pn_job_free(&job);
+} END_TEST
+
+int main(void) {
+    Suite *s = suite_create("nn");
+    TCase *t = tcase_create("nn");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, gradients_of_lr_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_of_fm_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_of_deepfm_are_those_of_finite_differences);
+    tcase_add_test(t, auc_is_the_share_of_ordered_pairs_with_ties_half);
+    tcase_add_test(t, features_are_the_same_each_time_and_missing_values_have_keys_of_their_own);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_set_fork_status(r, CK_NOFORK);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}
