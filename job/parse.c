@@ -435,10 +435,25 @@ static bool plain_text(const char *text, size_t n, size_t *bad) {
     return true;
 }
 
-static bool has_directive(const char *text, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (text[i] == '%' && (i == 0 || text[i - 1] == '\n' || text[i - 1] == '\r')) return true;
-    return false;
+/* Parts of YAML that no job needs, and on which libfyaml 0.7.12 was seen to hang or crash. NULL: none is there; else what, and the line. */
+static const char *beyond_a_job(const char *text, size_t n, size_t *line) {
+    bool indent = true; /* nothing but blanks since the line began */
+    *line = 1;
+    for (size_t i = 0; i < n; i++) {
+        const char c = text[i], next = i + 1 < n ? text[i + 1] : '\n';
+        const bool opens = indent || strchr(" [{,:-?", text[i - 1]) != NULL;
+        if (c == '\t') return "a tab character; indent with blanks";
+        if (indent && c == '%') return "YAML directives (%) have no place in a job file";
+        if (opens && c == '?' && (next == ' ' || next == '\n')) return "a complex key (?) has no place in a job file";
+        if (opens && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
+        if (c == '\n' || c == '\r') {
+            indent = true;
+            *line += c == '\n';
+        } else if (c != ' ') {
+            indent = false;
+        }
+    }
+    return NULL;
 }
 
 enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes, const char *file, const char *base, char **report, struct pn_error *err) {
@@ -450,10 +465,11 @@ enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes
     struct pn_error syntax = {""};
     struct fy_document *doc = NULL;
     size_t bad = 0;
+    const char *what;
     /* Anchors and aliases are refused by their first character: nothing in a job needs them, and they can blow up a tree. */
     if (n_bytes > (1u << 20)) pn_yaml_problem(&y, NULL, "the file has %zu bytes; a job file has at most 1048576", n_bytes);
     else if (!plain_text(text, n_bytes, &bad)) pn_yaml_problem(&y, NULL, "byte %zu is no UTF-8 text or a control character", bad);
-    else if (has_directive(text, n_bytes)) pn_yaml_problem(&y, NULL, "a line begins with %%: YAML directives have no place in a job file");
+    else if ((what = beyond_a_job(text, n_bytes, &bad)) != NULL) pn_yaml_problem(&y, NULL, "line %zu: %s", bad, what);
     else {
         struct fy_diag_cfg dc;
         fy_diag_cfg_default(&dc);
