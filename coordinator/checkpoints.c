@@ -200,6 +200,12 @@ static int count(struct pn_coordinator *c, struct pn_job_run *j, bool written) {
         if (cut == NULL || pn_json_u64(cut, "epoch", 0) != j->cut.epoch) continue;
         const char *state = pn_json_str(cut, "state", "");
         if (strcmp(state, "failed") == 0) return -1;
+        if (strcmp(state, "written") == 0) { /* without name and digest nobody could restore from it */
+            struct json_object *f = pn_json_get(cut, "file");
+            char name[80];
+            snprintf(name, sizeof name, "%s.ps", j->seats[s].node);
+            if (strcmp(pn_json_str(f, "name", ""), name) != 0 || pn_json_str(f, "digest", "")[0] == '\0') return -1;
+        }
         n += strcmp(state, "written") == 0 || !written;
     }
     return n;

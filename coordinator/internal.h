@@ -8,6 +8,7 @@
 #include "job/job.h"
 
 #define PN_MAX_NODES 256u
+#define PN_PAST_LIVES 8u
 
 /* ---- members.c ---- */
 enum pn_role { PN_ROLE_PS, PN_ROLE_WORKER, PN_ROLE_SERVING };
@@ -20,6 +21,8 @@ struct pn_node {
     struct json_object *beat;        /* the last one */
     char *plan;                      /* text of the last plan sent */
     uint64_t revision;               /* of that plan */
+    uint64_t past[PN_PAST_LIVES];    /* incarnations of its earlier lives: a late beat of one counts for nothing */
+    uint32_t n_past;
 };
 
 /* ---- a committed checkpoint ---- */
@@ -114,7 +117,7 @@ struct json_object *pn_node_job(const struct pn_node *, const struct pn_job_run 
 void pn_nodes_free(struct pn_coordinator *);
 
 /* records.c: durability */
-bool pn_records_load(struct pn_coordinator *, struct pn_error *);
+bool pn_records_load(struct pn_coordinator *, struct pn_error *); /* false: nothing of it is in memory, try again */
 bool pn_records_flush(struct pn_coordinator *); /* all that is dirty in one transaction; false: nothing was written, nothing may be shown */
 void pn_records_forget(struct pn_coordinator *, struct pn_job_run *, struct pn_checkpoint *); /* removes a checkpoint's record, then its files */
 

@@ -233,41 +233,51 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
     j->samples_per_s = rate;
 }
 
-static void look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p) {
+/* Returns the incarnation of the worker that was lost, 0 if none was. */
+static uint64_t look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p) {
     struct pn_work_unit *u = &j->units[p];
     const struct pn_checkpoint *k = pn_job_committed(j);
     if (k != NULL && k->finished[p]) {
         u->finished = true;
-        return;
+        return 0;
     }
     struct pn_node *n = pn_node_find(c, u->owner);
-    if (pn_node_alive(c, n) && n->incarnation == u->owner_incarnation) return;
+    if (pn_node_alive(c, n) && n->incarnation == u->owner_incarnation) return 0;
     u->finished = false; /* what it pushed last is in no checkpoint: it may have to be pushed again */
     struct pn_node *next = pn_node_alive(c, n) ? n : live_worker(c, j);
-    if (next == NULL) return;
+    if (next == NULL) return 0;
+    uint64_t lost = u->owner_incarnation;
     pn_cut_abandon(c, j, "a worker was lost");
     if (j->phase == PN_FINAL) j->phase = PN_TRAIN;
     assign(c, j, p, next);
-    count_restart(c, j, u->owner);
+    return lost;
+}
+
+/* A worker's death is one restart, however many producers it had. */
+static void look_at_units(struct pn_coordinator *c, struct pn_job_run *j) {
+    uint64_t lost[PN_MAX_PRODUCERS];
+    uint32_t n_lost = 0;
+    char who[64];
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        snprintf(who, sizeof who, "%s", j->units[p].owner);
+        uint64_t life = look_at_unit(c, j, p);
+        uint32_t i = 0;
+        while (i < n_lost && lost[i] != life) i++;
+        if (life == 0 || i < n_lost) continue;
+        lost[n_lost++] = life;
+        count_restart(c, j, who);
+        if (j->state != PN_RUNNING) return;
+    }
 }
 
 /* ---- after training ---- */
 static void next_phase(struct pn_coordinator *c, struct pn_job_run *j) {
-    struct pn_error err = {""};
     j->dirty = true;
     for (;;) {
         j->phase++;
         if (j->phase == PN_EVALUATE_VALIDATION && j->job.validation.present && j->job.model != PN_MODEL_AUDIT) return;
         if (j->phase == PN_EVALUATE_TEST && j->job.test.present && j->job.model != PN_MODEL_AUDIT) return;
-        if (j->phase == PN_PUBLISH && j->job.publish) {
-            if (pn_publication_start(c, j, false, NULL, &err)) return;
-            if (c->publication != NULL) { /* another one is under way: after it */
-                j->phase--;
-                return;
-            }
-            pn_job_end(c, j, PN_SUCCEEDED, err.text);
-            return;
-        }
+        if (j->phase == PN_PUBLISH && j->job.publish) return; /* begun by the next step, behind one that is under way */
         if (j->phase >= PN_ENDED) {
             pn_job_end(c, j, PN_SUCCEEDED, "");
             return;
@@ -303,7 +313,7 @@ void pn_jobs_step(struct pn_coordinator *c) {
     }
     take_reports(c, j);
     for (uint32_t s = 0; s < j->n_shards && j->state == PN_RUNNING; s++) look_at_seat(c, j, s);
-    for (uint32_t p = 0; p < j->n_producers && j->state == PN_RUNNING && j->phase <= PN_FINAL; p++) look_at_unit(c, j, p);
+    if (j->state == PN_RUNNING && j->phase <= PN_FINAL) look_at_units(c, j);
     if (j->state != PN_RUNNING) return;
     switch (j->phase) {
     case PN_TRAIN:
@@ -322,12 +332,11 @@ void pn_jobs_step(struct pn_coordinator *c) {
     }
     case PN_EVALUATE_VALIDATION:
     case PN_EVALUATE_TEST: look_at_evaluation(c, j); break;
-    case PN_PUBLISH: /* a coordinator that came back begins the publication again */
-        if (c->publication == NULL && j->version == 0) {
-            j->phase = (enum pn_phase)(PN_PUBLISH - 1);
-            next_phase(c, j);
-        }
+    case PN_PUBLISH: { /* a coordinator that came back begins the publication again: it ends the job in the version's own transaction */
+        struct pn_error err = {""};
+        if (c->publication == NULL && !pn_publication_start(c, j, false, NULL, &err)) pn_job_end(c, j, PN_SUCCEEDED, err.text);
         break;
+    }
     case PN_ENDED: break;
     }
     if (j->state == PN_RUNNING) pn_cut_step(c, j);

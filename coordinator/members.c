@@ -19,6 +19,34 @@ struct json_object *pn_node_job(const struct pn_node *n, const struct pn_job_run
     return job != NULL && same ? job : NULL;
 }
 
+static bool past_life(const struct pn_node *n, uint64_t incarnation) {
+    for (uint32_t i = 0; i < n->n_past && i < PN_PAST_LIVES; i++)
+        if (n->past[i] == incarnation) return true;
+    return false;
+}
+
+static void free_node(struct pn_node *n) {
+    if (n->beat != NULL) json_object_put(n->beat);
+    free(n->plan);
+    free(n);
+}
+
+/* Room for one more node: the one dead for longest goes. False: all places are taken by the living. */
+static bool make_room(struct pn_coordinator *c) {
+    size_t count = 0;
+    struct pn_node **oldest = NULL;
+    for (struct pn_node **at = &c->nodes; *at != NULL; at = &(*at)->next) {
+        count++;
+        if (!pn_node_alive(c, *at) && (oldest == NULL || (*at)->seen_ms < (*oldest)->seen_ms)) oldest = at;
+    }
+    if (count < PN_MAX_NODES) return true;
+    if (oldest == NULL) return false;
+    struct pn_node *n = *oldest;
+    *oldest = n->next;
+    free_node(n);
+    return true;
+}
+
 void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame *f) {
     struct pn_error err;
     struct json_object *o = pn_control_read(f, &err);
@@ -30,22 +58,29 @@ void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame 
         return;
     }
     c->n_beats++;
-    struct pn_node **at = &c->nodes;
-    size_t count = 0;
-    for (; *at != NULL && strcmp((*at)->name, name) < 0; at = &(*at)->next) count++;
-    struct pn_node *n = *at;
-    if (n == NULL || strcmp(n->name, name) != 0) {
-        if (count >= PN_MAX_NODES || (n = calloc(1, sizeof *n)) == NULL) {
+    struct pn_node *n = pn_node_find(c, name);
+    if (n == NULL) {
+        if (!make_room(c) || (n = calloc(1, sizeof *n)) == NULL) {
             json_object_put(o);
             return;
         }
+        struct pn_node **at = &c->nodes;
+        while (*at != NULL && strcmp((*at)->name, name) < 0) at = &(*at)->next;
         snprintf(n->name, sizeof n->name, "%s", name);
         n->next = *at;
         *at = n;
     }
+    /* A late beat of an earlier life must not take the seat back: that process is gone. Unless the other one is silent: then we
+     * had them the wrong way round, as a coordinator may that has just started. */
+    if (n->incarnation != incarnation && past_life(n, incarnation) && pn_node_alive(c, n)) {
+        json_object_put(o);
+        return;
+    }
     if (n->incarnation != incarnation) {
-        /* A late beat of an earlier life of the name must not take the seat back: its connection is another and its process is gone. */
-        if (n->incarnation != 0) pn_log(c->env, PN_INFO, "%s came back as another process", name);
+        if (n->incarnation != 0) {
+            pn_log(c->env, PN_INFO, "%s came back as another process", name);
+            if (!past_life(n, n->incarnation)) n->past[n->n_past++ % PN_PAST_LIVES] = n->incarnation;
+        }
         n->incarnation = incarnation;
         free(n->plan);
         n->plan = NULL;
@@ -68,8 +103,6 @@ void pn_nodes_free(struct pn_coordinator *c) {
     while (c->nodes != NULL) {
         struct pn_node *n = c->nodes;
         c->nodes = n->next;
-        if (n->beat != NULL) json_object_put(n->beat);
-        free(n->plan);
-        free(n);
+        free_node(n);
     }
 }

@@ -19,6 +19,8 @@ struct pn_publication {
     float *parameters;
     size_t n_parameters, i_file;
     bool closed, in_io;
+    bool final;                      /* the end of its job, not by hand */
+    bool alone;                      /* no server still shows a publication of the same number, of another model */
     struct pn_load load;
     struct pn_save save;
     char *text;                      /* of the file being saved */
@@ -67,7 +69,7 @@ static void end(struct pn_publication *p, int status, const char *error) {
     pn_answer_all(&p->askers, status, "version", p->version, error);
     if (error != NULL) pn_log(c->env, PN_WARN, "%s version %" PRIu64 " is not published: %s", p->model, p->version, error);
     struct pn_job_run *j = pn_job_find(c, p->job_id);
-    if (j != NULL && j->state == PN_RUNNING && j->phase == PN_PUBLISH) pn_job_end(c, j, PN_SUCCEEDED, error != NULL ? error : "");
+    if (p->final && j != NULL && j->state == PN_RUNNING && j->phase == PN_PUBLISH) pn_job_end(c, j, PN_SUCCEEDED, error != NULL ? error : "");
     c->publication = NULL;
     p->closed = true;
     if (!p->in_io) free_publication(p);
@@ -104,6 +106,7 @@ bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool f
         return pn_fail(err, PN_INVALID, "the model's name \"%s\" cannot name a folder", model) == PN_OK;
     }
     p->c = c;
+    p->final = asker == NULL;
     p->parts = json_object_new_array();
     p->written = json_object_new_array();
     if (a != NULL) {
@@ -139,7 +142,7 @@ struct json_object *pn_publication_plan(struct pn_coordinator *c, const struct p
     static const char *const storages[] = {"float32", "float16", "int8"};
     struct pn_publication *p = c->publication;
     struct pn_job_run *j = p != NULL ? pn_job_find(c, p->job_id) : NULL;
-    if (j == NULL || p->phase != SEGMENTS) return NULL;
+    if (j == NULL || p->phase != SEGMENTS || !p->alone) return NULL;
     struct json_object *files = json_object_new_array();
     for (size_t i = 0; i < pn_json_length(p->parts); i++)
         if (strcmp(pn_json_str(pn_json_at(p->parts, i), "node", ""), n->name) == 0) json_object_array_add(files, json_object_get(pn_json_at(p->parts, i)));
@@ -172,6 +175,7 @@ static void load_next(struct pn_publication *p);
 
 static void dense_loaded(struct pn_load *l) {
     struct pn_publication *p = l->owner;
+    struct pn_coordinator *c = p->c;
     uint64_t n = 0, dim = 0;
     if (gone(p)) {
         free(l->data);
@@ -181,7 +185,7 @@ static void dense_loaded(struct pn_load *l) {
     if (ok) {
         memcpy(&n, l->data, 8);
         memcpy(&dim, l->data + 8, 8);
-        ok = dim <= 65536 && n <= (l->n_bytes - 16) / (8 + dim * 4) && l->n_bytes == 16 + n * (8 + dim * 4);
+        ok = dim <= 65536 && (dim > 0 || n == 0) && n <= (l->n_bytes - 16) / (8 + dim * 4) && l->n_bytes == 16 + n * (8 + dim * 4);
     }
     for (uint64_t i = 0; ok && i < n; i++) {
         const char *at = l->data + 16 + i * (8 + dim * 4);
@@ -193,8 +197,8 @@ static void dense_loaded(struct pn_load *l) {
     }
     free(l->data);
     if (!ok) {
-        end(p, 503, "a server's dense parameters cannot be read");
-        pn_reconcile(p->c);
+        end(p, 503, "a server's dense parameters cannot be read"); /* p is freed */
+        pn_reconcile(c);
         return;
     }
     p->i_file++;
@@ -287,6 +291,7 @@ static void finish(struct pn_publication *p) {
     m->dirty = true;
     j->version = p->version;
     j->dirty = true;
+    if (p->final && j->state == PN_RUNNING && j->phase == PN_PUBLISH) pn_job_end(c, j, PN_SUCCEEDED, ""); /* version and end in one transaction */
     p->phase = COMMIT; /* the asker hears of it when the record is durable */
     pn_log(c->env, PN_INFO, "%s version %" PRIu64 " published from checkpoint %" PRIu64 " of job %s", p->model, p->version, p->checkpoint, p->job_id);
 }
@@ -348,6 +353,12 @@ void pn_publication_step(struct pn_coordinator *c) {
         return;
     }
     if (p->phase != SEGMENTS) return;
+    if (!p->alone) { /* the servers let go of the one before first: they know a publication by its number */
+        for (struct pn_node *node = c->nodes; node != NULL; node = node->next)
+            if (node->role == PN_ROLE_PS && pn_node_alive(c, node) && pn_json_u64(pn_json_get(node->beat, "snapshot"), "version", 0) == p->version) return;
+        p->alone = true;
+        return;
+    }
     size_t n = 0;
     for (struct pn_node *node = c->nodes; node != NULL; node = node->next) {
         struct json_object *s = node->role == PN_ROLE_PS && node->beat != NULL ? pn_json_get(node->beat, "snapshot") : NULL;

@@ -105,8 +105,9 @@ static void load_job(void *ctx, const char *id, const char *json) {
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);
     j->last_checkpoint_ms = pn_now_ms(l->c->env);
-    struct pn_job_run **at = &l->c->jobs;
-    while (*at != NULL) at = &(*at)->next;
+    struct pn_job_run **at = &l->c->jobs; /* job-2 before job-10 */
+    while (*at != NULL && (strlen((*at)->id) < strlen(id) || (strlen((*at)->id) == strlen(id) && strcmp((*at)->id, id) < 0))) at = &(*at)->next;
+    j->next = *at;
     *at = j;
     json_object_put(o);
 }
@@ -222,15 +223,22 @@ static void load_counters(void *ctx, const char *id, const char *json) {
     if (o != NULL) json_object_put(o);
 }
 
-bool pn_records_load(struct pn_coordinator *c, struct pn_error *err) {
+/* Half of the records is worse than none: a job without its checkpoints would begin from nothing. */
+static void drop_all(struct pn_coordinator *c) {
+    while (c->jobs != NULL) {
+        struct pn_job_run *j = c->jobs;
+        c->jobs = j->next;
+        pn_job_free_run(j);
+    }
+    pn_models_free(c);
+}
+
+static bool load(struct pn_coordinator *c, struct pn_error *err) {
     struct loading l = {c, true};
     const struct pn_store_ops *ops = c->store->ops;
-    if (ops->scan(c->store, "meta", load_counters, &l, err) != PN_OK) return false;
-    if (c->jobs == NULL) { /* an earlier try may have come so far */
-        if (ops->scan(c->store, "job", load_job, &l, err) != PN_OK || ops->scan(c->store, "checkpoint", load_checkpoint, &l, err) != PN_OK ||
-            ops->scan(c->store, "model", load_model, &l, err) != PN_OK)
-            return false;
-    }
+    if (ops->scan(c->store, "meta", load_counters, &l, err) != PN_OK || ops->scan(c->store, "job", load_job, &l, err) != PN_OK ||
+        ops->scan(c->store, "checkpoint", load_checkpoint, &l, err) != PN_OK || ops->scan(c->store, "model", load_model, &l, err) != PN_OK)
+        return false;
     if (!l.ok) {
         pn_fail(err, PN_CORRUPT, "a record of the store cannot be read");
         return false;
@@ -241,6 +249,13 @@ bool pn_records_load(struct pn_coordinator *c, struct pn_error *err) {
     if (pn_records_flush(c)) return true;
     c->epoch--;
     pn_fail(err, PN_IO, "the epoch cannot be written");
+    return false;
+}
+
+bool pn_records_load(struct pn_coordinator *c, struct pn_error *err) {
+    drop_all(c);
+    if (load(c, err)) return true;
+    drop_all(c);
     return false;
 }
 

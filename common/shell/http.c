@@ -204,7 +204,7 @@ enum pn_result pn_http_open(struct pn_http **out, struct pn_shell *s, const char
     errno = 0;
     h->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, (uint16_t)port, NULL, NULL, on_request, h, MHD_OPTION_SOCK_ADDR, &in,
                                  MHD_OPTION_CONNECTION_LIMIT, 256u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(512u << 10), MHD_OPTION_CONNECTION_TIMEOUT, 30u,
-                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_LISTENING_ADDRESS_REUSE, 0u, MHD_OPTION_END);
+                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
     if (h->daemon == NULL) {
         free(h);
         return pn_fail(err, PN_EXISTS, "cannot listen at http://%s: %s; another process has that port, choose another with --http or stop it", address,

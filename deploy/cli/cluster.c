@@ -1,5 +1,6 @@
 /* `pinion up --local`: a supervisor, like an init system for one cluster on one machine. It starts the processes that lie beside this binary, keeps
  * their addresses over restarts, restarts what dies, and ends them all when it is told to. DIR/cluster.json says what runs where. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -32,14 +34,33 @@ static uint64_t now_ms(void) {
 static void nap(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 static void on_end(int number) { (void)number; ending = 1; }
 
+/* A free port below the range from which the kernel takes ports for outgoing connections. In that range a client that tries a dead server's
+ * port again and again can be given that very port, connect to itself and keep the server from coming back. */
+static int free_port(void) {
+    static unsigned next;
+    if (next == 0) next = (unsigned)getpid() * 7919u;
+    for (int tries = 0; tries < 2000; tries++) {
+        struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int port = 18000 + (int)(next++ * 13u % 14000u), fd = socket(AF_INET, SOCK_STREAM, 0);
+        in.sin_port = htons((uint16_t)port);
+        bool free_now = fd >= 0 && bind(fd, (struct sockaddr *)&in, sizeof in) == 0;
+        if (fd >= 0) close(fd);
+        if (free_now) return port;
+    }
+    return 0;
+}
+
 static void start(struct child *k, const char *coordinator) {
     char log[500], address_file[500], program[500], dir[500], http[96];
     snprintf(log, sizeof log, "%s/logs/%s.log", S.dir, k->name);
     snprintf(address_file, sizeof address_file, "%s/run/%s.json", S.dir, k->name);
     snprintf(program, sizeof program, "%s/%s", S.bin, k->program);
     snprintf(dir, sizeof dir, "%s/coordinator", S.dir);
-    snprintf(http, sizeof http, "%s", k->http[0] ? k->http + strlen("http://") : "127.0.0.1:0");
-    const char *zmq = k->zmq[0] ? k->zmq : "tcp://127.0.0.1:0";
+    char zmq[96];
+    if (k->http[0]) snprintf(http, sizeof http, "%s", k->http + strlen("http://"));
+    else snprintf(http, sizeof http, "127.0.0.1:%d", free_port());
+    if (k->zmq[0]) snprintf(zmq, sizeof zmq, "%s", k->zmq);
+    else snprintf(zmq, sizeof zmq, "tcp://127.0.0.1:%d", free_port());
     remove(address_file);
     k->started_ms = now_ms();
     k->pid = fork();

@@ -26,6 +26,7 @@ struct node {
     struct json_object *plan;
     /* what a test may set */
     bool hold_flip, hold_write, fail_write, no_file, fail_snapshot, hold_snapshot;
+    bool loses_idle_plans;              /* plans without a snapshot do not arrive */
     const char *open_code;              /* opening fails with this */
     uint64_t open_fails_from;           /* ... when it restores this epoch; 0: always */
     const char *job_error;              /* a worker's run fails with this */
@@ -211,6 +212,7 @@ static inline void fake_send(struct pn_env *e, pn_peer to, struct pn_msg *m) {
         if (!n->up || n->peer != to) continue;
         check_plan(n, f.term, plan);
         if (f.term < n->epoch || (f.term == n->epoch && f.request < n->revision)) continue;
+        if (n->loses_idle_plans && pn_json_get(plan, "snapshot") == NULL) continue;
         n->epoch = f.term;
         n->revision = f.request;
         if (n->plan != NULL) json_object_put(n->plan);
