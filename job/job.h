@@ -99,6 +99,7 @@ struct pn_job {
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
     float dropout;
+    float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;
     uint64_t max_steps;                      /* a producer; 0: none */

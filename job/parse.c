@@ -267,12 +267,13 @@ static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
 
 static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     job->embedding_dim = 8;
+    job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
         pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, deepfm, audit");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "hidden", "dropout"), KEYS("cross", "attention", "experts", "heads", "distill"))) return;
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout"), KEYS("cross", "attention", "experts", "heads", "distill"))) return;
     int model = -1;
     if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, deepfm or audit");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
@@ -280,6 +281,7 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     uint64_t v = job->embedding_dim;
     if (pn_yaml_count(y, pn_yaml_get(n, "embeddingDim"), "embeddingDim", 1, 1023, &v)) job->embedding_dim = (uint32_t)v;
     read_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
+    read_real32(y, pn_yaml_get(n, "linearScale"), "linearScale", 0.001, 1000, &job->linear_scale);
     struct fy_node *hidden = pn_yaml_get(n, "hidden");
     if (hidden != NULL && job->model != PN_MODEL_DEEPFM) pn_yaml_problem(y, hidden, "hidden has a meaning for deepfm only");
     if (hidden == NULL && job->model == PN_MODEL_DEEPFM) {

@@ -120,7 +120,8 @@ char *pn_job_text(const struct pn_job *job) {
             else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
             put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
         }
-        put(&o, "  model: {name: %s, embeddingDim: %u, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->dropout);
+        put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
+            (double)job->dropout);
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         put(&o, "}\n");
     }

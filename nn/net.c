@@ -125,7 +125,7 @@ static enum pn_result forward(struct pn_net *net, const struct pn_batch *b, cons
     pn_pool_forward(net->job, net->fields, b, rows, net->dim, net->pooled);
     for (size_t e = 0; e < n; e++) {
         float z = p[0];
-        for (size_t i = 0; i < f; i++) z += net->pooled[(e * f + i) * net->dim];
+        for (size_t i = 0; i < f; i++) z += net->job->linear_scale * net->pooled[(e * f + i) * net->dim];
         for (size_t d = 0; d < net->n_dense; d++) z += b->dense[e * net->n_dense + d] * p[1 + d];
         net->logits[e] = z;
     }
@@ -168,7 +168,7 @@ enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const f
         const float g = net->gradient[e];
         dp[0] += g;
         for (size_t d = 0; d < net->n_dense; d++) dp[1 + d] += g * b->dense[e * net->n_dense + d];
-        for (size_t i = 0; i < f; i++) net->pooled_gradient[(e * f + i) * net->dim] = g;
+        for (size_t i = 0; i < f; i++) net->pooled_gradient[(e * f + i) * net->dim] = g * net->job->linear_scale;
     }
     if (k > 0) pn_fm_backward(net->pooled, net->sums, net->gradient, n, f, k, net->pooled_gradient);
     if (net->n_layers > 0) {

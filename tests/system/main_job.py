@@ -66,5 +66,8 @@ _, one, _ = train("ml-100k", "movielens-deepfm.yaml", 1, lambda t: t.replace("mo
 print(f"figure movielens-100k u1 test AUC {one['test_auc']:.4f}, synchronous, 1 worker: differs by {abs(one['test_auc'] - two['test_auc']):.4f} (at most 0.005)")
 assert abs(one["test_auc"] - two["test_auc"]) <= 0.005
 _, criteo, _ = train("criteo-sample", "criteo-deepfm.yaml")
-print(f"figure criteo-sample test AUC {criteo['test_auc']:.4f} (wanted: 0.770; docs/benchmarks.md says what was tried), log loss {criteo['test_logloss']:.4f}")
-assert criteo["test_auc"] >= 0.766, criteo  # what is reached, less its spread
+print(f"figure criteo-sample test AUC {criteo['test_auc']:.4f} (at least 0.770), log loss {criteo['test_logloss']:.4f}, synchronous, 2 workers")
+assert criteo["test_auc"] >= 0.770, criteo
+_, loose, _ = train("criteo-sample", "criteo-deepfm.yaml", 2, lambda t: t.replace("mode: sync", "mode: async").replace("lr: 0.03", "lr: 0.015"))
+print(f"figure criteo-sample test AUC {loose['test_auc']:.4f}, asynchronous, 2 workers: differs by {abs(loose['test_auc'] - criteo['test_auc']):.4f} (at most 0.005)")
+assert abs(loose["test_auc"] - criteo["test_auc"]) <= 0.005, loose

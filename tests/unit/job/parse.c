@@ -1,5 +1,6 @@
 #include <check.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "job/job.h"
@@ -10,7 +11,7 @@ static const char good[] =
     "  features:\n    - {name: u, type: categorical}\n    - {name: i, type: categorical, hash: {share: thing}}\n    - {name: g, type: multi, separator: \"|\", pooling: sqrtn}\n"
     "    - {name: n, type: numeric, transform: [log1p, standardize]}\n    - {name: b, type: numeric, bucketize: [1, 2.5, 7]}\n    - {name: x, type: cross, of: [u, i]}\n"
     "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {uniform: 0.05}}}\n"
-    "  model: {name: deepfm, embeddingDim: 4, hidden: [8, 4], dropout: 0.25}\n  optimizer: {name: adam, lr: 0.001}\n"
+    "  model: {name: deepfm, embeddingDim: 4, linearScale: 2.5, hidden: [8, 4], dropout: 0.25}\n  optimizer: {name: adam, lr: 0.001}\n"
     "  training: {batchSize: 32, epochs: 2, seed: 9, consistency: {mode: ssp, staleness: 2, ack: applied}}\n"
     "  checkpoint: {every: 10s, keep: 2, ringBytes: 1Mi}\n  publish: {model: m, storage: int8, gate: {minAuc: 0.7}}\n";
 
@@ -36,6 +37,7 @@ START_TEST(a_good_job_is_read_as_written) {
     ck_assert(j.tables[j.i_dense_table].explicit_rows);
     ck_assert_int_eq(j.consistency, PN_SSP);
     ck_assert(!j.ack_durable);
+    ck_assert(fabsf(j.linear_scale - 2.5f) < 1e-6f);
     ck_assert_uint_eq(j.checkpoint_every_ms, 10000);
     ck_assert_uint_eq(j.ring_bytes, 1u << 20);
     pn_job_free(&j);
@@ -64,6 +66,7 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"name: deepfm", "name: dcnv2", "job.yaml:16:17", "not available yet"},
     {"batchSize: 32", "batchSize: -1", "job.yaml:18:25", "whole number from 1"},
     {"batchSize: 32", "batchSize: many", "job.yaml:18:25", "\"many\""},
+    {"linearScale: 2.5", "linearScale: 0", "job.yaml:16:", "from 0.001 to 1000"},
     {"dropout: 0.25", "dropout: 1.5", "job.yaml:16:", "from 0 to 0.95"},
     {"bucketize: [1, 2.5, 7]", "bucketize: [1, 7, 2.5]", "job.yaml:13:", "must rise"},
     {"of: [u, i]", "of: [u, q]", "job.yaml:14:", "no earlier feature"},

@@ -33,7 +33,7 @@ static void make_job(struct pn_job *job, const char *model) {
     snprintf(text, sizeof text,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
              "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
-             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3%s}\n",
+             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3, linearScale: 1.5%s}\n",
              model, strcmp(model, "deepfm") == 0 ? ", hidden: [5, 4]" : "");
     ck_assert_msg(pn_job_parse(job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
 }
