@@ -1,5 +1,6 @@
 /* The REST interface. Everything that changes something answers when it is durable. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,9 +42,11 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     static const char *const phases[] = {"training", "final checkpoint", "validation", "test", "publication", "ended"};
     struct json_object *o = json_object_new_object(), *checkpoints = json_object_new_array();
     uint64_t samples = 0, rows = 0, epoch = UINT64_MAX, steps = 0;
-    double loss = 0;
+    double loss = 0, mean_rate = 0, progress = 0;
     for (uint32_t p = 0; p < j->n_producers; p++) {
         const struct pn_work_unit *u = &j->units[p];
+        if (u->seconds > 0) mean_rate += (double)u->samples / u->seconds;
+        progress += u->finished ? j->job.epochs : (double)u->epoch + u->fraction;
         samples += u->samples;
         rows += u->loss_rows;
         loss += u->loss_sum;
@@ -61,6 +64,8 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     pn_json_add_u64(o, "samples", samples);
     pn_json_add_u64(o, "steps", steps);
     pn_json_add_double(o, "samples_per_s", j->samples_per_s);
+    pn_json_add_double(o, "samples_per_s_mean", mean_rate); /* over the whole of training */
+    if (j->n_producers > 0 && j->job.epochs > 0) pn_json_add_double(o, "progress", fmin(1, progress / j->n_producers / j->job.epochs));
     if (rows > 0) pn_json_add_double(o, "loss", loss / (double)rows);
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);

@@ -45,7 +45,7 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
-    double loss_sum;
+    double loss_sum, seconds, fraction;
     bool finished, ring_full;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };

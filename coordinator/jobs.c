@@ -215,6 +215,8 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->loss_rows = pn_json_u64(e, "loss_rows", 0);
             u->loss_sum = pn_json_double(e, "loss_sum", 0);
             u->epoch = pn_json_u64(e, "epoch", 0);
+            u->seconds = pn_json_double(e, "seconds", 0);
+            u->fraction = pn_json_double(e, "fraction", 0);
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->finished = pn_json_bool(e, "finished", false);
             if (u->ring_full && !u->finished) j->cut_wanted = true;

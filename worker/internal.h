@@ -41,7 +41,8 @@ void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 struct pn_producer_state {
     uint32_t producer, incarnation;
     uint64_t started, clock, samples, loss_rows, epoch;
-    double loss_sum;
+    double loss_sum, seconds; /* seconds: from the first step started to the last acknowledged */
+    double fraction;          /* of the epoch that is being read, 0 to 1; 0 while its length is not known */
     bool finished, fenced, ring_full;
 };
 struct pn_producer *pn_producer_open(struct pn_run *, uint32_t producer, uint32_t incarnation, uint64_t first_step);

@@ -36,7 +36,8 @@ struct pn_producer {
     bool closed;
     uint32_t id, incarnation;
     uint64_t next_step, started, limit, first_step, total_steps;
-    uint64_t samples, loss_rows;
+    uint64_t samples, loss_rows, begin_ns, last_ns;
+    uint64_t rows_read, rows_an_epoch;   /* rows_an_epoch 0: not known yet */
     double loss_sum;
     bool all_read, last_started, finished, fenced, computing;
     /* reading */
@@ -141,10 +142,13 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         pn_reader_close(p->reader);
         p->reader = NULL;
         p->epoch++;
+        p->rows_an_epoch = p->rows_read;
+        p->rows_read = 0;
         if (p->epoch >= p->run->job.epochs) p->all_read = true;
         advance(p);
         return;
     }
+    if (r == PN_OK) p->rows_read += raw->n_rows;
     if (r == PN_OK && p->to_skip > 0) {
         p->to_skip--;
         advance(p);
@@ -203,6 +207,7 @@ static void acknowledged(void *owner, enum pn_result r) {
     struct pn_producer *p = s->owner;
     struct pn_run *run = p->run;
     add_stage(run, PN_STAGE_PUSH, s->since_ns);
+    p->last_ns = pn_now_ns(run->env);
     struct step **at = &p->running;
     while (*at != s) at = &(*at)->next;
     *at = s->next;
@@ -368,6 +373,7 @@ static void start(struct pn_producer *p, struct step *s) {
     p->n_running++;
     p->last_started = s->last;
     s->since_ns = pn_now_ns(p->run->env);
+    if (p->begin_ns == 0) p->begin_ns = s->since_ns;
     s->state = PULLING;
     struct pn_client_part parts[PN_MAX_TABLES];
     size_t n = 0;
@@ -443,6 +449,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
     p->to_skip = first_step - 1;
     p->limit = UINT64_MAX;
     const struct pn_job *job = &run->job;
+    p->rows_an_epoch = job->train.n_rows / run->n_producers;
     bool ok = pn_client_producer(run->client, id, incarnation, first_step) == PN_OK;
     if (job->model == PN_MODEL_AUDIT) {
         p->total_steps = job->train.n_rows / ((uint64_t)job->batch_size * run->n_producers);
@@ -490,7 +497,10 @@ void pn_producer_poke(struct pn_producer *p) { advance(p); }
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
 
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
-    *out = (struct pn_producer_state){.producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
+    double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;
+    double fraction = p->rows_an_epoch > 0 && !p->all_read ? (double)p->rows_read / (double)p->rows_an_epoch : 0;
+    *out = (struct pn_producer_state){.seconds = seconds, .fraction = fraction < 1 ? fraction : 1,
+                                      .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
                                       .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id)};
 }

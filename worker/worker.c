@@ -139,6 +139,8 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "loss_sum", s.loss_sum);
             pn_json_add_u64(e, "loss_rows", s.loss_rows);
             pn_json_add_u64(e, "epoch", s.epoch);
+            pn_json_add_double(e, "fraction", s.fraction);
+            pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             json_object_array_add(list, e);
             samples += s.samples;

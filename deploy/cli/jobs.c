@@ -60,15 +60,17 @@ static bool ended(const char *state) { return strcmp(state, "SUCCEEDED") == 0 ||
 
 static void progress(struct json_object *j, bool terminal, double seconds) {
     double epoch = (double)pn_json_u64(j, "epoch", 0), epochs = (double)pn_json_u64(j, "epochs", 1), auc = pn_json_double(j, "validation_auc", NAN), loss = pn_json_double(j, "loss", NAN);
+    double rate = pn_json_double(j, "samples_per_s", 0); /* of the last second; at the start and at the end the mean says more */
+    if (rate <= 0 || ended(pn_json_str(j, "state", ""))) rate = pn_json_double(j, "samples_per_s_mean", 0);
     char bar[31], metrics[120] = "";
-    int full = (int)(30 * epoch / (epochs > 0 ? epochs : 1));
+    int full = (int)(30 * pn_json_double(j, "progress", 0));
     for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '-';
     bar[30] = '\0';
     int n = 0;
     if (isfinite(loss)) n += snprintf(metrics + n, sizeof metrics - (size_t)n, "  loss %.4f", loss);
     if (isfinite(auc)) snprintf(metrics + n, sizeof metrics - (size_t)n, "  validation AUC %.4f", auc);
     fprintf(stderr, "%s%s%s%s %s, epoch %.0f of %.0f, %llu samples, %.0f samples/s%s, %.0f s%s", terminal ? "\r\033[K" : "", terminal ? "[" : "", terminal ? bar : "",
-            terminal ? "]" : "training:", pn_json_str(j, "phase", ""), epoch, epochs, (unsigned long long)pn_json_u64(j, "samples", 0), pn_json_double(j, "samples_per_s", 0), metrics, seconds,
+            terminal ? "]" : "training:", pn_json_str(j, "phase", ""), epoch, epochs, (unsigned long long)pn_json_u64(j, "samples", 0), rate, metrics, seconds,
             terminal ? "" : "\n");
     fflush(stderr);
 }
@@ -80,7 +82,7 @@ static int follow(const struct cli *c, const char *id, double timeout_s, bool qu
     snprintf(path, sizeof path, "/api/v1/jobs/%s", id);
     snprintf(url, sizeof url, "%s%s", cli_coordinator(c), path);
     signal(SIGINT, on_interrupt);
-    double seconds = 0, shown = -10, silent = 0, fastest = 0;
+    double seconds = 0, shown = -10, silent = 0;
     for (;; nap(100), seconds += 0.1) {
         struct json_object *j = NULL;
         int status = cli_http(url, "GET", NULL, &j);
@@ -95,9 +97,6 @@ static int follow(const struct cli *c, const char *id, double timeout_s, bool qu
             continue;
         }
         silent = 0;
-        double rate = pn_json_double(j, "samples_per_s", 0);
-        if (rate > fastest) fastest = rate;
-        pn_json_add_double(j, "samples_per_s_total", fastest);
         const char *state = pn_json_str(j, "state", "");
         bool end = ended(state);
         if (!quiet && (end || seconds - shown >= (terminal ? 0.3 : 2))) {
