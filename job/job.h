@@ -78,6 +78,7 @@ struct pn_table_spec {
     float init_scale;            /* constant, uniform(-s, s), standard deviation */
     uint64_t init_seed;          /* resolved from the job's seed and the table's name */
     bool explicit_rows;          /* rows exist only by SEED: dense parameters */
+    bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 
 enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT };

@@ -6,17 +6,19 @@
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define KERNEL __attribute__((target_clones("avx512f", "avx2", "default"))) static void
+#define MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
-#define KERNEL static void
+#define MACHINES
 #endif
+#define ROW __attribute__((always_inline)) static inline void
+#define AHEAD 8u /* rows prefetched ahead of the one at work */
 
-KERNEL sgd(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, const float *restrict gradient) {
+ROW sgd(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, const float *restrict gradient) {
     const float lr = o->lr, l2 = o->l2;
     for (uint32_t i = 0; i < dim; i++) w[i] -= lr * (gradient[i] + l2 * w[i]);
 }
 
-KERNEL adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum, const float *restrict gradient) {
+ROW adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum, const float *restrict gradient) {
     const float lr = o->lr, l2 = o->l2, epsilon = o->epsilon;
     for (uint32_t i = 0; i < dim; i++) {
         float g = gradient[i] + l2 * w[i];
@@ -26,7 +28,7 @@ KERNEL adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict 
     }
 }
 
-KERNEL rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum,
+ROW rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum,
                        const float *restrict gradient) {
     const float l2 = o->l2;
     float lane[8] = {0};
@@ -54,7 +56,7 @@ static double power(double base, uint32_t n) {
     return result;
 }
 
-KERNEL adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict m, float *restrict v,
+ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict m, float *restrict v,
                  const float *restrict gradient, float rate, float scale) {
     const float beta1 = o->beta1, beta2 = o->beta2, l2 = o->l2, epsilon = o->epsilon;
     for (uint32_t i = 0; i < dim; i++) {
@@ -67,7 +69,7 @@ KERNEL adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restric
 }
 
 /* Lazy: a row's moments and its bias correction count only the steps that touched it. */
-static void adam(const struct pn_optimizer_spec *o, uint32_t dim, float *w, float *state, const float *gradient) {
+ROW adam(const struct pn_optimizer_spec *o, uint32_t dim, float *w, float *state, const float *gradient) {
     float *steps = state + 2 * (size_t)dim;
     if (*steps < 16777216) *steps += 1; /* beyond, a float counts no further, and the correction is 1 */
     uint32_t n = (uint32_t)*steps;
@@ -76,7 +78,7 @@ static void adam(const struct pn_optimizer_spec *o, uint32_t dim, float *w, floa
 }
 
 /* FTRL-proximal, McMahan et al. 2013, algorithm 1. */
-KERNEL ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict z, float *restrict sum,
+ROW ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict z, float *restrict sum,
             const float *restrict gradient) {
     const float lr = o->lr, l1 = o->l1, l2 = o->l2, beta = o->ftrl_beta;
     for (uint32_t i = 0; i < dim; i++) {
@@ -112,13 +114,48 @@ void pn_optimizer_start(const struct pn_optimizer_spec *o, uint32_t dim, const f
             if (values[i] != 0) state[i] = -values[i] * (o->ftrl_beta / o->lr + o->l2) - copysignf(o->l1, values[i]);
 }
 
-void pn_optimizer_step(const struct pn_optimizer_spec *o, uint32_t dim, float *values, float *state, const float *gradient) {
+/* Many rows at once: a loop an optimizer, so that the choice of machine and of optimizer is made once, and misses overlap. */
+#define ROWS(NAME, FLOATS, ...)                                                                                                                 \
+    MACHINES static void NAME##_rows(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, size_t n) { \
+        const size_t bytes = (FLOATS) * sizeof(float);                                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                                                                        \
+            if (i + AHEAD < n)                                                                                                                  \
+                for (size_t b = 0; b < bytes && b < 512; b += 64) __builtin_prefetch((const char *)rows[i + AHEAD] + b, 1);                     \
+            float *w = rows[i];                                                                                                                 \
+            NAME(o, dim, w, __VA_ARGS__);                                                                                                       \
+        }                                                                                                                                       \
+    }
+ROWS(sgd, dim, gradients[i])
+ROWS(adagrad, 2 * (size_t)dim, w + dim, gradients[i])
+ROWS(rowwise_adagrad, (size_t)dim + 1, w + dim, gradients[i])
+ROWS(adam, 3 * (size_t)dim + 1, w + dim, gradients[i])
+ROWS(ftrl, 3 * (size_t)dim, w + dim, w + 2 * (size_t)dim, gradients[i])
+
+/* The sizes that models use most, with the loop over elements unrolled. */
+MACHINES static void adagrad16_rows(const struct pn_optimizer_spec *o, float *const *rows, const float *const *gradients, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n) {
+            __builtin_prefetch(rows[i + AHEAD], 1);
+            __builtin_prefetch(rows[i + AHEAD] + 16, 1);
+        }
+        adagrad(o, 16, rows[i], rows[i] + 16, gradients[i]);
+    }
+}
+
+void pn_optimizer_steps(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, size_t n) {
     switch (o->kind) {
-        case PN_SGD: sgd(o, dim, values, gradient); return;
-        case PN_ADAGRAD: adagrad(o, dim, values, state, gradient); return;
-        case PN_ROWWISE_ADAGRAD: rowwise_adagrad(o, dim, values, state, gradient); return;
-        case PN_ADAM: adam(o, dim, values, state, gradient); return;
-        case PN_FTRL: ftrl(o, dim, values, state, state + dim, gradient); return;
+        case PN_SGD: sgd_rows(o, dim, rows, gradients, n); return;
+        case PN_ADAGRAD:
+            if (dim == 16) adagrad16_rows(o, rows, gradients, n);
+            else adagrad_rows(o, dim, rows, gradients, n);
+            return;
+        case PN_ROWWISE_ADAGRAD: rowwise_adagrad_rows(o, dim, rows, gradients, n); return;
+        case PN_ADAM: adam_rows(o, dim, rows, gradients, n); return;
+        case PN_FTRL: ftrl_rows(o, dim, rows, gradients, n); return;
     }
     assert(false && "unknown optimizer");
+}
+
+void pn_optimizer_step(const struct pn_optimizer_spec *o, uint32_t dim, float *row, const float *gradient) {
+    pn_optimizer_steps(o, dim, &row, &gradient, 1);
 }

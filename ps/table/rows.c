@@ -1,29 +1,16 @@
-/* Index and pages of a table's records; the idea is in rows.h. */
+/* Pages, images and the scan of a table's rows; the idea is in rows.h, the index in index.c. */
 #include "ps/table/rows.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "ps/table/tags.h"
 
-#define PAGE_BYTES 4096u   /* about: what one image costs */
-#define MAX_PAGE_SHIFT 7u
-#define BLOCK 32u          /* keys whose misses overlap */
-#define CACHE_LINE 64u
-
-static uint8_t tag_of(uint64_t hash) { return (uint8_t)(0x80u | (hash >> 47 & 0x7f)); }
-static uint32_t slot_of(uint64_t hash) { return (uint32_t)(hash >> 54); }
-static uint32_t group_of(const struct pn_slot *s, uint64_t hash) { return (uint32_t)hash & (s->n_places / PN_TAG_GROUP - 1); }
-/* Seven eighths full at most: every probe meets an empty tag. */
-static uint32_t room_of(uint32_t n_places) { return n_places - n_places / 8; }
-
-bool pn_rows_open(struct pn_rows *t, size_t record_bytes) {
-    assert(record_bytes >= sizeof(struct pn_row) && record_bytes % 8 == 0);
-    *t = (struct pn_rows){.record_bytes = record_bytes};
-    while (t->shift < MAX_PAGE_SHIFT && (record_bytes << (t->shift + 1)) <= PAGE_BYTES) t->shift++;
-    t->mask = (1u << t->shift) - 1;
-    t->page_bytes = record_bytes << t->shift;
+bool pn_rows_open(struct pn_rows *t, size_t row_bytes) {
+    assert(row_bytes > 0 && row_bytes % 4 == 0);
+    *t = (struct pn_rows){.row_bytes = row_bytes};
+    pn_pages_open(&t->row_pool, row_bytes * PN_PAGE_ROWS);
+    pn_pages_open(&t->index_pool, PN_CHUNK * PN_BUCKET * sizeof(uint64_t));
     t->slots = calloc(PN_SLOTS, sizeof(*t->slots));
-    t->n_bytes = PN_SLOTS * sizeof(*t->slots);
+    t->n_small_bytes = PN_SLOTS * sizeof(*t->slots);
     return t->slots != NULL;
 }
 
@@ -32,138 +19,217 @@ void pn_rows_close(struct pn_rows *t) {
     pn_rows_cut_abort(t);
     for (uint32_t i = 0; i < PN_SLOTS; i++) {
         struct pn_slot *s = &t->slots[i];
-        for (uint32_t p = 0; p < s->n_pages; p++) free(s->pages[p].rows);
+        pn_index_free(t, s);
+        if (s->room < PN_PAGE_ROWS && s->pages) free(s->pages[0]);
         free(s->pages);
-        free(s->block);
     }
+    pn_pages_close(&t->row_pool);
+    pn_pages_close(&t->index_pool);
     free(t->slots);
     t->slots = NULL;
 }
 
-/* ---- finding ---- */
+/* ---- the cut ---- */
 
-static uint32_t find(const struct pn_rows *t, uint64_t hash, uint64_t key) {
-    const struct pn_slot *s = &t->slots[slot_of(hash)];
-    if (s->n_places == 0) return PN_NO_ROW;
-    const uint32_t last = s->n_places / PN_TAG_GROUP - 1;
-    const uint8_t tag = tag_of(hash);
-    /* Triangular steps visit every group when their number is a power of two. */
-    for (uint32_t g = group_of(s, hash), step = 1;; g = (g + step++) & last) {
-        const uint8_t *tags = s->tags + g * PN_TAG_GROUP;
-        for (uint32_t found = pn_tags_match(tags, tag); found; found &= found - 1) {
-            uint32_t i_row = s->refs[g * PN_TAG_GROUP + (uint32_t)__builtin_ctz(found)];
-            if (pn_rows_at(t, slot_of(hash), i_row)->key == key) return i_row;
-        }
-        if (pn_tags_match(tags, 0)) return PN_NO_ROW;
-        assert(step <= last + 1 && "an index without an empty tag");
+/* A row as it was at the cut. */
+struct pn_image {
+    struct pn_image *next;  /* of the same slot */
+    struct pn_block *block;
+    uint32_t i_row;
+    uint8_t row[];
+};
+#define BLOCK_BYTES (256u << 10)
+struct pn_block {           /* images are taken from blocks; a block goes when its last image does */
+    struct pn_block *previous, *next;
+    size_t used, room, n_live;
+    _Alignas(16) uint8_t bytes[];
+};
+
+struct pn_cut {
+    uint32_t n_rows[PN_SLOTS];           /* of each slot, at the cut */
+    uint64_t base[PN_SLOTS];             /* where its bits begin in `kept` */
+    struct pn_image *images[PN_SLOTS];
+    uint64_t *kept;                      /* a bit a row: its image has been put aside */
+    struct pn_block *blocks;             /* the first one has room */
+    size_t n_kept_words;
+    uint64_t n_block_bytes;
+    uint32_t i_slot, i_row;              /* the next row to give */
+    bool loaded;                         /* keys and olds are those of i_slot */
+    uint64_t *keys;                      /* by row number */
+    const struct pn_image **olds;        /* by row number; NULL: the row itself */
+    uint32_t max_loaded;                 /* rows of the largest slot: no memory is needed on the way */
+};
+
+bool pn_rows_cut(struct pn_rows *t) {
+    if (t->cut) return false;
+    struct pn_cut *c = calloc(1, sizeof *c);
+    if (!c) return false;
+    uint64_t n = 0;
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < PN_SLOTS; i++) {
+        if (t->slots[i].n_rows > most) most = t->slots[i].n_rows;
+        c->n_rows[i] = t->slots[i].n_rows;
+        c->base[i] = n;
+        n += t->slots[i].n_rows;
     }
+    c->n_kept_words = n / 64 + 1;
+    c->kept = calloc(c->n_kept_words, sizeof *c->kept);
+    c->keys = malloc((most + 1) * sizeof *c->keys);
+    c->olds = malloc((most + 1) * sizeof *c->olds);
+    c->max_loaded = most + 1;
+    t->cut = c;
+    if (c->kept && c->keys && c->olds) return true;
+    pn_rows_cut_abort(t);
+    return false;
 }
 
-static void prefetch_row(const struct pn_rows *t, uint32_t i_slot, uint32_t i_row) {
-    const char *row = (const char *)pn_rows_at(t, i_slot, i_row);
-    size_t n = t->record_bytes < 4 * CACHE_LINE ? t->record_bytes : 4 * CACHE_LINE;
-    for (size_t i = 0; i < n; i += CACHE_LINE) __builtin_prefetch(row + i);
+static size_t image_bytes(const struct pn_rows *t) { return (sizeof(struct pn_image) + t->row_bytes + 15) & ~(size_t)15; }
+
+static struct pn_image *new_image(struct pn_rows *t) {
+    struct pn_cut *c = t->cut;
+    const size_t n = image_bytes(t);
+    if (!c->blocks || c->blocks->room - c->blocks->used < n) {
+        size_t room = BLOCK_BYTES > n ? BLOCK_BYTES : n;
+        struct pn_block *b = malloc(sizeof *b + room);
+        if (!b) return NULL;
+        *b = (struct pn_block){.next = c->blocks, .room = room};
+        if (c->blocks) c->blocks->previous = b;
+        c->blocks = b;
+        c->n_block_bytes += sizeof *b + room;
+    }
+    struct pn_image *image = (struct pn_image *)(void *)(c->blocks->bytes + c->blocks->used);
+    c->blocks->used += n;
+    c->blocks->n_live++;
+    image->block = c->blocks;
+    return image;
 }
 
-void pn_rows_find(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {
-    uint64_t hash[BLOCK];
-    for (size_t begin = 0; begin < n; begin += BLOCK) {
-        size_t count = n - begin < BLOCK ? n - begin : BLOCK;
-        for (size_t i = 0; i < count; i++) {
-            hash[i] = pn_mix64(keys[begin + i]);
-            const struct pn_slot *s = &t->slots[slot_of(hash[i])];
-            if (s->n_places == 0) continue;
-            uint32_t first = group_of(s, hash[i]) * PN_TAG_GROUP;
-            __builtin_prefetch(s->tags + first);
-            __builtin_prefetch(s->refs + first);
-        }
-        for (size_t i = 0; i < count; i++) {
-            const struct pn_slot *s = &t->slots[slot_of(hash[i])];
-            if (s->n_places == 0) continue;
-            uint32_t first = group_of(s, hash[i]) * PN_TAG_GROUP;
-            uint32_t found = pn_tags_match(s->tags + first, tag_of(hash[i]));
-            if (found) prefetch_row(t, slot_of(hash[i]), s->refs[first + (uint32_t)__builtin_ctz(found)]);
-        }
-        for (size_t i = 0; i < count; i++)
-            places[begin + i] = (pn_place)slot_of(hash[i]) << 32 | find(t, hash[i], keys[begin + i]);
+static void drop_block(struct pn_cut *c, struct pn_block *b) {
+    if (b->previous) b->previous->next = b->next;
+    else c->blocks = b->next;
+    if (b->next) b->next->previous = b->previous;
+    c->n_block_bytes -= sizeof *b + b->room;
+    free(b);
+}
+
+/* Puts a row aside, if the scanner still needs what is there now. */
+static bool keep_row(struct pn_rows *t, uint32_t i_slot, uint32_t i_row) {
+    struct pn_cut *c = t->cut;
+    if (i_row >= c->n_rows[i_slot] || i_slot < c->i_slot || (i_slot == c->i_slot && i_row < c->i_row)) return true;
+    uint64_t bit = c->base[i_slot] + i_row, mask = 1ull << bit % 64;
+    if (c->kept[bit / 64] & mask) return true;
+    struct pn_image *image = new_image(t);
+    if (!image) return false;
+    image->next = c->images[i_slot];
+    image->i_row = i_row;
+    memcpy(image->row, pn_rows_at(t, (pn_place)i_slot << 32 | i_row), t->row_bytes);
+    c->images[i_slot] = image;
+    c->kept[bit / 64] |= mask;
+    if (c->loaded && i_slot == c->i_slot) c->olds[i_row] = image;
+    return true;
+}
+
+void pn_rows_cut_abort(struct pn_rows *t) {
+    struct pn_cut *c = t->cut;
+    if (!c) return;
+    while (c->blocks) drop_block(c, c->blocks);
+    free(c->kept);
+    free(c->keys);
+    free(c->olds);
+    free(c);
+    t->cut = NULL;
+}
+
+/* Keys and images of the slot that the scan enters. */
+static void load_slot(struct pn_rows *t) {
+    struct pn_cut *c = t->cut;
+    const uint32_t n = c->n_rows[c->i_slot];
+    memset(c->olds, 0, n * sizeof *c->olds);
+    pn_index_keys(&t->slots[c->i_slot], c->i_slot, n, c->keys);
+    for (struct pn_image *i = c->images[c->i_slot]; i; i = i->next) c->olds[i->i_row] = i;
+    c->loaded = true;
+}
+
+static void leave_slot(struct pn_cut *c) {
+    for (struct pn_image *i = c->images[c->i_slot]; i;) {
+        struct pn_image *next = i->next;
+        if (--i->block->n_live == 0 && i->block != c->blocks) drop_block(c, i->block);
+        i = next;
     }
+    c->images[c->i_slot] = NULL;
+    c->i_slot++;
+    c->i_row = 0;
+    c->loaded = false;
+}
+
+size_t pn_rows_scan(struct pn_rows *t, uint64_t *keys, void *rows, size_t max) {
+    struct pn_cut *c = t->cut;
+    if (!c) return 0;
+    assert(max > 0);
+    size_t given = 0;
+    while (given < max && c->i_slot < PN_SLOTS) {
+        if (c->i_row == c->n_rows[c->i_slot]) {
+            leave_slot(c);
+            continue;
+        }
+        if (!c->loaded) load_slot(t);
+        for (; given < max && c->i_row < c->n_rows[c->i_slot]; c->i_row++, given++) {
+            const struct pn_image *old = c->olds[c->i_row];
+            keys[given] = c->keys[c->i_row];
+            memcpy((uint8_t *)rows + given * t->row_bytes, old ? old->row : pn_rows_at(t, (pn_place)c->i_slot << 32 | c->i_row), t->row_bytes);
+        }
+    }
+    if (given == 0) pn_rows_cut_abort(t);
+    return given;
+}
+
+uint64_t pn_rows_bytes(const struct pn_rows *t) {
+    const struct pn_cut *c = t->cut;
+    uint64_t n = t->n_small_bytes + t->row_pool.n_bytes + t->index_pool.n_bytes;
+    if (c) n += sizeof *c + c->n_kept_words * 8 + c->n_block_bytes + c->max_loaded * (sizeof *c->keys + sizeof *c->olds);
+    return n;
 }
 
 /* ---- growth: all memory is found before anything changes ---- */
 
-static void index_put(struct pn_slot *s, uint64_t hash, uint32_t i_row) {
-    const uint32_t last = s->n_places / PN_TAG_GROUP - 1;
-    for (uint32_t g = group_of(s, hash), step = 1;; g = (g + step++) & last) {
-        uint32_t empty = pn_tags_match(s->tags + g * PN_TAG_GROUP, 0);
-        if (!empty) continue;
-        uint32_t place = g * PN_TAG_GROUP + (uint32_t)__builtin_ctz(empty);
-        s->tags[place] = tag_of(hash);
-        s->refs[place] = i_row;
-        return;
-    }
-}
-
-static size_t block_bytes(uint32_t n_places) { return (size_t)n_places * (sizeof(uint32_t) + 1) + CACHE_LINE; }
-
-static bool grow_index(struct pn_rows *t, uint32_t i_slot, uint32_t n_rows) {
-    struct pn_slot *s = &t->slots[i_slot];
-    uint32_t n_places = s->n_places ? s->n_places : PN_TAG_GROUP;
-    while (room_of(n_places) < n_rows) n_places *= 2;
-    if (n_places == s->n_places) return true;
-    void *block = malloc(block_bytes(n_places));
-    if (!block) return false;
-    t->n_bytes += block_bytes(n_places) - (s->block ? block_bytes(s->n_places) : 0);
-    free(s->block);
-    s->block = block;
-    s->n_places = n_places;
-    /* A group's sixteen row numbers are one cache line. */
-    s->refs = (uint32_t *)(((uintptr_t)block + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1));
-    s->tags = (uint8_t *)(s->refs + n_places);
-    memset(s->tags, 0, n_places);
-    for (uint32_t i = 0; i < s->n_rows; i++) index_put(s, pn_mix64(pn_rows_at(t, i_slot, i)->key), i);
-    return true;
-}
-
-static bool grow_pages(struct pn_rows *t, struct pn_slot *s, uint32_t n_rows) {
-    uint32_t n_pages = (n_rows + t->mask) >> t->shift;
-    if (n_pages > s->max_pages) {
-        uint32_t max = s->max_pages ? s->max_pages : 2;
-        while (max < n_pages) max *= 2;
-        struct pn_page *pages = realloc(s->pages, max * sizeof(*pages));
+/* The first page begins small and moves as it grows; from 64 rows on, pages come from the pool and stay. */
+static bool grow_rows(struct pn_rows *t, struct pn_slot *s, uint32_t n_rows) {
+    while (s->room < n_rows && s->room < PN_PAGE_ROWS) {
+        uint32_t room = s->room == 0 ? 4 : s->room * 4;
+        uint8_t **pages = s->pages ? s->pages : malloc(sizeof *pages);
         if (!pages) return false;
-        t->n_bytes += (max - s->max_pages) * sizeof(*pages);
+        uint8_t *page = room == PN_PAGE_ROWS ? pn_pages_take(&t->row_pool) : malloc(room * t->row_bytes);
+        if (!page) {
+            if (!s->pages) free(pages);
+            return false;
+        }
+        if (s->room > 0) {
+            memcpy(page, s->pages[0], s->n_rows * t->row_bytes);
+            free(s->pages[0]);
+        } else {
+            t->n_small_bytes += sizeof *pages;
+        }
+        if (room < PN_PAGE_ROWS) t->n_small_bytes += room * t->row_bytes;
+        t->n_small_bytes -= s->room * t->row_bytes;
         s->pages = pages;
-        s->max_pages = max;
+        s->pages[0] = page;
+        s->n_pages = 1;
+        s->room = room;
     }
-    for (; s->n_pages < n_pages; s->n_pages++) {
-        uint8_t *rows = malloc(t->page_bytes);
-        if (!rows) return false;
-        s->pages[s->n_pages] = (struct pn_page){.rows = rows};
-        t->n_bytes += t->page_bytes;
+    if (s->room >= n_rows) return true;
+    uint32_t n_pages = (n_rows + PN_PAGE_ROWS - 1) / PN_PAGE_ROWS;
+    uint8_t **pages = realloc(s->pages, n_pages * sizeof *pages);
+    if (!pages) return false;
+    t->n_small_bytes += (n_pages - s->n_pages) * sizeof *pages;
+    s->pages = pages;
+    for (uint32_t p = s->n_pages; p < n_pages; p++) {
+        if (!(pages[p] = pn_pages_take(&t->row_pool))) {
+            t->n_small_bytes -= (n_pages - p) * sizeof *pages;
+            return false;
+        }
+        s->n_pages++;
+        s->room += PN_PAGE_ROWS;
     }
-    return true;
-}
-
-/* Puts the page of a row aside, if the scanner still needs what is there now. */
-static bool keep_page(struct pn_rows *t, uint32_t i_slot, uint32_t i_row) {
-    struct pn_slot *s = &t->slots[i_slot];
-    uint32_t i_page = i_row >> t->shift;
-    struct pn_page *page = &s->pages[i_page];
-    if (page->kept == t->i_cut) return true;
-    if (i_page << t->shift >= s->n_rows_at_cut) return true;
-    if (i_slot < t->scan_slot || (i_slot == t->scan_slot && (i_page + 1) << t->shift <= t->scan_row)) return true;
-    struct pn_image *image = malloc(sizeof(*image) + t->page_bytes);
-    if (!image) return false;
-    *image = (struct pn_image){.next = t->images, .i_slot = i_slot, .i_page = i_page};
-    /* Only what has been written: the rest of the last page holds nothing yet. */
-    uint32_t n = s->n_rows - (i_page << t->shift);
-    if (n > t->mask + 1) n = t->mask + 1;
-    memcpy(image->rows, page->rows, n * t->record_bytes);
-    if (t->images) t->images->previous = image;
-    t->images = image;
-    page->image = image;
-    page->kept = t->i_cut;
-    t->n_bytes += sizeof(*image) + t->page_bytes;
     return true;
 }
 
@@ -172,84 +238,30 @@ enum pn_result pn_rows_prepare(struct pn_rows *t, const pn_place *places, size_t
     for (size_t i = 0; i < n && enough; i++) {
         uint32_t i_slot = (uint32_t)(places[i] >> 32), i_row = (uint32_t)places[i];
         if (pn_slot_skipped(skip, i_slot)) continue;
-        if (i_row != PN_NO_ROW) enough = !change || !t->cut || keep_page(t, i_slot, i_row);
+        if (i_row != PN_NO_ROW) enough = !change || !t->cut || keep_row(t, i_slot, i_row);
         else if (make) t->slots[i_slot].pending++;
     }
+    if (!make) return enough ? PN_OK : PN_NO_MEMORY;
     for (size_t i = 0; i < n; i++) {
         uint32_t i_slot = (uint32_t)(places[i] >> 32);
         struct pn_slot *s = &t->slots[i_slot];
         if (s->pending == 0) continue;
         assert(s->n_rows < PN_NO_ROW - s->pending);
-        enough = enough && grow_pages(t, s, s->n_rows + s->pending) && grow_index(t, i_slot, s->n_rows + s->pending);
+        enough = enough && grow_rows(t, s, s->n_rows + s->pending) && pn_index_reserve(t, i_slot, s->pending);
         s->pending = 0;
     }
     return enough ? PN_OK : PN_NO_MEMORY;
 }
 
-struct pn_row *pn_rows_make(struct pn_rows *t, uint64_t key, bool *made) {
-    uint64_t hash = pn_mix64(key);
-    uint32_t i_slot = slot_of(hash), i_row = find(t, hash, key);
-    *made = i_row == PN_NO_ROW;
-    if (!*made) return pn_rows_at(t, i_slot, i_row);
-    struct pn_slot *s = &t->slots[i_slot];
-    assert(s->n_rows < s->n_pages << t->shift && s->n_rows < room_of(s->n_places) && "no room was prepared");
-    i_row = s->n_rows++;
+void *pn_rows_make(struct pn_rows *t, uint64_t key, bool *made) {
+    const uint64_t mix = pn_mix64(key);
+    pn_place place;
+    *made = pn_rows_find(t, &key, 1, &place) > 0;
+    if (!*made) return pn_rows_at(t, place);
+    struct pn_slot *s = &t->slots[mix >> 54];
+    assert(s->n_rows < s->room && "no room was prepared");
+    const uint32_t i_row = s->n_rows++;
     t->n_rows++;
-    index_put(s, hash, i_row);
-    struct pn_row *row = pn_rows_at(t, i_slot, i_row);
-    memset(row, 0, t->record_bytes);
-    row->key = key;
-    return row;
-}
-
-/* ---- snapshot ---- */
-
-bool pn_rows_cut(struct pn_rows *t) {
-    if (t->cut) return false;
-    assert(!t->images);
-    for (uint32_t i = 0; i < PN_SLOTS; i++) t->slots[i].n_rows_at_cut = t->slots[i].n_rows;
-    t->cut = true;
-    t->i_cut++;
-    t->scan_slot = t->scan_row = 0;
-    return true;
-}
-
-static void drop_image(struct pn_rows *t, struct pn_image *image) {
-    if (image->previous) image->previous->next = image->next;
-    else t->images = image->next;
-    if (image->next) image->next->previous = image->previous;
-    t->slots[image->i_slot].pages[image->i_page].image = NULL;
-    t->n_bytes -= sizeof(*image) + t->page_bytes;
-    free(image);
-}
-
-void pn_rows_cut_abort(struct pn_rows *t) {
-    while (t->images) drop_image(t, t->images);
-    t->cut = false;
-}
-
-size_t pn_rows_scan(struct pn_rows *t, void *out, size_t max) {
-    assert(max > 0);
-    size_t given = 0;
-    while (t->cut && given < max) {
-        if (t->scan_slot == PN_SLOTS) break;
-        struct pn_slot *s = &t->slots[t->scan_slot];
-        if (t->scan_row == s->n_rows_at_cut) {
-            t->scan_slot++;
-            t->scan_row = 0;
-            continue;
-        }
-        /* What is left of this page, at once. */
-        struct pn_page *page = &s->pages[t->scan_row >> t->shift];
-        uint32_t first = t->scan_row & t->mask, end = t->mask + 1;
-        if (end > s->n_rows_at_cut - (t->scan_row - first)) end = s->n_rows_at_cut - (t->scan_row - first);
-        size_t n = end - first < max - given ? end - first : max - given;
-        const uint8_t *rows = page->image ? page->image->rows : page->rows;
-        memcpy((uint8_t *)out + given * t->record_bytes, rows + first * t->record_bytes, n * t->record_bytes);
-        given += n;
-        t->scan_row += (uint32_t)n;
-        if (first + n == end && page->image) drop_image(t, page->image);
-    }
-    if (t->cut && given == 0) pn_rows_cut_abort(t);
-    return given;
+    pn_index_put(s, mix, i_row);
+    return memset(pn_rows_at(t, (pn_place)(mix >> 54) << 32 | i_row), 0, t->row_bytes);
 }

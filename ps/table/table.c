@@ -7,23 +7,30 @@
 #include "ps/table/rows.h"
 
 #define PULL_BLOCK 256u
-#define AHEAD 6u /* rows prefetched ahead of the one being changed */
+#define AHEAD 12u /* rows prefetched ahead of the one at work */
+#define LINE 64u
 
 struct pn_table {
     struct pn_table_spec spec;
-    uint32_t n_floats;
+    uint32_t n_floats, n_state;
     struct pn_rows rows;
-    pn_place *places; /* scratch of push, seed, restore */
+    pn_place *places; /* scratch of push, seed, restore, scan */
     size_t max_places;
 };
+
+/* A record on its way to or from a file: docs/formats.md. */
+struct record { uint64_t key; uint32_t frequency, last_step; float floats[]; };
+/* What a tracked row has behind its floats. */
+struct trace { uint32_t frequency, last_step; };
 
 struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
     assert(spec->dim > 0);
     struct pn_table *t = calloc(1, sizeof(*t));
     if (!t) return NULL;
     t->spec = *spec;
-    t->n_floats = spec->dim + pn_optimizer_state_floats(&spec->optimizer, spec->dim);
-    if (!pn_rows_open(&t->rows, (sizeof(struct pn_row) + t->n_floats * sizeof(float) + 7) & ~(size_t)7)) {
+    t->n_state = pn_optimizer_state_floats(&spec->optimizer, spec->dim);
+    t->n_floats = spec->dim + t->n_state;
+    if (!pn_rows_open(&t->rows, t->n_floats * sizeof(float) + (spec->track ? sizeof(struct trace) : 0))) {
         free(t);
         return NULL;
     }
@@ -39,116 +46,170 @@ void pn_table_close(struct pn_table *t) {
 
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
 uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows; }
-uint64_t pn_table_bytes(const struct pn_table *t) { return t->rows.n_bytes + sizeof(*t) + t->max_places * sizeof(*t->places); }
+uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + sizeof(*t) + t->max_places * sizeof(*t->places); }
 uint32_t pn_table_record_floats(const struct pn_table *t) { return t->n_floats; }
-size_t pn_table_record_bytes(const struct pn_table *t) { return t->rows.record_bytes; }
+size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct record) + t->n_floats * sizeof(float) + 7) & ~(size_t)7; }
+
+static struct trace *trace_of(const struct pn_table *t, float *row) { return (struct trace *)(void *)(row + t->n_floats); }
+
+/* ---- pull ---- */
+
+/* Copies n rows whose places are known; the sizes that models use most get a loop of their own. */
+#define GATHER(DIM)                                                                                        \
+    for (size_t i = 0; i < n; i++) {                                                                       \
+        if (i + AHEAD < n && (uint32_t)places[i + AHEAD] != PN_NO_ROW) {                                   \
+            const char *next = pn_rows_at(&t->rows, places[i + AHEAD]);                                    \
+            for (size_t b = 0; b < (DIM) * sizeof(float) && b < 8 * LINE; b += LINE) __builtin_prefetch(next + b); \
+        }                                                                                                  \
+        if ((uint32_t)places[i] != PN_NO_ROW) memcpy(out + i * (DIM), pn_rows_at(&t->rows, places[i]), (DIM) * sizeof(float)); \
+        else if (t->spec.explicit_rows) memset(out + i * (DIM), 0, (DIM) * sizeof(float));                 \
+        else pn_init_row(&t->spec, keys[i], out + i * (DIM));                                              \
+    }
+
+static void gather(const struct pn_table *t, const uint64_t *keys, const pn_place *places, size_t n, float *out) {
+    const size_t dim = t->spec.dim;
+    switch (dim) {
+        case 8: GATHER(8) return;
+        case 16: GATHER(16) return;
+        case 32: GATHER(32) return;
+        case 64: GATHER(64) return;
+        default: GATHER(dim)
+    }
+}
 
 size_t pn_table_pull(const struct pn_table *t, const uint64_t *keys, size_t n, float *rows) {
-    const uint32_t dim = t->spec.dim;
     pn_place places[PULL_BLOCK];
     size_t n_missing = 0;
     for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
         size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
-        pn_rows_find(&t->rows, keys + begin, count, places);
-        for (size_t i = 0; i < count; i++) {
-            float *out = rows + (begin + i) * dim;
-            if ((uint32_t)places[i] != PN_NO_ROW) {
-                memcpy(out, pn_rows_place(&t->rows, places[i])->values, dim * sizeof(float));
-                continue;
-            }
-            n_missing++;
-            if (t->spec.explicit_rows) memset(out, 0, dim * sizeof(float));
-            else pn_init_row(&t->spec, keys[begin + i], out);
-        }
+        n_missing += pn_rows_find(&t->rows, keys + begin, count, places);
+        gather(t, keys + begin, places, count, rows + begin * t->spec.dim);
     }
     return n_missing;
 }
 
-static bool find(struct pn_table *t, const uint64_t *keys, size_t n) {
-    if (n > t->max_places) {
-        size_t max = n < 1024 ? 1024 : n + n / 2;
-        pn_place *places = realloc(t->places, max * sizeof(*places));
-        if (!places) return false;
-        t->places = places;
-        t->max_places = max;
-    }
-    pn_rows_find(&t->rows, keys, n, t->places);
+/* ---- push ---- */
+
+static bool reserve_places(struct pn_table *t, size_t n) {
+    if (n <= t->max_places) return true;
+    size_t max = n < 1024 ? 1024 : n + n / 2;
+    pn_place *places = realloc(t->places, max * sizeof(*places));
+    if (!places) return false;
+    t->places = places;
+    t->max_places = max;
     return true;
 }
 
-static void prefetch(const struct pn_table *t, size_t i, size_t n) {
-    if (i >= n || (uint32_t)t->places[i] == PN_NO_ROW) return;
-    const char *row = (const char *)pn_rows_place(&t->rows, t->places[i]);
-    for (size_t b = 0; b < t->rows.record_bytes && b < 512; b += 64) __builtin_prefetch(row + b, 1);
+static float *row_of(struct pn_table *t, uint64_t key, pn_place place) {
+    if ((uint32_t)place != PN_NO_ROW) return pn_rows_at(&t->rows, place);
+    bool made;
+    float *row = pn_rows_make(&t->rows, key, &made);
+    if (made) {
+        pn_init_row(&t->spec, key, row);
+        pn_optimizer_start(&t->spec.optimizer, t->spec.dim, row, row + t->spec.dim);
+    }
+    return row;
 }
 
 enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const float *gradients, size_t n, uint64_t step,
                              const uint64_t *skip) {
     const struct pn_optimizer_spec *o = &t->spec.optimizer;
     const uint32_t dim = t->spec.dim;
-    if (!find(t, keys, n)) return PN_NO_MEMORY;
-    if (t->spec.explicit_rows)
+    if (!reserve_places(t, n)) return PN_NO_MEMORY;
+    const size_t n_missing = pn_rows_find(&t->rows, keys, n, t->places);
+    if (n_missing > 0 && t->spec.explicit_rows)
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) return PN_NOT_SEEDED;
-    enum pn_result result = pn_rows_prepare(&t->rows, t->places, n, skip, true, true);
-    if (result != PN_OK) return result;
-    for (size_t i = 0; i < n; i++) {
-        prefetch(t, i + AHEAD, n);
-        if (pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
-        struct pn_row *row;
-        if ((uint32_t)t->places[i] != PN_NO_ROW) {
-            row = pn_rows_place(&t->rows, t->places[i]);
-        } else {
-            bool made;
-            row = pn_rows_make(&t->rows, keys[i], &made);
-            if (made) {
-                pn_init_row(&t->spec, keys[i], row->values);
-                pn_optimizer_start(o, dim, row->values, row->values + dim);
-            }
+    if (n_missing > 0 || t->rows.cut) {
+        enum pn_result result = pn_rows_prepare(&t->rows, t->places, n, skip, true, n_missing > 0);
+        if (result != PN_OK) return result;
+    }
+    float *rows[PULL_BLOCK];
+    const float *g[PULL_BLOCK];
+    for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
+        const size_t end = n - begin < PULL_BLOCK ? n : begin + PULL_BLOCK;
+        size_t count = 0;
+        for (size_t i = begin; i < end; i++) {
+            if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
+            rows[count] = row_of(t, keys[i], t->places[i]);
+            g[count++] = gradients + i * dim;
         }
-        pn_optimizer_step(o, dim, row->values, row->values + dim, gradients + i * dim);
-        if (row->frequency < UINT32_MAX) row->frequency++;
-        row->last_step = (uint32_t)step;
+        pn_optimizer_steps(o, dim, rows, g, count);
+        for (size_t i = 0; t->spec.track && i < count; i++) {
+            struct trace *x = trace_of(t, rows[i]);
+            if (x->frequency < UINT32_MAX) x->frequency++;
+            x->last_step = (uint32_t)step;
+        }
     }
     return PN_OK;
 }
 
 enum pn_result pn_table_seed(struct pn_table *t, const uint64_t *keys, const float *rows, size_t n) {
     const uint32_t dim = t->spec.dim;
-    if (!find(t, keys, n)) return PN_NO_MEMORY;
+    if (!reserve_places(t, n)) return PN_NO_MEMORY;
+    pn_rows_find(&t->rows, keys, n, t->places);
     enum pn_result result = pn_rows_prepare(&t->rows, t->places, n, NULL, false, true);
     if (result != PN_OK) return result;
     for (size_t i = 0; i < n; i++) {
         if ((uint32_t)t->places[i] != PN_NO_ROW) continue;
         bool made;
-        struct pn_row *row = pn_rows_make(&t->rows, keys[i], &made);
+        float *row = pn_rows_make(&t->rows, keys[i], &made);
         if (!made) continue;
-        memcpy(row->values, rows + i * dim, dim * sizeof(float));
-        pn_optimizer_start(&t->spec.optimizer, dim, row->values, row->values + dim);
+        memcpy(row, rows + i * dim, dim * sizeof(float));
+        pn_optimizer_start(&t->spec.optimizer, dim, row, row + dim);
     }
     return PN_OK;
 }
 
+/* ---- whole records ---- */
+
 enum pn_result pn_table_restore(struct pn_table *t, const void *records, size_t n) {
     enum { N = 256 };
-    const size_t size = t->rows.record_bytes;
-    const uint8_t *record = records;
+    const size_t size = pn_table_record_bytes(t);
+    const uint8_t *at = records;
     uint64_t keys[N];
     /* In bounded pieces, each found and given room at once; a half-restored table is of no use anyway. */
     for (; n > 0; n -= n < N ? n : N) {
         size_t count = n < N ? n : N;
-        for (size_t i = 0; i < count; i++) memcpy(&keys[i], record + i * size, sizeof(keys[i]));
-        if (!find(t, keys, count)) return PN_NO_MEMORY;
+        for (size_t i = 0; i < count; i++) memcpy(&keys[i], at + i * size, sizeof(keys[i]));
+        if (!reserve_places(t, count)) return PN_NO_MEMORY;
+        pn_rows_find(&t->rows, keys, count, t->places);
         enum pn_result result = pn_rows_prepare(&t->rows, t->places, count, NULL, true, true);
         if (result != PN_OK) return result;
-        for (size_t i = 0; i < count; i++, record += size) {
+        for (size_t i = 0; i < count; i++, at += size) {
             bool made;
-            memcpy(pn_rows_make(&t->rows, keys[i], &made), record, size);
+            const struct record *r = (const struct record *)(const void *)at;
+            float *row = pn_rows_make(&t->rows, keys[i], &made);
+            memcpy(row, r->floats, t->n_floats * sizeof(float));
+            if (t->spec.track) *trace_of(t, row) = (struct trace){r->frequency, r->last_step};
         }
     }
     return PN_OK;
 }
 
 bool pn_table_cut(struct pn_table *t) { return pn_rows_cut(&t->rows); }
-size_t pn_table_scan(struct pn_table *t, void *out, size_t max) { return pn_rows_scan(&t->rows, out, max); }
+
+size_t pn_table_scan(struct pn_table *t, void *out, size_t max) {
+    enum { N = 256 };
+    const size_t size = pn_table_record_bytes(t), row_bytes = t->rows.row_bytes;
+    uint64_t keys[N];
+    size_t given = 0;
+    while (given < max) {
+        /* The packed rows go to the end of their room, and from there each to its place. */
+        size_t want = max - given < N ? max - given : N;
+        uint8_t *to = (uint8_t *)out + given * size, *packed = to + want * (size - row_bytes);
+        size_t n = pn_rows_scan(&t->rows, keys, packed, want);
+        for (size_t i = 0; i < n; i++, to += size) {
+            struct trace trace = {0, 0};
+            if (t->spec.track) memcpy(&trace, packed + i * row_bytes + t->n_floats * sizeof(float), sizeof trace);
+            const struct record head = {keys[i], trace.frequency, trace.last_step};
+            memmove(to + sizeof head, packed + i * row_bytes, t->n_floats * sizeof(float));
+            memcpy(to, &head, sizeof head);
+            memset(to + sizeof head + t->n_floats * sizeof(float), 0, size - sizeof head - t->n_floats * sizeof(float));
+        }
+        given += n;
+        if (n < want) break;
+    }
+    return given;
+}
 void pn_table_cut_abort(struct pn_table *t) { pn_rows_cut_abort(&t->rows); }

@@ -84,30 +84,30 @@ START_TEST(a_row_of_one_has_the_bits_of_the_same_element_in_a_wide_row) {
     if (kind == PN_ROWWISE_ADAGRAD) return; /* its elements share a state */
     enum { DIM = 37 };
     const struct pn_optimizer_spec *o = &optimizers[kind];
-    float wide[DIM], state[2 * DIM + 1], gradient[DIM], one[DIM], one_state[DIM][3];
+    float wide[3 * DIM + 1], *state = wide + DIM, gradient[DIM], one[DIM][4];
     struct pn_rng rng = {9};
-    for (int i = 0; i < DIM; i++) wide[i] = one[i] = (float)pn_rng_uniform(&rng);
+    for (int i = 0; i < DIM; i++) wide[i] = one[i][0] = (float)pn_rng_uniform(&rng);
     pn_optimizer_start(o, DIM, wide, state);
-    for (int i = 0; i < DIM; i++) pn_optimizer_start(o, 1, &one[i], one_state[i]);
+    for (int i = 0; i < DIM; i++) pn_optimizer_start(o, 1, one[i], one[i] + 1);
     for (int step = 0; step < 20; step++) {
         for (int i = 0; i < DIM; i++) gradient[i] = (float)(pn_rng_uniform(&rng) - 0.5);
-        pn_optimizer_step(o, DIM, wide, state, gradient);
-        for (int i = 0; i < DIM; i++) pn_optimizer_step(o, 1, &one[i], one_state[i], &gradient[i]);
-        ck_assert_mem_eq(wide, one, sizeof(wide));
+        pn_optimizer_step(o, DIM, wide, gradient);
+        for (int i = 0; i < DIM; i++) pn_optimizer_step(o, 1, one[i], &gradient[i]);
+        for (int i = 0; i < DIM; i++) ck_assert_mem_eq(&wide[i], one[i], sizeof(float));
     }
 } END_TEST
 
 START_TEST(ftrl_with_a_large_l1_makes_exact_zeros_and_keeps_first_values_until_a_gradient_speaks) {
     struct pn_optimizer_spec o = optimizers[PN_FTRL];
-    float w[2] = {0.25f, -0.125f}, state[4], nothing[2] = {0, 0}, noise[2] = {0.001f, -0.001f};
-    pn_optimizer_start(&o, 2, w, state);
-    pn_optimizer_step(&o, 2, w, state, nothing);
+    float w[6] = {0.25f, -0.125f}, nothing[2] = {0, 0}, noise[2] = {0.001f, -0.001f};
+    pn_optimizer_start(&o, 2, w, w + 2);
+    pn_optimizer_step(&o, 2, w, nothing);
     ck_assert_float_eq_tol(w[0], 0.25f, 1e-6f);
     ck_assert_float_eq_tol(w[1], -0.125f, 1e-6f);
     o.l1 = 10;
-    float zero[2] = {0, 0};
-    pn_optimizer_start(&o, 2, zero, state);
-    for (int i = 0; i < 100; i++) pn_optimizer_step(&o, 2, zero, state, noise);
+    float zero[6] = {0};
+    pn_optimizer_start(&o, 2, zero, zero + 2);
+    for (int i = 0; i < 100; i++) pn_optimizer_step(&o, 2, zero, noise);
     ck_assert(zero[0] == 0 && zero[1] == 0);
 } END_TEST
 

@@ -1,6 +1,5 @@
 /* Keys to rows: growth, collisions, edges, explicit tables, skipped slots, failing memory. */
 #include "ps/table/rows.h"
-#include "ps/table/tags.h"
 #include "tests/unit/table/util.h"
 
 /* Fails the n-th allocation from now; < 0: none. The sanitizers bring their own malloc: there the sweep is left out. */
@@ -14,6 +13,8 @@ static bool fails(void) { return fail_in >= 0 && fail_in-- == 0; }
 void *malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
 void *calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
 void *realloc(void *p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
+void *__libc_memalign(size_t, size_t);
+void *aligned_alloc(size_t alignment, size_t n) { return fails() ? NULL : __libc_memalign(alignment, n); }
 #endif
 
 START_TEST(two_hundred_thousand_rows_are_found_again_and_no_others) {
@@ -77,14 +78,78 @@ START_TEST(keys_that_share_slot_tag_and_first_group_are_kept_apart) {
     pn_table_close(t);
 } END_TEST
 
-START_TEST(tags_are_matched_alike_by_the_machine_and_by_plain_c) {
-    struct pn_rng rng = {3};
-    for (int round = 0; round < 500; round++) {
-        uint8_t tags[PN_TAG_GROUP];
-        for (uint32_t i = 0; i < PN_TAG_GROUP; i++) tags[i] = (uint8_t)(pn_rng_next(&rng) % 4 * 0x55);
-        for (unsigned tag = 0; tag < 256; tag++)
-            ck_assert_uint_eq(pn_tags_match(tags, (uint8_t)tag), pn_tags_match_portable(tags, (uint8_t)tag));
+START_TEST(every_machine_finds_the_same) {
+    enum { N = 30000, BATCH = 500 };
+    struct pn_rows t;
+    ck_assert(pn_rows_open(&t, 8));
+    uint64_t keys[BATCH];
+    pn_place places[BATCH], expected[BATCH];
+    for (uint64_t begin = 0; begin < N; begin += BATCH) {
+        for (uint64_t i = 0; i < BATCH; i++) keys[i] = (begin + i) % 3 ? (begin + i) * 7 : unmix(5ull << 54 | (begin + i) << 40 | 3);
+        pn_rows_find(&t, keys, BATCH, places);
+        OK(pn_rows_prepare(&t, places, BATCH, NULL, false, true));
+        bool made;
+        for (int i = 0; i < BATCH; i++) pn_rows_make(&t, keys[i], &made);
+        for (uint64_t i = 0; i < BATCH; i++) keys[i] += i % 2;
+        ck_assert(pn_index_use(0));
+        size_t missing = pn_rows_find(&t, keys, BATCH, expected);
+        for (int variant = 1; variant < 3; variant++) {
+            if (!pn_index_use(variant)) continue;
+            ck_assert_uint_eq(pn_rows_find(&t, keys, BATCH, places), missing);
+            ck_assert_mem_eq(places, expected, sizeof places);
+        }
     }
+    pn_rows_close(&t);
+} END_TEST
+
+/* The index holds no keys; it must be able to tell them all the same. */
+START_TEST(an_index_tells_its_keys) {
+    enum { N = 40000 };
+    struct pn_rows t;
+    ck_assert(pn_rows_open(&t, 4));
+    static uint64_t keys[N], told[N];
+    static pn_place places[N];
+    for (uint64_t i = 0; i < N; i++) keys[i] = i % 4 ? pn_mix64(i) : unmix((i % 8 ? 9ull : 1023ull) << 54 | i << 23 | i % 4); /* two crowded slots, one wraps */
+    for (size_t begin = 0, n; begin < N; begin += n) { /* pieces of 1, 2, 4, ... keys */
+        n = begin + 1 < N - begin ? begin + 1 : N - begin;
+        pn_rows_find(&t, keys + begin, n, places);
+        OK(pn_rows_prepare(&t, places, n, NULL, false, true));
+        bool made;
+        for (size_t i = 0; i < n; i++) pn_rows_make(&t, keys[begin + i], &made);
+    }
+    ck_assert_uint_eq(pn_rows_find(&t, keys, N, places), 0);
+    for (uint32_t slot = 0; slot < PN_SLOTS; slot++) {
+        pn_index_keys(&t.slots[slot], slot, t.slots[slot].n_rows, told);
+        for (size_t i = 0; i < N; i++)
+            if (places[i] >> 32 == slot) ck_assert_uint_eq(told[(uint32_t)places[i]], keys[i]);
+    }
+    pn_rows_close(&t);
+} END_TEST
+
+/* Keys crafted to share a home: the stash takes what the eight buckets cannot, and the index does not grow without end. */
+START_TEST(crafted_keys_cost_no_more_memory_than_others) {
+    enum { N = 5000 };
+    struct pn_rows t;
+    ck_assert(pn_rows_open(&t, 4));
+    uint64_t before = pn_rows_bytes(&t);
+    for (uint64_t i = 0; i < N; i++) {
+        uint64_t key = unmix(77ull << 54 | 1ull << 40 | i);
+        pn_place place;
+        ck_assert_uint_eq(pn_rows_find(&t, &key, 1, &place), 1);
+        OK(pn_rows_prepare(&t, &place, 1, NULL, false, true));
+        bool made;
+        *(float *)pn_rows_make(&t, key, &made) = (float)i;
+        ck_assert(made);
+    }
+    ck_assert_uint_gt(t.slots[77].n_stashed, N - 100);
+    ck_assert_uint_lt(pn_rows_bytes(&t) - before, 5u << 20);
+    for (uint64_t i = 0; i < N; i++) {
+        uint64_t key = unmix(77ull << 54 | 1ull << 40 | i);
+        pn_place place;
+        ck_assert_uint_eq(pn_rows_find(&t, &key, 1, &place), 0);
+        ck_assert(*(float *)pn_rows_at(&t, place) == (float)i);
+    }
+    pn_rows_close(&t);
 } END_TEST
 
 START_TEST(the_first_and_the_last_key_are_keys_like_any_other) {
@@ -183,7 +248,7 @@ START_TEST(a_record_tells_how_often_and_when_last) {
     size_t n;
     uint8_t *records = scan_all(t, 3, &n);
     ck_assert_uint_eq(n, 1);
-    struct pn_row *r = (struct pn_row *)records;
+    struct record *r = (struct record *)records;
     pn_table_pull(t, &key, 1, row);
     ck_assert(r->key == 4 && r->frequency == 2 && r->last_step == 7);
     ck_assert_mem_eq(r->values, row, 12);
@@ -239,7 +304,9 @@ int main(void) {
     TCase *c = tcase_create("rows");
     tcase_add_test(c, two_hundred_thousand_rows_are_found_again_and_no_others);
     tcase_add_test(c, keys_that_share_slot_tag_and_first_group_are_kept_apart);
-    tcase_add_test(c, tags_are_matched_alike_by_the_machine_and_by_plain_c);
+    tcase_add_test(c, every_machine_finds_the_same);
+    tcase_add_test(c, an_index_tells_its_keys);
+    tcase_add_test(c, crafted_keys_cost_no_more_memory_than_others);
     tcase_add_test(c, the_first_and_the_last_key_are_keys_like_any_other);
     tcase_add_test(c, a_pull_makes_nothing_and_may_repeat_keys);
     tcase_add_test(c, explicit_rows_exist_only_by_seed_and_the_first_seed_stays);

@@ -8,7 +8,7 @@ enum { KEYS = 6000, BATCH = 150 };
 static uint64_t key_of(uint64_t i) { return i % 3 ? i : i * 0x9e3779b97f4a7c15ull; }
 
 static int by_key(const void *a, const void *b) {
-    uint64_t x = ((const struct pn_row *)a)->key, y = ((const struct pn_row *)b)->key;
+    uint64_t x = ((const struct record *)a)->key, y = ((const struct record *)b)->key;
     return (x > y) - (x < y);
 }
 static void push_random(struct pn_table *t, struct pn_rng *rng, uint64_t n_keys, uint64_t step) {
@@ -64,7 +64,7 @@ START_TEST(a_snapshot_shows_the_moment_of_the_cut_whatever_is_written_meanwhile)
                 ck_assert_uint_eq(n, n_expected);
             }
             for (size_t i = 1; i < n; i++)
-                ck_assert(pn_slot_of(((struct pn_row *)(got + i * size))->key) >= pn_slot_of(((struct pn_row *)(got + (i - 1) * size))->key));
+                ck_assert(pn_slot_of(((struct record *)(got + i * size))->key) >= pn_slot_of(((struct record *)(got + (i - 1) * size))->key));
             if (n == n_expected) {
                 qsort(got, n, size, by_key);
                 qsort(expected, n, size, by_key);
@@ -133,7 +133,7 @@ START_TEST(a_snapshot_of_an_empty_table_is_over_at_once_and_another_may_follow) 
 START_TEST(seed_and_restore_during_a_snapshot_do_not_show_in_it) {
     struct pn_table_spec spec = spec_of(PN_ADAGRAD, 2);
     struct pn_table *t = pn_table_open(&spec);
-    struct pn_row *out = malloc(4 * pn_table_record_bytes(t)), *now = malloc(4 * pn_table_record_bytes(t));
+    struct record *out = malloc(4 * pn_table_record_bytes(t)), *now = malloc(4 * pn_table_record_bytes(t));
     const uint64_t old = 1, young = 2;
     float gradient[2] = {1, -1}, first[2] = {5, 6};
     OK(pn_table_push(t, &old, gradient, 1, 1, NULL));

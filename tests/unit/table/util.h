@@ -7,6 +7,9 @@
 #include <string.h>
 #include "ps/table/table.h"
 
+/* A record as a scan gives it (docs/formats.md). */
+struct record { uint64_t key; uint32_t frequency, last_step; float values[]; };
+
 #define OK(call) ck_assert_int_eq((call), PN_OK)
 
 static const struct pn_optimizer_spec optimizers[] = {
@@ -20,7 +23,7 @@ enum { N_OPTIMIZERS = sizeof(optimizers) / sizeof(optimizers[0]) };
 
 static inline struct pn_table_spec spec_of(enum pn_optimizer kind, uint32_t dim) {
     struct pn_table_spec spec = {.name = "t", .dim = dim, .optimizer = optimizers[kind], .init = PN_INIT_NORMAL, .init_scale = 0.1f,
-                                 .init_seed = 42};
+                                 .init_seed = 42, .track = true};
     return spec;
 }
 /* The whole snapshot as one malloc'ed block; scanned in pieces of `piece`. */
