@@ -7,14 +7,22 @@
 #include <immintrin.h>
 #endif
 
-#define AHEAD 24u          /* keys whose cache misses overlap */
-#define BLOCK 256u
 #define ALL_BITS 54u       /* of a mixed key below its slot's ten */
 
+/* An index as it is, or as it will be: growth makes a new one beside the old. */
+struct index { const struct pn_rows *t; uint32_t i_slot, n_buckets, low_bits; const uint32_t *chunks; size_t stride; };
+
+static struct index index_of(const struct pn_rows *t, uint32_t i_slot) {
+    return (struct index){t, i_slot, t->indexes[i_slot].n_buckets, t->indexes[i_slot].low_bits, t->chunk_of + i_slot, PN_SLOTS};
+}
+
 /* Of the 54 bits the upper 32 choose the home bucket, by multiplication: any number of buckets, and growth keeps the order. */
-static inline uint32_t home(const struct pn_slot *s, uint64_t mix) { return (uint32_t)((uint64_t)(uint32_t)(mix >> 22) * s->n_buckets >> 32); }
-static inline uint64_t *bucket_at(const struct pn_slot *s, uint32_t b) { return s->chunks[b / PN_CHUNK] + b % PN_CHUNK * PN_BUCKET; }
-static inline uint64_t low_mask(const struct pn_slot *s) { return (1ull << s->low_bits) - 1; }
+static inline uint32_t home(uint32_t n_buckets, uint64_t mix) { return (uint32_t)((uint64_t)(uint32_t)(mix >> 22) * n_buckets >> 32); }
+static inline uint64_t *bucket_of(const struct pn_rows *t, uint32_t i_slot, uint32_t b) {
+    return (uint64_t *)(void *)(t->index_memory.base + ((uint64_t)t->chunk_of[(size_t)(b / PN_CHUNK) * PN_SLOTS + i_slot] + b % PN_CHUNK) * 64);
+}
+static uint64_t *bucket_at(const struct index *x, uint32_t b) { return pn_pages_at(&x->t->index_memory, (uint64_t)x->chunks[b / PN_CHUNK * x->stride] + b % PN_CHUNK); }
+static inline uint64_t mask_of(uint32_t low_bits) { return (1ull << low_bits) - 1; }
 
 /* Enough low bits to tell the keys apart whose homes are the eight buckets that reach one place. */
 static uint32_t low_bits_of(uint32_t n_buckets) {
@@ -32,79 +40,90 @@ static uint32_t find_stashed(const struct pn_slot *s, uint64_t mix) {
     return low;
 }
 
+static uint32_t stashed_row(const struct pn_slot *s, uint64_t mix) {
+    if (s->n_stashed == 0) return PN_NO_ROW;
+    const uint32_t p = find_stashed(s, mix);
+    return p < s->n_stashed && s->stash[p].mix == mix ? s->stash[p].i_row : PN_NO_ROW;
+}
+
 /* ---- finding, three times: one compare of a line differs ---- */
 
-/* Bit i: entry i has these low bits. The empty entry is 0; a row's number is stored plus one, so no entry of a row is. */
+/* Bit i: entry i has these low bits. An empty entry is 0 and may match, too; but it comes behind all rows of the bucket, and as a row's number is
+ * stored plus one, it reads as PN_NO_ROW, which is the truth: nothing went on to the next bucket. */
 static inline uint32_t match_portable(const uint64_t *bucket, uint64_t low, uint64_t mask) {
     uint32_t found = 0;
-    for (uint32_t i = 0; i < PN_BUCKET; i++) found |= (uint32_t)((bucket[i] & mask) == low && bucket[i] != 0) << i;
+    for (uint32_t i = 0; i < PN_BUCKET; i++) found |= (uint32_t)((bucket[i] & mask) == low) << i;
     return found;
 }
 #if defined(__x86_64__)
-__attribute__((target("avx2"), always_inline)) static inline uint32_t match_avx2(const uint64_t *bucket, uint64_t low, uint64_t mask) {
-    const __m256i l = _mm256_set1_epi64x((long long)low), m = _mm256_set1_epi64x((long long)mask), zero = _mm256_setzero_si256();
-    __m256i a = _mm256_load_si256((const void *)bucket), b = _mm256_load_si256((const void *)(bucket + 4));
-    __m256i x = _mm256_andnot_si256(_mm256_cmpeq_epi64(a, zero), _mm256_cmpeq_epi64(_mm256_and_si256(a, m), l));
-    __m256i y = _mm256_andnot_si256(_mm256_cmpeq_epi64(b, zero), _mm256_cmpeq_epi64(_mm256_and_si256(b, m), l));
+#define AVX2 __attribute__((target("avx2,bmi,bmi2")))
+#define AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,bmi,bmi2")))
+__attribute__((target("avx2,bmi,bmi2"), always_inline)) static inline uint32_t match_avx2(const uint64_t *bucket, uint64_t low, uint64_t mask) {
+    const __m256i l = _mm256_set1_epi64x((long long)low), m = _mm256_set1_epi64x((long long)mask);
+    __m256i x = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_load_si256((const void *)bucket), m), l);
+    __m256i y = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_load_si256((const void *)(bucket + 4)), m), l);
     return (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(x)) | (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(y)) << 4;
 }
-__attribute__((target("avx512f,avx512dq"), always_inline)) static inline uint32_t match_avx512(const uint64_t *bucket, uint64_t low, uint64_t mask) {
-    __m512i a = _mm512_load_si512(bucket);
-    __mmask8 there = _mm512_test_epi64_mask(a, a);
-    return _mm512_mask_cmpeq_epi64_mask(there, _mm512_and_si512(a, _mm512_set1_epi64((long long)mask)), _mm512_set1_epi64((long long)low));
+__attribute__((target("avx512f,avx512dq,avx512vl,bmi,bmi2"), always_inline)) static inline uint32_t match_avx512(const uint64_t *bucket, uint64_t low, uint64_t mask) {
+    return _mm512_testn_epi64_mask(_mm512_xor_si512(_mm512_load_si512(bucket), _mm512_set1_epi64((long long)low)), _mm512_set1_epi64((long long)mask));
 }
 #endif
 
-/* One body, compiled for each machine: FIND(name, target, match). */
-#define FIND(NAME, TARGET, MATCH)                                                                                                                  \
-    TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {                                         \
-        size_t n_missing = 0;                                                                                                                      \
-        uint64_t mix[BLOCK];                                                                                                                       \
-        uint64_t *first[BLOCK];                                                                                                                    \
-        for (size_t i = 0; i < n; i++) mix[i] = pn_mix64(keys[i]);                                                                                 \
-        for (size_t i = 0; i < n + AHEAD; i++) {                                                                                                   \
-            if (i < n) {                                                                                                                           \
-                const struct pn_slot *s = &t->slots[mix[i] >> ALL_BITS];                                                                           \
-                first[i] = s->n_buckets > 0 ? bucket_at(s, home(s, mix[i])) : NULL;                                                                \
-                __builtin_prefetch(first[i]);                                                                                                      \
-            }                                                                                                                                      \
-            if (i < AHEAD) continue;                                                                                                               \
-            const size_t k = i - AHEAD;                                                                                                            \
-            const struct pn_slot *s = &t->slots[mix[k] >> ALL_BITS];                                                                               \
-            const uint64_t mask = low_mask(s), low = mix[k] & mask;                                                                                \
-            uint32_t row = PN_NO_ROW;                                                                                                              \
-            if (first[k] != NULL) {                                                                                                                \
-                const uint64_t *bucket = first[k];                                                                                                 \
-                uint32_t b = 0, at = 0;                                                                                                            \
-                for (;;) {                                                                                                                         \
-                    uint32_t found = MATCH(bucket, low, mask);                                                                                     \
-                    if (found) {                                                                                                                   \
-                        row = (uint32_t)(bucket[__builtin_ctz(found)] >> s->low_bits) - 1;                                                         \
-                        break;                                                                                                                     \
-                    }                                                                                                                              \
-                    if (bucket[PN_BUCKET - 1] == 0) break; /* filled from the front: nothing went on to the next */                                \
-                    if (at == 0) b = home(s, mix[k]);                                                                                              \
-                    if (++at == PN_REACH || at == s->n_buckets) {                                                                                  \
-                        if (s->n_stashed > 0) {                                                                                                    \
-                            uint32_t p = find_stashed(s, mix[k]);                                                                                  \
-                            if (p < s->n_stashed && s->stash[p].mix == mix[k]) row = s->stash[p].i_row;                                            \
-                        }                                                                                                                          \
-                        break;                                                                                                                     \
-                    }                                                                                                                              \
-                    if (++b == s->n_buckets) b = 0;                                                                                                \
-                    bucket = bucket_at(s, b);                                                                                                      \
-                }                                                                                                                                  \
-            }                                                                                                                                      \
-            n_missing += row == PN_NO_ROW;                                                                                                         \
-            places[k] = (pn_place)(mix[k] >> ALL_BITS) << 32 | row;                                                                                \
-        }                                                                                                                                          \
-        return n_missing;                                                                                                                          \
+static uint32_t find_further(const struct pn_rows *t, uint64_t mix) {
+    const uint32_t i_slot = (uint32_t)(mix >> ALL_BITS);
+    const struct pn_slot_index x = t->indexes[i_slot];
+    const uint64_t mask = mask_of(x.low_bits);
+    uint32_t b = home(x.n_buckets, mix);
+    for (uint32_t at = 0; at < PN_REACH && at < x.n_buckets; at++) {
+        const uint64_t *bucket = bucket_of(t, i_slot, b);
+        uint32_t found = match_portable(bucket, mix & mask, mask);
+        if (found) return (uint32_t)(bucket[__builtin_ctz(found)] >> x.low_bits) - 1;
+        if (bucket[PN_BUCKET - 1] == 0) return PN_NO_ROW;
+        if (++b == x.n_buckets) b = 0;
+    }
+    return stashed_row(&t->slots[i_slot], mix);
+}
+
+uint32_t pn_index_find(const struct pn_rows *t, uint64_t mix) { return t->indexes[mix >> ALL_BITS].n_buckets > 0 ? find_further(t, mix) : PN_NO_ROW; }
+
+static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a slot without an index are looked for */
+
+#define BLOCK 512u
+#define AHEAD 24u /* lines on their way: about what the first-level cache can wait for */
+
+/* One body, compiled for each machine. Three loops a block: each has only one kind of cache miss in flight, and no load that waits for memory stands
+ * between the orders for others. */
+#define FIND(NAME, TARGET, MATCH)                                                                                        \
+    TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {               \
+        size_t n_missing = 0;                                                                                            \
+        uint64_t mix[BLOCK];                                                                                             \
+        const uint64_t *first[BLOCK + AHEAD];                                                                            \
+        for (size_t i = 0; i < n; i++) mix[i] = pn_mix64(keys[i]);                                                       \
+        for (size_t i = 0; i < n; i++) {                                                                                 \
+            const uint32_t i_slot = (uint32_t)(mix[i] >> ALL_BITS), n_buckets = t->indexes[i_slot].n_buckets;            \
+            first[i] = n_buckets > 0 ? bucket_of(t, i_slot, home(n_buckets, mix[i])) : no_bucket;                        \
+        }                                                                                                                \
+        for (size_t i = 0; i < AHEAD; i++) first[n + i] = no_bucket;                                                     \
+        for (size_t i = 0; i < AHEAD; i++) __builtin_prefetch(first[i]);                                                 \
+        for (size_t i = 0; i < n; i++) {                                                                                 \
+            __builtin_prefetch(first[i + AHEAD]);                                                                        \
+            const uint32_t i_slot = (uint32_t)(mix[i] >> ALL_BITS);                                                      \
+            const uint32_t low_bits = t->indexes[i_slot].low_bits;                                                       \
+            const uint64_t *bucket = first[i], mask = mask_of(low_bits), low = mix[i] & mask;                            \
+            uint32_t found = MATCH(bucket, low, mask), row;                                                              \
+            if (__builtin_expect(found != 0, 1)) row = (uint32_t)(bucket[__builtin_ctz(found)] >> low_bits) - 1;         \
+            else if (bucket[PN_BUCKET - 1] == 0) row = PN_NO_ROW; /* filled from the front: nothing went on */           \
+            else row = find_further(t, mix[i]);                                                                          \
+            n_missing += row == PN_NO_ROW;                                                                               \
+            places[i] = (pn_place)i_slot << 32 | row;                                                                    \
+        }                                                                                                                \
+        return n_missing;                                                                                                \
     }
 
 FIND(find_portable, , match_portable)
 #if defined(__x86_64__)
-FIND(find_avx2, __attribute__((target("avx2,bmi"))), match_avx2)
-FIND(find_avx512, __attribute__((target("avx512f,avx512dq,avx512vl,bmi"))), match_avx512)
+FIND(find_avx2, AVX2, match_avx2)
+FIND(find_avx512, AVX512, match_avx512)
 #endif
 
 static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places);
@@ -134,23 +153,22 @@ size_t pn_rows_find(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_
 /* ---- putting ---- */
 
 /* False: its eight buckets are full. */
-static bool put(struct pn_slot *s, uint64_t mix, uint32_t i_row) {
-    uint32_t b = home(s, mix);
-    for (uint32_t at = 0; at < PN_REACH && at < s->n_buckets; at++) {
-        uint64_t *bucket = bucket_at(s, b);
+static bool put(const struct index *x, uint64_t mix, uint32_t i_row) {
+    uint32_t b = home(x->n_buckets, mix);
+    for (uint32_t at = 0; at < PN_REACH && at < x->n_buckets; at++) {
+        uint64_t *bucket = bucket_at(x, b);
         if (bucket[PN_BUCKET - 1] == 0)
             for (uint32_t i = 0; i < PN_BUCKET; i++)
                 if (bucket[i] == 0) {
-                    bucket[i] = (uint64_t)(i_row + 1) << s->low_bits | (mix & low_mask(s));
+                    bucket[i] = (uint64_t)(i_row + 1) << x->low_bits | (mix & mask_of(x->low_bits));
                     return true;
                 }
-        if (++b == s->n_buckets) b = 0;
+        if (++b == x->n_buckets) b = 0;
     }
     return false;
 }
 
-void pn_index_put(struct pn_slot *s, uint64_t mix, uint32_t i_row) {
-    if (put(s, mix, i_row)) return;
+static void put_stashed(struct pn_slot *s, uint64_t mix, uint32_t i_row) {
     assert(s->n_stashed < s->max_stashed && "no room was reserved");
     uint32_t p = find_stashed(s, mix);
     memmove(s->stash + p + 1, s->stash + p, (s->n_stashed - p) * sizeof *s->stash);
@@ -158,20 +176,26 @@ void pn_index_put(struct pn_slot *s, uint64_t mix, uint32_t i_row) {
     s->n_stashed++;
 }
 
+void pn_index_put(struct pn_rows *t, uint64_t mix, uint32_t i_row) {
+    const uint32_t i_slot = (uint32_t)(mix >> ALL_BITS);
+    const struct index x = index_of(t, i_slot);
+    if (!put(&x, mix, i_row)) put_stashed(&t->slots[i_slot], mix, i_row);
+}
+
 /* ---- the way back: from entries to keys ---- */
 
 /* Calls each(ctx, mix, row) for every row in the index. The homes that reach bucket b begin at `start`; of all numbers from there on, one within
  * the reach has an entry's low bits. */
-static void for_each(const struct pn_slot *s, uint32_t i_slot, void (*each)(void *, uint64_t, uint32_t), void *ctx) {
-    const uint64_t mask = low_mask(s), all = (1ull << ALL_BITS) - 1, slot = (uint64_t)i_slot << ALL_BITS;
-    for (uint32_t b = 0; b < s->n_buckets; b++) {
-        const uint64_t *bucket = bucket_at(s, b);
+static void for_each(const struct index *x, const struct pn_slot *s, void (*each)(void *, uint64_t, uint32_t), void *ctx) {
+    const uint64_t mask = mask_of(x->low_bits), all = (1ull << ALL_BITS) - 1, slot = (uint64_t)x->i_slot << ALL_BITS;
+    for (uint32_t b = 0; b < x->n_buckets; b++) {
+        const uint64_t *bucket = bucket_at(x, b);
         if (bucket[0] == 0) continue;
-        uint32_t first = b >= PN_REACH - 1 ? b - (PN_REACH - 1) : b + s->n_buckets - (PN_REACH - 1);
-        uint64_t start = s->n_buckets < PN_REACH ? 0 : ((((uint64_t)first << 32) + s->n_buckets - 1) / s->n_buckets) << 22;
+        uint32_t first = b >= PN_REACH - 1 ? b - (PN_REACH - 1) : b + x->n_buckets - (PN_REACH - 1);
+        uint64_t start = x->n_buckets < PN_REACH ? 0 : ((((uint64_t)first << 32) + x->n_buckets - 1) / x->n_buckets) << 22;
         for (uint32_t i = 0; i < PN_BUCKET && bucket[i] != 0; i++) {
-            uint64_t low = bucket[i] & mask, mix = s->low_bits == ALL_BITS ? low : ((start & ~mask) | low) + ((start & mask) > low ? mask + 1 : 0);
-            each(ctx, (mix & all) | slot, (uint32_t)(bucket[i] >> s->low_bits) - 1);
+            uint64_t low = bucket[i] & mask, mix = x->low_bits == ALL_BITS ? low : ((start & ~mask) | low) + ((start & mask) > low ? mask + 1 : 0);
+            each(ctx, (mix & all) | slot, (uint32_t)(bucket[i] >> x->low_bits) - 1);
         }
     }
     for (uint32_t i = 0; i < s->n_stashed; i++) each(ctx, s->stash[i].mix, s->stash[i].i_row);
@@ -192,64 +216,37 @@ static void list_key(void *ctx, uint64_t mix, uint32_t i_row) {
     struct key_list *l = ctx;
     if (i_row < l->n) l->keys[i_row] = unmix(mix);
 }
-void pn_index_keys(const struct pn_slot *s, uint32_t i_slot, uint32_t n, uint64_t *keys) {
+void pn_index_keys(const struct pn_rows *t, uint32_t i_slot, uint32_t n, uint64_t *keys) {
     struct key_list l = {keys, n};
-    for_each(s, i_slot, list_key, &l);
+    const struct index x = index_of(t, i_slot);
+    for_each(&x, &t->slots[i_slot], list_key, &l);
 }
 
 /* ---- growing ---- */
 
-/* Small indexes are one block of just their size; from 64 buckets on, chunks of the pool. */
-static size_t small_bytes(uint32_t n_buckets) { return (size_t)n_buckets * PN_BUCKET * sizeof(uint64_t); }
+static const uint32_t chunk_sizes[PN_PAGE_SIZES] = {1, 8, PN_CHUNK}; /* buckets: an index of one chunk may have a smaller one */
+static int size_of(uint32_t n_buckets) { return n_buckets <= 1 ? 0 : n_buckets <= 8 ? 1 : 2; }
 static uint32_t n_chunks(uint32_t n_buckets) { return (n_buckets + PN_CHUNK - 1) / PN_CHUNK; }
 
-static void free_chunks(struct pn_rows *t, uint64_t **chunks, uint32_t n_buckets) {
-    if (chunks == NULL) return;
-    if (n_buckets < PN_CHUNK) {
-        free(chunks[0]);
-        t->n_small_bytes -= small_bytes(n_buckets);
-    } else {
-        for (uint32_t i = 0; i < n_chunks(n_buckets); i++) pn_pages_give(&t->index_pool, chunks[i]);
-    }
-    t->n_small_bytes -= n_chunks(n_buckets) * sizeof *chunks;
-    free(chunks);
+bool pn_index_open(struct pn_rows *t) { return pn_pages_open(&t->index_memory, PN_BUCKET * sizeof(uint64_t), chunk_sizes); }
+
+void pn_index_close(struct pn_rows *t) {
+    pn_pages_close(&t->index_memory);
+    for (uint32_t i = 0; i < PN_SLOTS; i++) free(t->slots[i].stash);
 }
 
-static uint64_t **take_chunks(struct pn_rows *t, uint32_t n_buckets) {
-    const uint32_t n = n_chunks(n_buckets);
-    uint64_t **chunks = calloc(n, sizeof *chunks);
-    if (chunks == NULL) return NULL;
-    if (n_buckets < PN_CHUNK) {
-        chunks[0] = aligned_alloc(64, small_bytes(n_buckets));
-        if (chunks[0] == NULL) {
-            free(chunks);
-            return NULL;
-        }
-        memset(chunks[0], 0, small_bytes(n_buckets));
-        t->n_small_bytes += small_bytes(n_buckets);
-    }
-    for (uint32_t i = 0; n_buckets >= PN_CHUNK && i < n; i++) {
-        if ((chunks[i] = pn_pages_take(&t->index_pool)) == NULL) {
-            while (i-- > 0) pn_pages_give(&t->index_pool, chunks[i]);
-            free(chunks);
-            return NULL;
-        }
-        memset(chunks[i], 0, small_bytes(PN_CHUNK));
-    }
-    t->n_small_bytes += n * sizeof *chunks;
-    return chunks;
+bool pn_map_reserve(struct pn_rows *t, uint32_t **map, size_t *max, size_t blocks) {
+    if (blocks <= *max) return true;
+    const size_t more = *max < 4 ? blocks : blocks + *max / 4;
+    uint32_t *grown = aligned_alloc(64, more * PN_SLOTS * sizeof *grown);
+    if (grown == NULL) return false;
+    memcpy(grown, *map, *max * PN_SLOTS * sizeof *grown);
+    t->n_small_bytes += (more - *max) * PN_SLOTS * sizeof *grown;
+    free(*map);
+    *map = grown;
+    *max = more;
+    return true;
 }
-
-void pn_index_free(struct pn_rows *t, struct pn_slot *s) {
-    free_chunks(t, s->chunks, s->n_buckets);
-    t->n_small_bytes -= s->max_stashed * sizeof *s->stash;
-    free(s->stash);
-    s->chunks = NULL;
-    s->stash = NULL;
-    s->n_buckets = s->n_stashed = s->max_stashed = 0;
-}
-
-static uint32_t room_of(uint32_t n_buckets) { return n_buckets < 4 ? n_buckets * PN_BUCKET : (uint32_t)((uint64_t)n_buckets * PN_BUCKET * 9 / 10); }
 
 static bool reserve_stash(struct pn_rows *t, struct pn_slot *s, uint32_t n) {
     if (n <= s->max_stashed) return true;
@@ -262,38 +259,73 @@ static bool reserve_stash(struct pn_rows *t, struct pn_slot *s, uint32_t n) {
     return true;
 }
 
-struct move { struct pn_rows *t; struct pn_slot *to; bool failed; };
+static void free_stash(struct pn_rows *t, struct pn_slot *s) {
+    t->n_small_bytes -= s->max_stashed * sizeof *s->stash;
+    free(s->stash);
+    s->stash = NULL;
+    s->n_stashed = s->max_stashed = 0;
+}
+
+static void give_chunks(struct pn_rows *t, const uint32_t *chunks, size_t stride, uint32_t n_buckets) {
+    for (uint32_t i = n_chunks(n_buckets); i-- > 0;) pn_pages_give(&t->index_memory, chunks[i * stride], size_of(n_buckets));
+}
+
+static uint32_t room_of(uint32_t n_buckets) { return n_buckets < 4 ? n_buckets * PN_BUCKET : (uint32_t)((uint64_t)n_buckets * PN_BUCKET * 7 / 8); }
+
+struct move { struct pn_rows *t; struct index to; struct pn_slot stash; bool failed; };
 static void move_entry(void *ctx, uint64_t mix, uint32_t i_row) {
     struct move *m = ctx;
-    if (put(m->to, mix, i_row)) return;
-    if (m->failed || !reserve_stash(m->t, m->to, m->to->n_stashed + 1)) m->failed = true;
-    else pn_index_put(m->to, mix, i_row);
+    if (put(&m->to, mix, i_row)) return;
+    if (m->failed || !reserve_stash(m->t, &m->stash, m->stash.n_stashed + 1)) m->failed = true;
+    else put_stashed(&m->stash, mix, i_row);
+}
+
+static bool grow(struct pn_rows *t, uint32_t i_slot, uint32_t n_buckets) {
+    struct pn_slot *s = &t->slots[i_slot];
+    const uint32_t n = n_chunks(n_buckets);
+    if (!pn_map_reserve(t, &t->chunk_of, &t->max_chunks, n)) return false;
+    uint32_t *chunks = malloc(n * sizeof *chunks);
+    if (chunks == NULL) return false;
+    struct move m = {.t = t, .to = {t, i_slot, n_buckets, low_bits_of(n_buckets), chunks, 1}};
+    for (uint32_t i = 0; i < n; i++) {
+        chunks[i] = pn_pages_take(&t->index_memory, size_of(n_buckets));
+        if (chunks[i] == PN_NO_BLOCK) {
+            while (i-- > 0) pn_pages_give(&t->index_memory, chunks[i], size_of(n_buckets));
+            free(chunks);
+            return false;
+        }
+        memset(pn_pages_at(&t->index_memory, chunks[i]), 0, (size_t)chunk_sizes[size_of(n_buckets)] * t->index_memory.unit_bytes);
+    }
+    const struct index old = index_of(t, i_slot);
+    for_each(&old, s, move_entry, &m);
+    if (m.failed) {
+        give_chunks(t, chunks, 1, n_buckets);
+        free_stash(t, &m.stash);
+    } else {
+        give_chunks(t, old.chunks, old.stride, old.n_buckets);
+        free_stash(t, s);
+        for (uint32_t i = 0; i < n; i++) t->chunk_of[(size_t)i * PN_SLOTS + i_slot] = chunks[i];
+        t->indexes[i_slot] = (struct pn_slot_index){n_buckets, m.to.low_bits};
+        s->stash = m.stash.stash;
+        s->n_stashed = m.stash.n_stashed;
+        s->max_stashed = m.stash.max_stashed;
+    }
+    free(chunks);
+    return !m.failed;
 }
 
 bool pn_index_reserve(struct pn_rows *t, uint32_t i_slot, uint32_t n_new) {
     struct pn_slot *s = &t->slots[i_slot];
     const uint64_t n_rows = (uint64_t)s->n_rows + n_new;
+    const uint32_t before = t->indexes[i_slot].n_buckets;
     assert(n_rows < PN_NO_ROW);
     /* Crafted keys may fill a few buckets and leave the rest empty: then the stash takes them, and the index does not grow for them alone. */
-    bool crowded = s->n_stashed > 16 + s->n_rows / 32 && s->n_rows > room_of(s->n_buckets) / 2;
-    uint32_t n_buckets = s->n_buckets > 0 ? s->n_buckets : 1;
+    bool crowded = s->n_stashed > 16 + s->n_rows / 32 && s->n_rows - s->n_stashed > room_of(before) / 2;
+    uint32_t n_buckets = before > 0 ? before : 1;
     while (room_of(n_buckets) < n_rows || n_rows >> (64 - low_bits_of(n_buckets)) > 0 || crowded) {
         crowded = false;
         n_buckets += n_buckets < 8 ? 1 : n_buckets < 16 ? 1 + i_slot % 8 : n_buckets / 8; /* slots grow at different times */
     }
-    if (n_buckets != s->n_buckets) {
-        struct pn_slot grown = *s;
-        grown.chunks = take_chunks(t, n_buckets);
-        grown.stash = NULL;
-        grown.n_buckets = n_buckets;
-        grown.low_bits = low_bits_of(n_buckets);
-        grown.n_stashed = grown.max_stashed = 0;
-        if (grown.chunks == NULL) return false;
-        struct move m = {t, &grown, false};
-        for_each(s, i_slot, move_entry, &m);
-        pn_index_free(t, m.failed ? &grown : s);
-        if (m.failed) return false;
-        *s = grown;
-    }
+    if (n_buckets != before && !grow(t, i_slot, n_buckets)) return false;
     return reserve_stash(t, s, s->n_stashed + n_new);
 }

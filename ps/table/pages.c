@@ -4,66 +4,59 @@
 #include <sys/mman.h>
 
 #define HUGE_BYTES ((size_t)2 << 20)
+#define SMALL_BYTES ((size_t)4 << 20)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MOST ((size_t)16 << 30) /* the sanitizers want address space, too */
+#else
+#define MOST ((size_t)1 << 40)
+#endif
+#define LEAST ((size_t)16 << 20)
 
 bool pn_huge_pages = true;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static void *map(size_t n) { return aligned_alloc(64, n); } /* so that the sanitizer sees the ends */
-static void unmap(void *p, size_t n) { (void)n; free(p); }
-#else
-/* Aligned to a huge page; the surplus at both ends goes back. */
-static void *map(size_t n) {
-    uint8_t *p = mmap(NULL, n + HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    size_t head = -(uintptr_t)p & (HUGE_BYTES - 1);
-    if (head > 0) munmap(p, head);
-    if (head < HUGE_BYTES) munmap(p + head + n, HUGE_BYTES - head);
-    if (pn_huge_pages) madvise(p + head, n, MADV_HUGEPAGE); /* no is an answer */
-    return p + head;
-}
-static void unmap(void *p, size_t n) { munmap(p, n); }
-#endif
-
-void pn_pages_open(struct pn_pages *p, size_t page_bytes) {
-    *p = (struct pn_pages){.page_bytes = page_bytes, .region_bytes = (page_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES};
+bool pn_pages_open(struct pn_pages *p, size_t unit_bytes, const uint32_t sizes[PN_PAGE_SIZES]) {
+    *p = (struct pn_pages){.unit_bytes = unit_bytes};
+    memcpy(p->sizes, sizes, sizeof p->sizes);
+    for (uint32_t i = 0; i < PN_PAGE_SIZES; i++) p->freed[i] = PN_NO_BLOCK;
+    /* Addresses only: nothing is counted until it is touched. A limit on addresses gives less. */
+    for (p->reserved = MOST; p->reserved >= LEAST; p->reserved /= 2) {
+        uint8_t *at = mmap(NULL, p->reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED) continue;
+        size_t head = -(uintptr_t)at & (HUGE_BYTES - 1);
+        if (head > 0) munmap(at, head);
+        p->base = at + head;
+        p->reserved -= head;
+        p->max_units = p->reserved / unit_bytes < PN_NO_BLOCK ? p->reserved / unit_bytes : PN_NO_BLOCK;
+        madvise(p->base, SMALL_BYTES, MADV_NOHUGEPAGE);
+        if (pn_huge_pages) madvise(p->base + SMALL_BYTES, p->reserved - SMALL_BYTES, MADV_HUGEPAGE); /* no is an answer */
+        return true;
+    }
+    return false;
 }
 
 void pn_pages_close(struct pn_pages *p) {
-    for (size_t i = 0; i < p->n_regions; i++) unmap(p->regions[i], p->region_bytes);
-    free(p->regions);
-    pn_pages_open(p, p->page_bytes);
+    if (p->base != NULL) munmap(p->base, p->reserved);
+    p->base = NULL;
 }
 
-static bool grow(struct pn_pages *p) {
-    if (p->n_regions == p->max_regions) {
-        size_t max = p->max_regions > 0 ? 2 * p->max_regions : 16;
-        void **regions = realloc(p->regions, max * sizeof *regions);
-        if (regions == NULL) return false;
-        p->regions = regions;
-        p->max_regions = max;
+uint32_t pn_pages_take(struct pn_pages *p, int i) {
+    uint32_t block = p->freed[i];
+    if (block != PN_NO_BLOCK) {
+        memcpy(&p->freed[i], pn_pages_at(p, block), sizeof p->freed[i]);
+        return block;
     }
-    uint8_t *r = map(p->region_bytes);
-    if (r == NULL) return false;
-    p->regions[p->n_regions++] = r;
-    p->n_bytes += p->region_bytes;
-    p->next = r;
-    p->end = r + p->region_bytes;
-    return true;
+    if (p->max_units - p->n_units < p->sizes[i]) return PN_NO_BLOCK;
+    block = (uint32_t)p->n_units;
+    p->n_units += p->sizes[i];
+    return block;
 }
 
-void *pn_pages_take(struct pn_pages *p) {
-    void *page = p->free_pages;
-    if (page != NULL) {
-        memcpy(&p->free_pages, page, sizeof(void *));
-        return page;
-    }
-    if ((size_t)(p->end - p->next) < p->page_bytes && !grow(p)) return NULL;
-    page = p->next;
-    p->next += p->page_bytes;
-    return page;
+void pn_pages_give(struct pn_pages *p, uint32_t block, int i) {
+    memcpy(pn_pages_at(p, block), &p->freed[i], sizeof p->freed[i]);
+    p->freed[i] = block;
 }
 
-void pn_pages_give(struct pn_pages *p, void *page) {
-    memcpy(page, &p->free_pages, sizeof(void *));
-    p->free_pages = page;
+uint64_t pn_pages_bytes(const struct pn_pages *p) {
+    uint64_t n = p->n_units * p->unit_bytes, page = n <= SMALL_BYTES || !pn_huge_pages ? 4096 : HUGE_BYTES;
+    return (n + page - 1) / page * page;
 }

@@ -4,28 +4,39 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PAGE_BYTES (8u << 10)        /* about */
+#define MAX_PAGE_SHIFT 7u
+static const uint32_t first_pages[2] = {1, 4}; /* in units of four rows: a slot's first page begins small */
+
 bool pn_rows_open(struct pn_rows *t, size_t row_bytes) {
     assert(row_bytes > 0 && row_bytes % 4 == 0);
-    *t = (struct pn_rows){.row_bytes = row_bytes};
-    pn_pages_open(&t->row_pool, row_bytes * PN_PAGE_ROWS);
-    pn_pages_open(&t->index_pool, PN_CHUNK * PN_BUCKET * sizeof(uint64_t));
+    *t = (struct pn_rows){.row_bytes = row_bytes, .page_shift = 4};
+    while (t->page_shift < MAX_PAGE_SHIFT && row_bytes << (t->page_shift + 1) <= PAGE_BYTES) t->page_shift++;
+    t->page_mask = (1u << t->page_shift) - 1;
+    const uint32_t sizes[PN_PAGE_SIZES] = {first_pages[0], first_pages[1], (t->page_mask + 1) / PN_ROW_UNIT};
     t->slots = calloc(PN_SLOTS, sizeof(*t->slots));
-    t->n_small_bytes = PN_SLOTS * sizeof(*t->slots);
-    return t->slots != NULL;
+    t->indexes = calloc(PN_SLOTS, sizeof(*t->indexes));
+    t->n_small_bytes = PN_SLOTS * (sizeof(*t->slots) + sizeof *t->indexes);
+    bool ok = t->slots && t->indexes && pn_pages_open(&t->row_memory, row_bytes * PN_ROW_UNIT, sizes) && pn_index_open(t);
+    if (!ok) {
+        pn_pages_close(&t->row_memory);
+        pn_pages_close(&t->index_memory);
+        free(t->slots);
+        free(t->indexes);
+        t->slots = NULL;
+    }
+    return ok;
 }
 
 void pn_rows_close(struct pn_rows *t) {
     if (!t->slots) return;
     pn_rows_cut_abort(t);
-    for (uint32_t i = 0; i < PN_SLOTS; i++) {
-        struct pn_slot *s = &t->slots[i];
-        pn_index_free(t, s);
-        if (s->room < PN_PAGE_ROWS && s->pages) free(s->pages[0]);
-        free(s->pages);
-    }
-    pn_pages_close(&t->row_pool);
-    pn_pages_close(&t->index_pool);
+    pn_index_close(t);
+    pn_pages_close(&t->row_memory);
+    free(t->chunk_of);
+    free(t->page_of);
     free(t->slots);
+    free(t->indexes);
     t->slots = NULL;
 }
 
@@ -145,7 +156,7 @@ static void load_slot(struct pn_rows *t) {
     struct pn_cut *c = t->cut;
     const uint32_t n = c->n_rows[c->i_slot];
     memset(c->olds, 0, n * sizeof *c->olds);
-    pn_index_keys(&t->slots[c->i_slot], c->i_slot, n, c->keys);
+    pn_index_keys(t, c->i_slot, n, c->keys);
     for (struct pn_image *i = c->images[c->i_slot]; i; i = i->next) c->olds[i->i_row] = i;
     c->loaded = true;
 }
@@ -185,50 +196,31 @@ size_t pn_rows_scan(struct pn_rows *t, uint64_t *keys, void *rows, size_t max) {
 
 uint64_t pn_rows_bytes(const struct pn_rows *t) {
     const struct pn_cut *c = t->cut;
-    uint64_t n = t->n_small_bytes + t->row_pool.n_bytes + t->index_pool.n_bytes;
+    uint64_t n = t->n_small_bytes + pn_pages_bytes(&t->row_memory) + pn_pages_bytes(&t->index_memory);
     if (c) n += sizeof *c + c->n_kept_words * 8 + c->n_block_bytes + c->max_loaded * (sizeof *c->keys + sizeof *c->olds);
     return n;
 }
 
 /* ---- growth: all memory is found before anything changes ---- */
 
-/* The first page begins small and moves as it grows; from 64 rows on, pages come from the pool and stay. */
-static bool grow_rows(struct pn_rows *t, struct pn_slot *s, uint32_t n_rows) {
-    while (s->room < n_rows && s->room < PN_PAGE_ROWS) {
-        uint32_t room = s->room == 0 ? 4 : s->room * 4;
-        uint8_t **pages = s->pages ? s->pages : malloc(sizeof *pages);
-        if (!pages) return false;
-        uint8_t *page = room == PN_PAGE_ROWS ? pn_pages_take(&t->row_pool) : malloc(room * t->row_bytes);
-        if (!page) {
-            if (!s->pages) free(pages);
-            return false;
-        }
-        if (s->room > 0) {
-            memcpy(page, s->pages[0], s->n_rows * t->row_bytes);
-            free(s->pages[0]);
-        } else {
-            t->n_small_bytes += sizeof *pages;
-        }
-        if (room < PN_PAGE_ROWS) t->n_small_bytes += room * t->row_bytes;
-        t->n_small_bytes -= s->room * t->row_bytes;
-        s->pages = pages;
-        s->pages[0] = page;
-        s->n_pages = 1;
-        s->room = room;
-    }
+static bool grow_rows(struct pn_rows *t, uint32_t i_slot, uint32_t n_rows) {
+    struct pn_slot *s = &t->slots[i_slot];
+    const uint32_t full = t->page_mask + 1;
     if (s->room >= n_rows) return true;
-    uint32_t n_pages = (n_rows + PN_PAGE_ROWS - 1) / PN_PAGE_ROWS;
-    uint8_t **pages = realloc(s->pages, n_pages * sizeof *pages);
-    if (!pages) return false;
-    t->n_small_bytes += (n_pages - s->n_pages) * sizeof *pages;
-    s->pages = pages;
-    for (uint32_t p = s->n_pages; p < n_pages; p++) {
-        if (!(pages[p] = pn_pages_take(&t->row_pool))) {
-            t->n_small_bytes -= (n_pages - p) * sizeof *pages;
-            return false;
+    if (!pn_map_reserve(t, &t->page_of, &t->max_pages, (n_rows + full - 1) >> t->page_shift)) return false;
+    while (s->room < n_rows) {
+        const uint32_t small = first_pages[0] * PN_ROW_UNIT, middle = first_pages[1] * PN_ROW_UNIT;
+        const int size = s->room >= full || n_rows > middle ? 2 : n_rows > small ? 1 : 0;
+        const uint32_t block = pn_pages_take(&t->row_memory, size);
+        if (block == PN_NO_BLOCK) return false;
+        if (s->room > 0 && s->room < full) { /* the small first page moves */
+            const uint32_t old = t->page_of[i_slot];
+            memcpy(pn_pages_at(&t->row_memory, block), pn_pages_at(&t->row_memory, old), s->n_rows * t->row_bytes);
+            pn_pages_give(&t->row_memory, old, s->room == small ? 0 : 1);
+            s->room = 0;
         }
-        s->n_pages++;
-        s->room += PN_PAGE_ROWS;
+        t->page_of[(size_t)(s->room >> t->page_shift) * PN_SLOTS + i_slot] = block;
+        s->room = size == 2 ? s->room + full : size == 1 ? middle : small;
     }
     return true;
 }
@@ -247,21 +239,25 @@ enum pn_result pn_rows_prepare(struct pn_rows *t, const pn_place *places, size_t
         struct pn_slot *s = &t->slots[i_slot];
         if (s->pending == 0) continue;
         assert(s->n_rows < PN_NO_ROW - s->pending);
-        enough = enough && grow_rows(t, s, s->n_rows + s->pending) && pn_index_reserve(t, i_slot, s->pending);
+        enough = enough && grow_rows(t, i_slot, s->n_rows + s->pending) && pn_index_reserve(t, i_slot, s->pending);
         s->pending = 0;
     }
     return enough ? PN_OK : PN_NO_MEMORY;
 }
 
-void *pn_rows_make(struct pn_rows *t, uint64_t key, bool *made) {
+void *pn_rows_make_new(struct pn_rows *t, uint64_t key) {
     const uint64_t mix = pn_mix64(key);
-    pn_place place;
-    *made = pn_rows_find(t, &key, 1, &place) > 0;
-    if (!*made) return pn_rows_at(t, place);
     struct pn_slot *s = &t->slots[mix >> 54];
     assert(s->n_rows < s->room && "no room was prepared");
     const uint32_t i_row = s->n_rows++;
     t->n_rows++;
-    pn_index_put(s, mix, i_row);
+    pn_index_put(t, mix, i_row);
     return memset(pn_rows_at(t, (pn_place)(mix >> 54) << 32 | i_row), 0, t->row_bytes);
+}
+
+void *pn_rows_make(struct pn_rows *t, uint64_t key, bool *made) {
+    const uint64_t mix = pn_mix64(key);
+    const uint32_t there = pn_index_find(t, mix);
+    *made = there == PN_NO_ROW;
+    return *made ? pn_rows_make_new(t, key) : pn_rows_at(t, (pn_place)(mix >> 54) << 32 | there);
 }

@@ -6,9 +6,8 @@
 #include "ps/table/optimizer.h"
 #include "ps/table/rows.h"
 
-#define PULL_BLOCK 256u
-#define AHEAD 12u /* rows prefetched ahead of the one at work */
-#define LINE 64u
+#define PUSH_BLOCK 256u
+#define LINE 16u /* floats of a cache line */
 
 struct pn_table {
     struct pn_table_spec spec;
@@ -54,36 +53,40 @@ static struct trace *trace_of(const struct pn_table *t, float *row) { return (st
 
 /* ---- pull ---- */
 
-/* Copies n rows whose places are known; the sizes that models use most get a loop of their own. */
+#define PULL_BLOCK 512u
+#define AHEAD 24u /* rows on their way while one is copied */
+
+/* Copies n rows; the sizes that models use most get a loop of their own. from[n, n + AHEAD) may be brought, not read. */
 #define GATHER(DIM)                                                                                        \
+    for (size_t i = 0; i < AHEAD; i++)                                                                     \
+        for (size_t b = 0; b < (DIM) && b < 256; b += LINE) __builtin_prefetch(from[i] + b);               \
     for (size_t i = 0; i < n; i++) {                                                                       \
-        if (i + AHEAD < n && (uint32_t)places[i + AHEAD] != PN_NO_ROW) {                                   \
-            const char *next = pn_rows_at(&t->rows, places[i + AHEAD]);                                    \
-            for (size_t b = 0; b < (DIM) * sizeof(float) && b < 8 * LINE; b += LINE) __builtin_prefetch(next + b); \
-        }                                                                                                  \
-        if ((uint32_t)places[i] != PN_NO_ROW) memcpy(out + i * (DIM), pn_rows_at(&t->rows, places[i]), (DIM) * sizeof(float)); \
+        for (size_t b = 0; b < (DIM) && b < 256; b += LINE) __builtin_prefetch(from[i + AHEAD] + b);       \
+        if (from[i] != NULL) memcpy(out + i * (DIM), from[i], (DIM) * sizeof(float));                      \
         else if (t->spec.explicit_rows) memset(out + i * (DIM), 0, (DIM) * sizeof(float));                 \
         else pn_init_row(&t->spec, keys[i], out + i * (DIM));                                              \
     }
 
-static void gather(const struct pn_table *t, const uint64_t *keys, const pn_place *places, size_t n, float *out) {
-    const size_t dim = t->spec.dim;
-    switch (dim) {
+static void gather(const struct pn_table *t, const uint64_t *keys, float *const *from, size_t n, float *out) {
+    switch (t->spec.dim) {
         case 8: GATHER(8) return;
         case 16: GATHER(16) return;
         case 32: GATHER(32) return;
         case 64: GATHER(64) return;
-        default: GATHER(dim)
+        default: GATHER((size_t)t->spec.dim)
     }
 }
 
 size_t pn_table_pull(const struct pn_table *t, const uint64_t *keys, size_t n, float *rows) {
     pn_place places[PULL_BLOCK];
+    float *from[PULL_BLOCK + AHEAD];
     size_t n_missing = 0;
     for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
-        size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
+        const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
         n_missing += pn_rows_find(&t->rows, keys + begin, count, places);
-        gather(t, keys + begin, places, count, rows + begin * t->spec.dim);
+        for (size_t i = 0; i < count; i++) from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
+        for (size_t i = 0; i < AHEAD; i++) from[count + i] = NULL;
+        gather(t, keys + begin, from, count, rows + begin * t->spec.dim);
     }
     return n_missing;
 }
@@ -102,12 +105,9 @@ static bool reserve_places(struct pn_table *t, size_t n) {
 
 static float *row_of(struct pn_table *t, uint64_t key, pn_place place) {
     if ((uint32_t)place != PN_NO_ROW) return pn_rows_at(&t->rows, place);
-    bool made;
-    float *row = pn_rows_make(&t->rows, key, &made);
-    if (made) {
-        pn_init_row(&t->spec, key, row);
-        pn_optimizer_start(&t->spec.optimizer, t->spec.dim, row, row + t->spec.dim);
-    }
+    float *row = pn_rows_make_new(&t->rows, key);
+    pn_init_row(&t->spec, key, row);
+    pn_optimizer_start(&t->spec.optimizer, t->spec.dim, row, row + t->spec.dim);
     return row;
 }
 
@@ -124,10 +124,10 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
         enum pn_result result = pn_rows_prepare(&t->rows, t->places, n, skip, true, n_missing > 0);
         if (result != PN_OK) return result;
     }
-    float *rows[PULL_BLOCK];
-    const float *g[PULL_BLOCK];
-    for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
-        const size_t end = n - begin < PULL_BLOCK ? n : begin + PULL_BLOCK;
+    float *rows[PUSH_BLOCK];
+    const float *g[PUSH_BLOCK];
+    for (size_t begin = 0; begin < n; begin += PUSH_BLOCK) {
+        const size_t end = n - begin < PUSH_BLOCK ? n : begin + PUSH_BLOCK;
         size_t count = 0;
         for (size_t i = begin; i < end; i++) {
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
