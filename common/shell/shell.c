@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,6 +134,9 @@ static void on_signal(uv_signal_t *h, int number) {
 }
 
 enum pn_result pn_shell_open(struct pn_shell **out, const char *name, const char *bind, enum pn_log_level level, struct pn_error *err) {
+    /* Messages of megabytes come and go all the time: their memory stays with the process instead of being unmapped and zeroed again. */
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
     struct pn_shell *s = calloc(1, sizeof *s);
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
     s->env.ops = &ops;

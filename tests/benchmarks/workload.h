@@ -38,6 +38,12 @@ static inline uint64_t zipf_next(struct zipf *z) {
     }
 }
 
+/* A job with one table of dim floats (the linear weight and an embedding of dim - 1), Adagrad, and the dense parameters' table. */
+#define BENCH_JOB                                                                                                                        \
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: bench}\nspec:\n  data: {train: {format: csv, uri: /none, label: y}}\n"   \
+    "  features: [{name: x, type: categorical}]\n  tables: {defaults: {optimizer: {name: adagrad, lr: 0.01}, init: zero}}\n"             \
+    "  model: {name: fm, embeddingDim: %d}\n  training: {consistency: {mode: async, ack: applied}}\n"
+
 enum { RAW_KEYS = 26 * 2048 };
 struct batch { size_t n; uint64_t *ranks, *keys; }; /* unique; rising by key, as pushes must be */
 static inline int by_u64(const void *a, const void *b) {

@@ -1,0 +1,143 @@
+/* One client process and one server process (bench-server) over tcp on loopback.
+ *   bench-wire ADDRESS [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill] [--name NAME] */
+#include <getopt.h>
+#include "common/shell/shell.h"
+#include "ps/client/client.h"
+#include "tests/benchmarks/workload.h"
+
+enum { MAX_IN_FLIGHT = 64 };
+static struct {
+    struct pn_shell *shell;
+    struct pn_client *client;
+    struct pn_job job;
+    struct batch *batches;
+    size_t n_batches, next;
+    uint64_t n_rows, filled, step;
+    uint32_t dim, in_flight, open;
+    int op; /* 0 pull, 1 push, 2 fill */
+    double seconds, begin, end;
+    uint64_t rows, requests;
+    double *latencies;
+    size_t n_latencies;
+    float *values;
+    struct slot { float *rows; uint64_t *keys; size_t n; double since; bool busy; struct pn_client_part part; } slots[MAX_IN_FLIGHT];
+} B;
+
+enum { MAX_LATENCIES = 4000000 };
+
+static void done(void *owner, enum pn_result r);
+
+static void issue(struct slot *s) {
+    if (B.op == 2) {
+        s->n = 0;
+        while (s->n < 20000 && B.filled < B.n_rows) s->keys[s->n++] = key_of(B.filled++);
+        if (s->n == 0) return;
+        qsort(s->keys, s->n, sizeof *s->keys, by_u64);
+        s->part = (struct pn_client_part){0, s->n, s->keys, B.values};
+    } else {
+        const struct batch *b = &B.batches[B.next++ % B.n_batches];
+        s->n = b->n;
+        s->part = (struct pn_client_part){0, b->n, b->keys, B.op == 0 ? s->rows : B.values};
+    }
+    s->busy = true;
+    B.open++;
+    s->since = now_s();
+    if (B.op == 0) pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, done, s);
+    else if (pn_client_push(B.client, 0, ++B.step, false, &s->part, 1, done, s) != PN_OK) exit(1);
+}
+
+static void done(void *owner, enum pn_result r) {
+    struct slot *s = owner;
+    if (r != PN_OK) {
+        fprintf(stderr, "a request failed: %s\n", pn_result_name(r));
+        exit(1);
+    }
+    double now = now_s();
+    s->busy = false;
+    B.open--;
+    if (B.begin > 0) {
+        B.rows += s->n;
+        B.requests++;
+        if (B.n_latencies < MAX_LATENCIES) B.latencies[B.n_latencies++] = now - s->since;
+    }
+    if (B.begin == 0 && B.requests++ == 2 * B.in_flight) { /* warm */
+        B.begin = now;
+        B.requests = 0;
+        B.end = now + B.seconds;
+    }
+    if (B.op == 2 ? B.filled < B.n_rows : B.begin == 0 || now < B.end) issue(s);
+    else if (B.open == 0) {
+        B.end = now;
+        pn_shell_stop(B.shell);
+    }
+}
+
+static void start(void *core) {
+    (void)core;
+    for (uint32_t i = 0; i < B.in_flight; i++) issue(&B.slots[i]);
+}
+static void message(void *core, pn_peer from, struct pn_msg *m) {
+    (void)core;
+    struct pn_frame f;
+    if (pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
+    pn_client_message(B.client, from, m, &f);
+    pn_frame_close(&f);
+}
+
+int main(int argc, char **argv) {
+    static const struct option options[] = {{"rows", 1, 0, 'r'}, {"dim", 1, 0, 'd'}, {"raw", 1, 0, 'k'}, {"in-flight", 1, 0, 'f'}, {"seconds", 1, 0, 's'}, {"op", 1, 0, 'o'},
+                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {0}};
+    size_t raw = RAW_KEYS;
+    const char *name = "ps";
+    uint32_t incarnation = (uint32_t)time(NULL);
+    B.n_rows = 1000000, B.dim = 16, B.in_flight = 4, B.seconds = 3;
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (c == 'r') B.n_rows = strtoull(optarg, NULL, 10);
+        else if (c == 'd') B.dim = (uint32_t)atoi(optarg);
+        else if (c == 'k') raw = strtoull(optarg, NULL, 10);
+        else if (c == 'f') B.in_flight = (uint32_t)atoi(optarg);
+        else if (c == 's') B.seconds = atof(optarg);
+        else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : 0;
+        else if (c == 'n') name = optarg;
+        else return 2;
+    }
+    if (optind + 1 != argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
+    struct pn_error err;
+    char text[1000], *report_text = NULL;
+    snprintf(text, sizeof text, BENCH_JOB, (int)B.dim - 1);
+    if (pn_job_parse(&B.job, text, strlen(text), "bench", NULL, &report_text, &err) != PN_OK) {
+        fprintf(stderr, "%s\n", report_text);
+        return 1;
+    }
+    B.n_batches = raw < 10000 ? 2000 : 100;
+    B.batches = malloc(B.n_batches * sizeof *B.batches);
+    if (B.op != 2) make_batches(B.batches, B.n_batches, B.n_rows, raw, 1);
+    B.latencies = malloc(MAX_LATENCIES * sizeof *B.latencies);
+    B.values = malloc((size_t)RAW_KEYS * B.dim * sizeof(float));
+    for (size_t i = 0; i < (size_t)RAW_KEYS * B.dim; i++) B.values[i] = B.op == 2 ? 0 : 1e-3f;
+    for (uint32_t i = 0; i < B.in_flight; i++) {
+        B.slots[i].rows = malloc(raw * B.dim * sizeof(float));
+        B.slots[i].keys = malloc(20000 * sizeof(uint64_t));
+    }
+    if (pn_shell_open(&B.shell, "client", NULL, PN_WARN, &err) != PN_OK) return 1;
+    B.client = pn_client_open(pn_shell_env(B.shell), &B.job, "bench");
+    static struct pn_shard_map map = {.n_shards = 1};
+    snprintf(map.shards[0].address, sizeof map.shards[0].address, "%s", argv[optind]);
+    map.shards[0].term = 1;
+    pn_client_map(B.client, &map);
+    pn_client_producer(B.client, 0, incarnation, 1);
+    static const struct pn_core_ops ops = {.start = start, .message = message};
+    pn_shell_run(B.shell, &ops, &B);
+    if (B.op == 2) return 0;
+    double took = B.end - B.begin;
+    char full[100];
+    report(name, (double)B.rows / took / 1e6, "Mrows/s", -1, NULL);
+    snprintf(full, sizeof full, "%s.requests", name);
+    report(full, (double)B.requests / took, "requests/s", -1, NULL);
+    double p50 = quantile(B.latencies, B.n_latencies, 0.5), p99 = quantile(B.latencies, B.n_latencies, 0.99);
+    snprintf(full, sizeof full, "%s.p50", name);
+    report(full, p50 * 1e6, "us", -1, NULL);
+    snprintf(full, sizeof full, "%s.p99", name);
+    report(full, p99 * 1e6, "us", p99 / p50, "p50");
+    return 0;
+}
