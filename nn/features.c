@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/hash.h"
 #include "common/json.h"
+#include "common/unique.h"
 #include "nn/model.h"
 
 struct statistics { uint64_t n; double mean, m2; };
@@ -170,32 +171,6 @@ enum pn_result pn_features_set_statistics(struct pn_features *f, const char *jso
     return r;
 }
 
-/* ---- unique keys of a table: radix sort of (key, place), least significant bytes first; passes whose byte is the same everywhere are skipped ---- */
-struct entry { uint64_t key; uint32_t place; };
-
-static bool unique_keys(struct entry *entries, struct entry *other, size_t n, uint64_t **unique, size_t *n_unique, uint32_t *position) {
-    for (unsigned shift = 0; shift < 64; shift += 8) {
-        size_t count[257] = {0};
-        for (size_t i = 0; i < n; i++) count[(entries[i].key >> shift & 255) + 1]++;
-        if (n > 0 && count[(entries[0].key >> shift & 255) + 1] == n) continue;
-        for (size_t b = 0; b < 256; b++) count[b + 1] += count[b];
-        for (size_t i = 0; i < n; i++) other[count[entries[i].key >> shift & 255]++] = entries[i];
-        struct entry *t = entries;
-        entries = other;
-        other = t;
-    }
-    uint64_t *keys = malloc((n + 1) * sizeof *keys);
-    if (keys == NULL) return false;
-    size_t m = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (i == 0 || entries[i].key != entries[i - 1].key) keys[m++] = entries[i].key;
-        position[entries[i].place] = (uint32_t)(m - 1);
-    }
-    *unique = keys;
-    *n_unique = m;
-    return true;
-}
-
 /* ---- a batch ---- */
 static bool add_key(struct pn_batch *b, size_t *room, uint64_t key) {
     if (b->n_keys == *room) {
@@ -264,17 +239,34 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         else memset(b->labels, 0, n * sizeof *b->labels);
     }
     b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
-    struct entry *entries = ok ? malloc((2 * b->n_keys + 2) * sizeof *entries) : NULL;
-    ok = ok && b->position != NULL && entries != NULL;
+    uint64_t *keys = ok ? malloc((b->n_keys + 1) * sizeof *keys) : NULL;
+    uint32_t *index = ok ? malloc((b->n_keys + 1) * sizeof *index) : NULL;
+    void *scratch = ok ? malloc(pn_unique_scratch(b->n_keys)) : NULL;
+    ok = ok && b->position != NULL && keys != NULL && index != NULL && scratch != NULL;
     for (uint32_t t = 0; ok && t < f->job->i_dense_table; t++) {
         size_t m = 0;
         for (size_t s = 0; s < f->n_sparse; s++) {
             if (f->job->fields[f->sparse[s]].i_table != t) continue;
-            for (uint32_t k = b->begin[s * n]; k < b->begin[(s + 1) * n]; k++) entries[m++] = (struct entry){b->keys[k], k};
+            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
+            memcpy(keys + m, b->keys + b->begin[s * n], count * sizeof *keys);
+            m += count;
         }
-        ok = unique_keys(entries, entries + b->n_keys + 1, m, &b->unique[t], &b->n_unique[t], b->position);
+        if ((b->unique[t] = malloc((m + 1) * sizeof **b->unique)) == NULL) {
+            ok = false;
+            break;
+        }
+        b->n_unique[t] = pn_unique(keys, m, b->unique[t], index, scratch);
+        m = 0;
+        for (size_t s = 0; s < f->n_sparse; s++) {
+            if (f->job->fields[f->sparse[s]].i_table != t) continue;
+            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
+            memcpy(b->position + b->begin[s * n], index + m, count * sizeof *index);
+            m += count;
+        }
     }
-    free(entries);
+    free(keys);
+    free(index);
+    free(scratch);
     if (!ok) pn_batch_free(b);
     return ok ? PN_OK : PN_NO_MEMORY;
 }

@@ -39,7 +39,7 @@ struct pn_batch {
     size_t n_keys;
     float *dense;                           /* [n_examples * n_dense] */
     float *labels;                          /* [n_examples] */
-    /* Per table: the unique keys (sorted) and, for each entry of keys, the position in its table's unique list. */
+    /* Per table: the unique keys (in the order of common/unique.h) and, for each entry of keys, the position in its table's unique list. */
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
     uint32_t *position;                     /* [n_keys] */

@@ -2,7 +2,6 @@
  * or not at all. That order of operations is what a backup will be fed with. */
 #include "ps/shard.h"
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/mutant.h"
@@ -130,10 +129,17 @@ static const char *read_request(struct pn_shard *s, struct pn_frame *f, struct r
         p->keys = pn_frame_take(f, p->n, 8);
         if (p->keys == NULL) return "fewer keys than the header says";
         if (values && (p->values = pn_frame_take(f, cells, 4)) == NULL) return "fewer values than the header says";
+        const uint64_t low = (uint64_t)s->first_slot << 54, high = ((uint64_t)s->last_slot << 54) | (~0ull >> 10);
+        uint64_t last = 0;
+        bool foreign = false, falls = false;
         for (size_t k = 0; k < p->n; k++) {
-            if (!pn_shard_owns(s, p->keys[k])) return "a key of a slot that this shard does not own";
-            if (rising && k > 0 && p->keys[k] <= p->keys[k - 1]) return "keys of a push must be unique and rising";
+            const uint64_t mix = pn_mix64(p->keys[k]);
+            foreign |= mix < low || mix > high;
+            falls |= k > 0 && mix <= last;
+            last = mix;
         }
+        if (foreign) return "a key of a slot that this shard does not own";
+        if (rising && falls) return "keys of a push must be unique and rising by their mix (docs/wire.md)";
     }
     return NULL;
 }
@@ -141,9 +147,10 @@ static const char *read_request(struct pn_shard *s, struct pn_frame *f, struct r
 static bool finite_values(const struct pn_shard *s, const struct request *q) {
     for (size_t i = 0; i < q->n_parts; i++) {
         const size_t n = q->parts[i].n * s->job.tables[q->parts[i].i_table].dim;
-        float probe = 0; /* NaN and infinity times zero are NaN, and stay */
-        for (size_t k = 0; k < n; k++) probe += q->parts[i].values[k] * 0.0f;
-        if (isnan(probe)) return false;
+        const uint32_t *bits = (const uint32_t *)(const void *)q->parts[i].values;
+        uint32_t bad = 0; /* an exponent of all ones: neither NaN nor infinity has another */
+        for (size_t k = 0; k < n; k++) bad |= (bits[k] & 0x7f800000u) == 0x7f800000u;
+        if (bad) return false;
     }
     return true;
 }
@@ -236,13 +243,16 @@ static enum pn_result push_sum(struct pn_shard *s, const struct request *all, ui
     if (keys != NULL && sums != NULL) {
         size_t n_keys = 0;
         for (;;) {
-            uint64_t least = 0;
+            uint64_t least = 0, least_mix = 0;
             bool any = false;
-            for (size_t i = 0; i < n_cursors; i++)
-                if (c[i].at < c[i].part->n && (!any || c[i].part->keys[c[i].at] < least)) {
-                    least = c[i].part->keys[c[i].at];
-                    any = true;
-                }
+            for (size_t i = 0; i < n_cursors; i++) {
+                if (c[i].at >= c[i].part->n) continue;
+                const uint64_t mix = pn_mix64(c[i].part->keys[c[i].at]);
+                if (any && mix >= least_mix) continue;
+                least = c[i].part->keys[c[i].at];
+                least_mix = mix;
+                any = true;
+            }
             if (!any) break;
             float *sum = sums + n_keys * dim;
             bool first = true;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/mutant.h"
+#include "common/unique.h"
 #include "worker/audit.h"
 #include "worker/internal.h"
 
@@ -332,7 +333,7 @@ static void pulled(void *owner, enum pn_result r) {
 
 /* What the oracle pushes: the negated sums by unique key, so that plain SGD with rate 1 adds them up. */
 static bool audit_gradients(struct pn_producer *p, struct step *s) {
-    uint64_t raw[PN_AUDIT_RAW], scratch[2 * PN_AUDIT_RAW];
+    uint64_t raw[PN_AUDIT_RAW], scratch[8 * PN_AUDIT_RAW + 16];
     uint32_t index[PN_AUDIT_RAW];
     uint64_t content = s->step;
 #if PN_MUTANT == 5 /* the reader's position is not saved: a restarted reader begins at its data's start */
@@ -340,6 +341,7 @@ static bool audit_gradients(struct pn_producer *p, struct step *s) {
 #endif
     s->gradients[0] = calloc(PN_AUDIT_RAW, PN_AUDIT_DIM * sizeof(float));
     if (s->gradients[0] == NULL) return false;
+    assert(pn_unique_scratch(PN_AUDIT_RAW) <= sizeof scratch);
     pn_audit_keys(p->id, content, p->run->job.audit_keys, raw);
     s->n_keys = pn_unique(raw, PN_AUDIT_RAW, s->keys, index, scratch);
     for (size_t i = 0; i < PN_AUDIT_RAW; i++) {

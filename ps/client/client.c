@@ -11,6 +11,8 @@
 #define RETRY_MS 250u
 #define RETRY_MAX_MS 2000u
 
+struct split;
+
 /* One message to one shard. */
 struct leg {
     struct pn_msg *m;       /* NULL: nothing goes to this shard */
@@ -25,8 +27,7 @@ struct pull {
     uint64_t sequence;
     struct pn_client_part parts[PN_MAX_TABLES];
     size_t n_parts;
-    uint32_t *positions[PN_MAX_SHARDS];  /* all parts' positions behind each other */
-    uint32_t counts[PN_MAX_SHARDS][PN_MAX_TABLES];
+    struct split *splits;                /* n_parts */
     struct leg legs[PN_MAX_SHARDS];
     size_t n_open;
     void (*done)(void *, enum pn_result);
@@ -58,6 +59,7 @@ struct pn_client {
     const struct pn_job *job;
     char job_id[64];
     struct pn_shard_map map;
+    bool slots_rise;        /* the map's shards own slots in rising order */
     pn_peer peers[PN_MAX_SHARDS];
     uint64_t sequence;
     struct pull *pulls;
@@ -111,22 +113,77 @@ static void free_legs(struct leg *legs) {
 }
 
 /* ---- splitting by shard ---- */
-static uint32_t shard_of(const struct pn_client *c, uint64_t key) { return c->map.owner[pn_slot_of(key)]; }
+struct ranked { uint64_t mix; uint32_t i; };
+static int by_mix(const void *a, const void *b) {
+    uint64_t x = ((const struct ranked *)a)->mix, y = ((const struct ranked *)b)->mix;
+    return (x > y) - (x < y);
+}
 
-/* Makes one message a shard out of the parts. values: rows go along (push, seed). positions: where each key stood (pull). */
-static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, const struct pn_client_part *parts, size_t n_parts, bool values, bool to_all,
-                  void (*more)(struct pn_writer *, void *), void *ctx, struct leg *legs, struct pull *pull, size_t *total_bytes) {
+/* Keys in the order of pn_unique stand by slot, so a shard's are one piece where its slots are: begin[s] to begin[s + 1]. */
+static bool in_order(const struct pn_client *c, const struct pn_client_part *part, uint32_t *begin) {
+    if (!c->slots_rise) return false;
+    uint64_t last = 0;
+    uint32_t shard = 0;
+    begin[0] = 0;
+    for (size_t k = 0; k < part->n_keys; k++) {
+        const uint64_t mix = pn_mix64(part->keys[k]);
+        if (k > 0 && mix < last) return false;
+        last = mix;
+        for (const uint32_t owner = c->map.owner[mix >> 54]; shard < owner;) begin[++shard] = (uint32_t)k;
+    }
+    while (shard < c->map.n_shards) begin[++shard] = (uint32_t)part->n_keys;
+    return true;
+}
+
+/* Any other order: the places of the keys, shard by shard, in the order of the wire. */
+static uint32_t *put_in_order(const struct pn_client *c, const struct pn_client_part *part, uint32_t *begin) {
+    struct ranked *r = malloc((part->n_keys + 1) * sizeof *r);
+    uint32_t *order = malloc((part->n_keys + 1) * sizeof *order), at[PN_MAX_SHARDS + 1] = {0};
+    if (r == NULL || order == NULL) {
+        free(r);
+        free(order);
+        return NULL;
+    }
+    for (size_t k = 0; k < part->n_keys; k++) {
+        r[k] = (struct ranked){pn_mix64(part->keys[k]), (uint32_t)k};
+        at[c->map.owner[r[k].mix >> 54] + 1]++;
+    }
+    qsort(r, part->n_keys, sizeof *r, by_mix);
+    for (uint32_t s = 0; s < c->map.n_shards; s++) at[s + 1] += at[s];
+    memcpy(begin, at, (c->map.n_shards + 1) * sizeof *begin);
+    for (size_t k = 0; k < part->n_keys; k++) order[at[c->map.owner[r[k].mix >> 54]]++] = r[k].i;
+    free(r);
+    return order;
+}
+
+/* Where the keys of each part lie: in one piece a shard, or by `order`. */
+struct split { uint32_t begin[PN_MAX_SHARDS + 1]; uint32_t *order; };
+
+static void free_splits(struct split *splits, size_t n) {
+    for (size_t p = 0; p < n; p++) free(splits[p].order);
+}
+
+static bool split_parts(const struct pn_client *c, const struct pn_client_part *parts, size_t n_parts, struct split *splits) {
+    for (size_t p = 0; p < n_parts; p++) {
+        splits[p].order = NULL;
+        if (in_order(c, &parts[p], splits[p].begin) || (splits[p].order = put_in_order(c, &parts[p], splits[p].begin)) != NULL) continue;
+        free_splits(splits, p);
+        return false;
+    }
+    return true;
+}
+
+/* Makes one message a shard out of the parts. values: rows go along (push, seed). */
+static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, const struct pn_client_part *parts, const struct split *splits, size_t n_parts,
+                  bool values, bool to_all, void (*more)(struct pn_writer *, void *), void *ctx, struct leg *legs, size_t *total_bytes) {
     for (uint32_t s = 0; s < c->map.n_shards; s++) {
         uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
         size_t bytes = 0, n_keys = 0;
         for (size_t p = 0; p < n_parts; p++) {
-            size_t n = 0;
-            for (size_t k = 0; k < parts[p].n_keys; k++) n += shard_of(c, parts[p].keys[k]) == s;
             tables[p] = parts[p].i_table;
-            counts[p] = n;
-            n_keys += n;
-            bytes += n * 8 + (values ? pn_pad8(n * c->job->tables[parts[p].i_table].dim * 4) : 0);
-            if (pull != NULL) pull->counts[s][p] = (uint32_t)n;
+            counts[p] = splits[p].begin[s + 1] - splits[p].begin[s];
+            n_keys += counts[p];
+            bytes += counts[p] * 8 + (values ? pn_pad8(counts[p] * c->job->tables[parts[p].i_table].dim * 4) : 0);
         }
         if (n_keys == 0 && !to_all) continue;
         struct pn_writer w;
@@ -138,27 +195,17 @@ static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, con
         pn_write_u64s(&w, "counts", counts, n_parts);
         struct pn_msg *m = pn_write_finish(&w, c->env, bytes, &body);
         if (m == NULL) return false;
-        if (pull != NULL && (pull->positions[s] = malloc((n_keys + 1) * sizeof(uint32_t))) == NULL) {
-            pn_msg_unref(m);
-            return false;
-        }
-        size_t position = 0;
         for (size_t p = 0; p < n_parts; p++) {
-            const size_t dim = c->job->tables[parts[p].i_table].dim, row_bytes = dim * 4;
-            uint8_t *rows = body + counts[p] * 8;
-            size_t n = 0;
-            for (size_t k = 0; k < parts[p].n_keys; k++) {
-                if (shard_of(c, parts[p].keys[k]) != s) continue;
-                memcpy(body + n * 8, &parts[p].keys[k], 8);
-                if (values) memcpy(rows + n * row_bytes, parts[p].rows + k * dim, row_bytes);
-                if (pull != NULL) pull->positions[s][position++] = (uint32_t)k;
-                n++;
-            }
-            body = rows;
-            if (values) {
-                memset(rows + n * row_bytes, 0, pn_pad8(n * row_bytes) - n * row_bytes);
-                body += pn_pad8(n * row_bytes);
-            }
+            const size_t dim = c->job->tables[parts[p].i_table].dim, row_bytes = dim * 4, n = counts[p], first = splits[p].begin[s];
+            const uint32_t *order = splits[p].order;
+            if (order == NULL && n > 0) memcpy(body, parts[p].keys + first, n * 8);
+            for (size_t k = 0; order != NULL && k < n; k++) memcpy(body + k * 8, &parts[p].keys[order[first + k]], 8);
+            body += n * 8;
+            if (!values) continue;
+            if (order == NULL && n > 0) memcpy(body, parts[p].rows + first * dim, n * row_bytes);
+            for (size_t k = 0; order != NULL && k < n; k++) memcpy(body + k * row_bytes, parts[p].rows + order[first + k] * dim, row_bytes);
+            memset(body + n * row_bytes, 0, pn_pad8(n * row_bytes) - n * row_bytes);
+            body += pn_pad8(n * row_bytes);
         }
         pn_msg_seal(m);
         legs[s] = (struct leg){.m = m, .term = c->map.shards[s].term};
@@ -211,7 +258,8 @@ struct pn_client *pn_client_open(struct pn_env *env, const struct pn_job *job, c
 
 static void free_pull(struct pull *p) {
     free_legs(p->legs);
-    for (uint32_t s = 0; s < PN_MAX_SHARDS; s++) free(p->positions[s]);
+    if (p->splits != NULL) free_splits(p->splits, p->n_parts);
+    free(p->splits);
     free(p);
 }
 
@@ -289,6 +337,8 @@ void pn_client_map(struct pn_client *c, const struct pn_shard_map *map) {
             }
     }
     c->map = *map;
+    c->slots_rise = true;
+    for (uint32_t slot = 1; slot < PN_SLOTS; slot++) c->slots_rise = c->slots_rise && map->owner[slot] >= map->owner[slot - 1];
     for (struct producer *p = c->producers; p != NULL; p = p->next) update_clock(c, p);
     pump(c);
 }
@@ -355,7 +405,9 @@ void pn_client_pull(struct pn_client *c, uint32_t producer, uint64_t clock, stru
         p->done = done;
         p->owner = owner;
         bool to_all = c->job->consistency == PN_SSP && producer != UINT32_MAX;
-        ok = build(c, PN_PULL, p->sequence, parts, n_parts, false, to_all, pull_header, &fields, p->legs, p, NULL);
+        p->splits = calloc(n_parts + 1, sizeof *p->splits);
+        ok = p->splits != NULL && split_parts(c, parts, n_parts, p->splits) &&
+             build(c, PN_PULL, p->sequence, parts, p->splits, n_parts, false, to_all, pull_header, &fields, p->legs, NULL);
     }
     if (!ok) {
         if (p != NULL) free_pull(p);
@@ -399,7 +451,10 @@ enum pn_result pn_client_push(struct pn_client *c, uint32_t producer, uint64_t s
     e->step = step;
     e->done = done;
     e->owner = owner;
-    if (!build(c, PN_PUSH, e->sequence, parts, n_parts, true, true, push_header, &fields, e->legs, NULL, &e->n_bytes)) {
+    struct split splits[PN_MAX_TABLES];
+    bool split = split_parts(c, parts, n_parts, splits), built = split && build(c, PN_PUSH, e->sequence, parts, splits, n_parts, true, true, push_header, &fields, e->legs, &e->n_bytes);
+    if (split) free_splits(splits, n_parts);
+    if (!built) {
         free_push(e);
         return PN_NO_MEMORY;
     }
@@ -418,7 +473,10 @@ static void seed_header(struct pn_writer *w, void *ctx) { (void)w; (void)ctx; }
 
 void pn_client_seed(struct pn_client *c, const struct pn_client_part *part, void (*done)(void *, enum pn_result), void *owner) {
     struct push *e = calloc(1, sizeof *e);
-    if (e == NULL || !build(c, PN_SEED, c->sequence + 1, part, 1, true, false, seed_header, NULL, e->legs, NULL, &e->n_bytes)) {
+    struct split split;
+    bool cut = e != NULL && split_parts(c, part, 1, &split), built = cut && build(c, PN_SEED, c->sequence + 1, part, &split, 1, true, false, seed_header, NULL, e->legs, &e->n_bytes);
+    if (cut) free_splits(&split, 1);
+    if (!built) {
         if (e != NULL) free_push(e);
         done(owner, PN_NO_MEMORY);
         return;
@@ -506,15 +564,18 @@ static void on_rows(struct pn_client *c, struct pn_frame *f, uint32_t s) {
         if (p->sequence != f->request >> 6) continue;
         if (p->legs[s].m == NULL || p->legs[s].answered) return;
         uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
-        size_t n = 0, n_counts = 0, position = 0;
+        size_t n = 0, n_counts = 0;
         if (!pn_frame_u64s(f, "tables", tables, PN_MAX_TABLES, &n) || !pn_frame_u64s(f, "counts", counts, PN_MAX_TABLES, &n_counts) || n != p->n_parts || n != n_counts)
             return;
         for (size_t i = 0; i < n; i++) {
             const size_t dim = c->job->tables[p->parts[i].i_table].dim;
-            if (tables[i] != p->parts[i].i_table || counts[i] != p->counts[s][i]) return;
+            const struct split *split = &p->splits[i];
+            const size_t first = split->begin[s];
+            if (tables[i] != p->parts[i].i_table || counts[i] != split->begin[s + 1] - first) return;
             const float *rows = pn_frame_take(f, counts[i] * dim, 4);
             if (rows == NULL) return;
-            for (size_t k = 0; k < counts[i]; k++) memcpy(p->parts[i].rows + p->positions[s][position++] * dim, rows + k * dim, dim * 4);
+            if (split->order == NULL && counts[i] > 0) memcpy(p->parts[i].rows + first * dim, rows, counts[i] * dim * 4);
+            for (size_t k = 0; split->order != NULL && k < counts[i]; k++) memcpy(p->parts[i].rows + split->order[first + k] * dim, rows + k * dim, dim * 4);
         }
         p->legs[s].answered = true;
         if (--p->n_open > 0) return;

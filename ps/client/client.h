@@ -19,7 +19,7 @@ struct pn_client;
 struct pn_client_part {
     uint32_t i_table;
     size_t n_keys;
-    const uint64_t *keys;   /* unique within the part */
+    const uint64_t *keys;   /* unique within the part; in the order of pn_unique nothing has to be sorted */
     float *rows;            /* pull: out, n_keys * dim. push, seed: in, read during the call only */
 };
 
@@ -66,9 +66,5 @@ uint64_t pn_client_clock(const struct pn_client *, uint32_t producer);
 
 struct pn_client_counters { uint64_t pulls, pushes, retries, replays, stale_terms; };
 const struct pn_client_counters *pn_client_counters(const struct pn_client *);
-
-/* Sum of gradients by unique key, shared by all models: keys[n] raw -> unique[] (sorted rising), index[i] = position of
- * keys[i] in unique. Returns the number of unique keys. scratch: at least 2 * n u64 of room. */
-size_t pn_unique(const uint64_t *keys, size_t n, uint64_t *unique, uint32_t *index, uint64_t *scratch);
 
 #endif

@@ -240,7 +240,7 @@ bool pn_map_reserve(struct pn_rows *t, uint32_t **map, size_t *max, size_t block
     const size_t more = *max < 4 ? blocks : blocks + *max / 4;
     uint32_t *grown = aligned_alloc(64, more * PN_SLOTS * sizeof *grown);
     if (grown == NULL) return false;
-    memcpy(grown, *map, *max * PN_SLOTS * sizeof *grown);
+    if (*max > 0) memcpy(grown, *map, *max * PN_SLOTS * sizeof *grown);
     t->n_small_bytes += (more - *max) * PN_SLOTS * sizeof *grown;
     free(*map);
     *map = grown;

@@ -32,7 +32,7 @@ static void issue(struct slot *s) {
         s->n = 0;
         while (s->n < 20000 && B.filled < B.n_rows) s->keys[s->n++] = key_of(B.filled++);
         if (s->n == 0) return;
-        qsort(s->keys, s->n, sizeof *s->keys, by_u64);
+        qsort(s->keys, s->n, sizeof *s->keys, by_mix);
         s->part = (struct pn_client_part){0, s->n, s->keys, B.values};
     } else {
         const struct batch *b = &B.batches[B.next++ % B.n_batches];

@@ -45,7 +45,11 @@ static inline uint64_t zipf_next(struct zipf *z) {
     "  model: {name: fm, embeddingDim: %d}\n  training: {consistency: {mode: async, ack: applied}}\n"
 
 enum { RAW_KEYS = 26 * 2048 };
-struct batch { size_t n; uint64_t *ranks, *keys; }; /* unique; rising by key, as pushes must be */
+struct batch { size_t n; uint64_t *ranks, *keys; }; /* unique, in the order of common/unique.h */
+static inline int by_mix(const void *a, const void *b) {
+    uint64_t x = pn_mix64(*(const uint64_t *)a), y = pn_mix64(*(const uint64_t *)b);
+    return (x > y) - (x < y);
+}
 static inline int by_u64(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return (x > y) - (x < y);
@@ -58,7 +62,7 @@ static inline void make_batches(struct batch *out, size_t n, uint64_t n_rows, si
     for (size_t b = 0; b < n; b++) {
         for (size_t i = 0; i < raw; i++) {
             pairs[i][1] = zipf_next(&z);
-            pairs[i][0] = key_of(pairs[i][1]);
+            pairs[i][0] = pn_mix64(key_of(pairs[i][1]));
         }
         qsort(pairs, raw, sizeof *pairs, by_u64);
         out[b].keys = malloc(raw * sizeof(uint64_t));
@@ -66,7 +70,7 @@ static inline void make_batches(struct batch *out, size_t n, uint64_t n_rows, si
         out[b].n = 0;
         for (size_t i = 0; i < raw; i++)
             if (i == 0 || pairs[i][0] != pairs[i - 1][0]) {
-                out[b].keys[out[b].n] = pairs[i][0];
+                out[b].keys[out[b].n] = key_of(pairs[i][1]);
                 out[b].ranks[out[b].n++] = pairs[i][1];
             }
     }

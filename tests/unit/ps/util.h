@@ -102,15 +102,22 @@ static inline float first_value(const struct pn_shard *s, uint32_t table, uint64
     pn_table_pull(s->tables[table], &key, 1, row);
     return row[0];
 }
+static inline int by_mix(const void *a, const void *b) {
+    uint64_t x = pn_mix64(*(const uint64_t *)a), y = pn_mix64(*(const uint64_t *)b);
+    return (x > y) - (x < y);
+}
 /* Pushes -1 to each key of the audit table: its rows count their pushes. */
 static inline void count_push(struct fake *f, struct pn_shard *s, uint64_t producer, uint64_t step, const uint64_t *keys, size_t n) {
     float g[64 * 8];
+    uint64_t sorted[64];
     for (size_t i = 0; i < n * 8; i++) g[i] = -1.0f;
+    memcpy(sorted, keys, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_mix); /* the order of the wire */
     struct ask a = PUSH(producer, step);
     a.n_parts = 1;
     a.parts[0].count = n;
     a.parts[0].dim = 8;
-    a.parts[0].keys = keys;
+    a.parts[0].keys = sorted;
     a.parts[0].values = g;
     ask(f, s, &a);
 }
