@@ -1,5 +1,7 @@
 /* One client process and one server process (bench-server) over tcp on loopback.
- *   bench-wire ADDRESS [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill] [--name NAME] */
+ *   bench-wire ADDRESS [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill|check] [--name NAME]
+ *   check pushes one batch to new rows, pulls it and compares with what Adagrad makes of it.
+ *   fill pushes new rows: [--from RANK] [--batch KEYS] [--producer P] */
 #include <getopt.h>
 #include "common/shell/shell.h"
 #include "ps/client/client.h"
@@ -13,8 +15,9 @@ static struct {
     struct batch *batches;
     size_t n_batches, next;
     uint64_t n_rows, filled, step;
-    uint32_t dim, in_flight, open;
-    int op; /* 0 pull, 1 push, 2 fill */
+    uint32_t dim, in_flight, open, producer;
+    size_t batch;
+    int op; /* 0 pull, 1 push, 2 fill, 3 check */
     double seconds, begin, end;
     uint64_t rows, requests;
     double *latencies;
@@ -27,10 +30,27 @@ enum { MAX_LATENCIES = 4000000 };
 
 static void done(void *owner, enum pn_result r);
 
+static void pulled_to_check(void *owner, enum pn_result r) {
+    struct slot *s = owner;
+    size_t wrong = r != PN_OK;
+    for (size_t i = 0; i < s->n * B.dim; i++) wrong += !(fabsf(s->rows[i] + 0.01f) < 1e-5f); /* one step of Adagrad from 0: the rate, against the gradient */
+    if (wrong > 0) {
+        fprintf(stderr, "%zu of %zu values are wrong; the first is %g\n", wrong, s->n * B.dim, (double)s->rows[0]);
+        exit(1);
+    }
+    pn_shell_stop(B.shell);
+}
+static void pushed_to_check(void *owner, enum pn_result r) {
+    struct slot *s = owner;
+    if (r != PN_OK) exit(1);
+    s->part.rows = s->rows;
+    pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, pulled_to_check, s);
+}
+
 static void issue(struct slot *s) {
     if (B.op == 2) {
         s->n = 0;
-        while (s->n < 20000 && B.filled < B.n_rows) s->keys[s->n++] = key_of(B.filled++);
+        while (s->n < B.batch && B.filled < B.n_rows) s->keys[s->n++] = key_of(B.filled++);
         if (s->n == 0) return;
         qsort(s->keys, s->n, sizeof *s->keys, by_mix);
         s->part = (struct pn_client_part){0, s->n, s->keys, B.values};
@@ -43,7 +63,12 @@ static void issue(struct slot *s) {
     B.open++;
     s->since = now_s();
     if (B.op == 0) pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, done, s);
-    else if (pn_client_push(B.client, 0, ++B.step, false, &s->part, 1, done, s) != PN_OK) exit(1);
+    else {
+        enum pn_result r = pn_client_push(B.client, B.producer, ++B.step, false, &s->part, 1, done, s);
+        if (r == PN_OK) return;
+        fprintf(stderr, "push %llu: %s\n", (unsigned long long)B.step, pn_result_name(r));
+        exit(1);
+    }
 }
 
 static void done(void *owner, enum pn_result r) {
@@ -74,6 +99,13 @@ static void done(void *owner, enum pn_result r) {
 
 static void start(void *core) {
     (void)core;
+    if (B.op == 3) {
+        struct slot *s = &B.slots[0];
+        s->n = B.batches[0].n;
+        s->part = (struct pn_client_part){0, s->n, B.batches[0].keys, B.values};
+        if (pn_client_push(B.client, B.producer, 1, false, &s->part, 1, pushed_to_check, s) != PN_OK) exit(1);
+        return;
+    }
     for (uint32_t i = 0; i < B.in_flight; i++) issue(&B.slots[i]);
 }
 static void message(void *core, pn_peer from, struct pn_msg *m) {
@@ -86,19 +118,22 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
 
 int main(int argc, char **argv) {
     static const struct option options[] = {{"rows", 1, 0, 'r'}, {"dim", 1, 0, 'd'}, {"raw", 1, 0, 'k'}, {"in-flight", 1, 0, 'f'}, {"seconds", 1, 0, 's'}, {"op", 1, 0, 'o'},
-                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {0}};
+                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {0}};
     size_t raw = RAW_KEYS;
     const char *name = "ps";
     uint32_t incarnation = (uint32_t)time(NULL);
-    B.n_rows = 1000000, B.dim = 16, B.in_flight = 4, B.seconds = 3;
+    B.batch = 20000, B.n_rows = 1000000, B.dim = 16, B.in_flight = 4, B.seconds = 3;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'r') B.n_rows = strtoull(optarg, NULL, 10);
         else if (c == 'd') B.dim = (uint32_t)atoi(optarg);
         else if (c == 'k') raw = strtoull(optarg, NULL, 10);
         else if (c == 'f') B.in_flight = (uint32_t)atoi(optarg);
         else if (c == 's') B.seconds = atof(optarg);
-        else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : 0;
+        else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : strcmp(optarg, "check") == 0 ? 3 : 0;
         else if (c == 'n') name = optarg;
+        else if (c == 'p') B.producer = (uint32_t)atoi(optarg);
+        else if (c == 'F') B.filled = strtoull(optarg, NULL, 10);
+        else if (c == 'b') B.batch = strtoull(optarg, NULL, 10);
         else return 2;
     }
     if (optind + 1 != argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
@@ -117,7 +152,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < (size_t)RAW_KEYS * B.dim; i++) B.values[i] = B.op == 2 ? 0 : 1e-3f;
     for (uint32_t i = 0; i < B.in_flight; i++) {
         B.slots[i].rows = malloc(raw * B.dim * sizeof(float));
-        B.slots[i].keys = malloc(20000 * sizeof(uint64_t));
+        B.slots[i].keys = malloc(B.batch * sizeof(uint64_t));
     }
     if (pn_shell_open(&B.shell, "client", NULL, PN_WARN, &err) != PN_OK) return 1;
     B.client = pn_client_open(pn_shell_env(B.shell), &B.job, "bench");
@@ -125,10 +160,20 @@ int main(int argc, char **argv) {
     snprintf(map.shards[0].address, sizeof map.shards[0].address, "%s", argv[optind]);
     map.shards[0].term = 1;
     pn_client_map(B.client, &map);
-    pn_client_producer(B.client, 0, incarnation, 1);
+    pn_client_producer(B.client, B.producer, incarnation, 1);
     static const struct pn_core_ops ops = {.start = start, .message = message};
     pn_shell_run(B.shell, &ops, &B);
-    if (B.op == 2) return 0;
+    if (B.op >= 2) return 0;
+    if (getenv("BENCH_TAIL")) { /* only the tail of the latencies */
+        char tail[100];
+        snprintf(tail, sizeof tail, "%s.p50_ms", name);
+        report(tail, quantile(B.latencies, B.n_latencies, 0.5) * 1e3, "ms", -1, NULL);
+        snprintf(tail, sizeof tail, "%s.p999_ms", name);
+        report(tail, quantile(B.latencies, B.n_latencies, 0.999) * 1e3, "ms", -1, NULL);
+        snprintf(tail, sizeof tail, "%s.max_ms", name);
+        report(tail, quantile(B.latencies, B.n_latencies, 1) * 1e3, "ms", -1, NULL);
+        return 0;
+    }
     double took = B.end - B.begin;
     char full[100];
     report(name, (double)B.rows / took / 1e6, "Mrows/s", -1, NULL);
