@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "common/codec.h"
 #include "common/result.h"
 
 #define PN_MAX_FIELDS 128
@@ -109,6 +110,7 @@ struct pn_job {
     uint64_t staleness;                      /* ssp */
     bool ack_durable;                        /* true ("safe"): replay ring until durable; false ("fast") */
     uint32_t n_producers;                    /* data shards, fixed for the job's life; 0: number of workers at submission */
+    enum pn_codec codec;                     /* of embedding rows on the wire; dense parameters always travel as float32 */
     uint32_t max_in_flight;                  /* batches a producer; 1..64 */
     uint32_t max_restarts;
     uint64_t checkpoint_every_ms;            /* 0: only on demand, at the end, and when a replay ring is full */
@@ -134,5 +136,8 @@ enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes
 void pn_job_free(struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
+
+/* How the rows of a table travel. */
+static inline enum pn_codec pn_job_codec(const struct pn_job *job, size_t i_table) { return job->tables[i_table].explicit_rows ? PN_CODEC_FLOAT32 : job->codec; }
 
 #endif

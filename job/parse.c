@@ -306,7 +306,7 @@ static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint
 
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device"),
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec"),
                       KEYS("earlyStopping", "precision", "negatives"))) return;
     count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
@@ -314,7 +314,8 @@ static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &job->seed);
     count32(y, pn_yaml_get(n, "inFlight"), "inFlight", 1, 64, &job->max_in_flight);
     count32(y, pn_yaml_get(n, "dataShards"), "dataShards", 1, PN_MAX_PRODUCERS, &job->n_producers);
-    int device = 0;
+    int device = 0, codec = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "codec"), "codec", KEYS("float32", "float16", "bfloat16", "int8"), NULL, &codec)) job->codec = (enum pn_codec)codec;
     pn_yaml_choice(y, pn_yaml_get(n, "device"), "device", KEYS("auto", "cpu"), KEYS("cuda", "cuda:0", "gpu"), &device);
     struct fy_node *c = pn_yaml_get(n, "consistency");
     if (c == NULL || !pn_yaml_keys(y, c, "consistency", KEYS("mode", "staleness", "ack"), NULL)) return;

@@ -130,7 +130,8 @@ char *pn_job_text(const struct pn_job *job) {
     put(&o, "\n  training: {batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
-    put(&o, "seed: %llu, inFlight: %u, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, modes[job->consistency],
+    static const char *const codecs[] = {"float32", "float16", "bfloat16", "int8"};
+    put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, codecs[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");
     if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);
     put(&o, "}}\n  checkpoint: {");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/mutant.h"
+#include "ps/table/pages.h"
 
 #define MAX_WAITING 4096u
 
@@ -19,8 +20,12 @@ struct pn_shard_held {
 struct request {
     uint64_t producer, incarnation, step, clock, last;
     size_t n_parts;
-    struct part { uint32_t i_table; size_t n; const uint64_t *keys; const float *values; } parts[PN_MAX_TABLES];
+    struct part { uint32_t i_table; size_t n; const uint64_t *keys; const float *values; float *decoded; /* NULL: values are in the message */ } parts[PN_MAX_TABLES];
 };
+static void drop_request(struct request *q) {
+    for (size_t i = 0; i < q->n_parts; i++) free(q->parts[i].decoded);
+    q->n_parts = 0;
+}
 
 /* ---- opening ---- */
 enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
@@ -60,8 +65,33 @@ static void drop_held(struct pn_shard_held *h) {
     free(h);
 }
 
+/* ---- memory ahead of its use ---- */
+struct pn_shard_backing { struct pn_work work; struct pn_shard *shard; /* NULL: closed meanwhile */ void *at; size_t n_bytes; };
+static void back(struct pn_work *w) {
+    struct pn_shard_backing *b = w->owner;
+    pn_pages_back(b->at, b->n_bytes);
+}
+static void backed(struct pn_work *w) {
+    struct pn_shard_backing *b = w->owner;
+    if (b->shard != NULL) b->shard->backing = NULL;
+    free(b);
+}
+static void back_ahead(struct pn_shard *s) {
+    void *at;
+    size_t n_bytes;
+    for (size_t t = 0; s->backing == NULL && t < s->job.n_tables; t++) {
+        if (!pn_table_ahead(s->tables[t], &at, &n_bytes)) continue;
+        struct pn_shard_backing *b = malloc(sizeof *b);
+        if (b == NULL) return; /* it comes when it is touched */
+        *b = (struct pn_shard_backing){.work = {.run = back, .done = backed, .owner = b}, .shard = s, .at = at, .n_bytes = n_bytes};
+        s->backing = b;
+        pn_work_start(s->env, &b->work);
+    }
+}
+
 void pn_shard_close(struct pn_shard *s) {
     if (s == NULL) return;
+    if (s->backing != NULL) s->backing->shard = NULL;
     while (s->waiting != NULL) {
         struct pn_shard_held *h = s->waiting;
         s->waiting = h->next;
@@ -128,7 +158,15 @@ static const char *read_request(struct pn_shard *s, struct pn_frame *f, struct r
         if (__builtin_mul_overflow(p->n, (size_t)s->job.tables[p->i_table].dim, &cells)) return "count too large";
         p->keys = pn_frame_take(f, p->n, 8);
         if (p->keys == NULL) return "fewer keys than the header says";
-        if (values && (p->values = pn_frame_take(f, cells, 4)) == NULL) return "fewer values than the header says";
+        const enum pn_codec codec = pn_job_codec(&s->job, p->i_table);
+        const void *bytes = values ? pn_frame_take(f, p->n, pn_codec_row_bytes(codec, s->job.tables[p->i_table].dim)) : NULL;
+        if (values && bytes == NULL) return "fewer values than the header says";
+        p->values = bytes;
+        if (values && codec != PN_CODEC_FLOAT32) {
+            if ((p->decoded = malloc((cells + 1) * sizeof *p->decoded)) == NULL) return "the server is out of memory";
+            pn_codec_decode(codec, bytes, p->n, s->job.tables[p->i_table].dim, p->decoded);
+            p->values = p->decoded;
+        }
         const uint64_t low = (uint64_t)s->first_slot << 54, high = ((uint64_t)s->last_slot << 54) | (~0ull >> 10);
         uint64_t last = 0;
         bool foreign = false, falls = false;
@@ -276,65 +314,73 @@ static struct pn_shard_held **ring_at(struct pn_shard *s, uint64_t producer, uin
     return &s->ring[producer * PN_WINDOW_STEPS + step % PN_WINDOW_STEPS];
 }
 
-/* Applies step after step while the pushes of all unfinished producers are there. */
-static void sync_advance(struct pn_shard *s) {
-    for (;;) {
-        const uint64_t step = s->sync_step + 1;
-        struct request all[PN_MAX_PRODUCERS];
-        uint32_t n = 0, open = 0;
-        for (uint32_t p = 0; p < s->n_producers; p++) {
-            if (s->producers[p].finished) continue;
-            open++;
-            struct pn_shard_held *h = *ring_at(s, p, step);
-            if (h == NULL) return;
-            /* It was checked when it came; the fields are read again because the frame is kept, not the request. */
-            struct request *q = &all[n];
-            if (read_request(s, &h->frame, q, true, true) != NULL || !pn_frame_u64(&h->frame, "step", &q->step) || q->step != step) return;
-            pn_frame_u64(&h->frame, "producer", &q->producer);
-            pn_frame_u64(&h->frame, "incarnation", &q->incarnation);
-            pn_frame_u64(&h->frame, "last", &q->last);
-            n++;
-        }
-        if (open == 0) return;
-        /* A slot that has this step already: it came from a file of a shard that was ahead of the others. */
-        uint64_t slots[PN_SLOTS / 64], skip[PN_SLOTS / 64] = {0};
-        for (uint32_t i = 0; i < n; i++) {
-            touched(&all[i], slots);
-            for (uint32_t slot = 0; slot < PN_SLOTS; slot++)
-                if ((slots[slot / 64] >> slot % 64 & 1) && pn_window_look(window(s, all[i].producer, slot), UINT32_MAX, step) == PN_WINDOW_DUPLICATE)
-                    skip[slot / 64] |= 1ull << slot % 64;
-        }
-        bool applied = false;
-        for (int pass = 0; pass < 2; pass++)
-            for (uint32_t t = 0; t < s->job.n_tables; t++) {
-                if (s->job.tables[t].explicit_rows != (pass == 0)) continue;
-                enum pn_result r = push_sum(s, all, n, t, step, skip);
-                if (r == PN_NOT_SEEDED) { /* nothing is in yet: refuse all, they come again behind the seed */
-                    for (uint32_t i = 0; i < n; i++) {
-                        struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
-                        refuse(s, h->from, &h->frame, r, "the dense parameters have no values yet");
-                        *at = NULL;
-                        drop_held(h);
-                    }
-                    return;
+/* Applies the next step if the pushes of all unfinished producers are there. all[0, *n) is to be dropped by the caller. */
+static bool sync_one(struct pn_shard *s, struct request *all, uint32_t *n_read) {
+    const uint64_t step = s->sync_step + 1;
+    uint32_t n = 0, open = 0;
+    for (uint32_t p = 0; p < s->n_producers; p++) {
+        if (s->producers[p].finished) continue;
+        open++;
+        struct pn_shard_held *h = *ring_at(s, p, step);
+        if (h == NULL) return false;
+        /* It was checked when it came; the fields are read again because the frame is kept, not the request. */
+        struct request *q = &all[n++];
+        *n_read = n;
+        if (read_request(s, &h->frame, q, true, true) != NULL || !pn_frame_u64(&h->frame, "step", &q->step) || q->step != step) return false;
+        pn_frame_u64(&h->frame, "producer", &q->producer);
+        pn_frame_u64(&h->frame, "incarnation", &q->incarnation);
+        pn_frame_u64(&h->frame, "last", &q->last);
+    }
+    if (open == 0) return false;
+    /* A slot that has this step already: it came from a file of a shard that was ahead of the others. */
+    uint64_t slots[PN_SLOTS / 64], skip[PN_SLOTS / 64] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        touched(&all[i], slots);
+        for (uint32_t slot = 0; slot < PN_SLOTS; slot++)
+            if ((slots[slot / 64] >> slot % 64 & 1) && pn_window_look(window(s, all[i].producer, slot), UINT32_MAX, step) == PN_WINDOW_DUPLICATE)
+                skip[slot / 64] |= 1ull << slot % 64;
+    }
+    bool applied = false;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t t = 0; t < s->job.n_tables; t++) {
+            if (s->job.tables[t].explicit_rows != (pass == 0)) continue;
+            enum pn_result r = push_sum(s, all, n, t, step, skip);
+            if (r == PN_NOT_SEEDED) { /* nothing is in yet: refuse all, they come again behind the seed */
+                for (uint32_t i = 0; i < n; i++) {
+                    struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
+                    refuse(s, h->from, &h->frame, r, "the dense parameters have no values yet");
+                    *at = NULL;
+                    drop_held(h);
                 }
-                if (r != PN_OK) {
-                    s->broken = s->broken || applied;
-                    return; /* no memory: the pushes stay held */
-                }
-                applied = true;
+                return false;
             }
-        s->sync_step = step;
-        for (uint32_t i = 0; i < n; i++) {
-            touched(&all[i], slots);
-            mark(s, &all[i], slots, skip);
+            if (r != PN_OK) {
+                s->broken = s->broken || applied;
+                return false; /* no memory: the pushes stay held */
+            }
+            applied = true;
         }
-        for (uint32_t i = 0; i < n; i++) {
-            struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
-            acknowledge(s, h->from, h->frame.request, step);
-            *at = NULL;
-            drop_held(h);
-        }
+    s->sync_step = step;
+    for (uint32_t i = 0; i < n; i++) {
+        touched(&all[i], slots);
+        mark(s, &all[i], slots, skip);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
+        acknowledge(s, h->from, h->frame.request, step);
+        *at = NULL;
+        drop_held(h);
+    }
+    return true;
+}
+
+/* Step after step. */
+static void sync_advance(struct pn_shard *s) {
+    for (bool more = true; more;) {
+        struct request all[PN_MAX_PRODUCERS];
+        uint32_t n = 0;
+        more = sync_one(s, all, &n);
+        for (uint32_t i = 0; i < n; i++) drop_request(&all[i]);
     }
 }
 
@@ -356,13 +402,26 @@ static uint64_t slowest(const struct pn_shard *s) {
     return least;
 }
 
+/* In blocks that the second-level cache holds. */
+static size_t pull_encoded(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, uint8_t *out) {
+    float rows[16384];
+    const size_t dim = pn_table_dim(t), row_bytes = pn_codec_row_bytes(codec, dim), block = sizeof rows / sizeof *rows / dim;
+    size_t missing = 0;
+    for (size_t at = 0; at < n; at += block) {
+        const size_t count = n - at < block ? n - at : block;
+        missing += pn_table_pull(t, keys + at, count, rows);
+        pn_codec_encode(codec, rows, count, dim, out + at * row_bytes);
+    }
+    return missing;
+}
+
 static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame *f, const struct request *q) {
     uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
     size_t bytes = 0;
     for (size_t i = 0; i < q->n_parts; i++) {
         tables[i] = q->parts[i].i_table;
         counts[i] = q->parts[i].n;
-        bytes += pn_pad8(q->parts[i].n * s->job.tables[tables[i]].dim * 4);
+        bytes += pn_pad8(q->parts[i].n * pn_codec_row_bytes(pn_job_codec(&s->job, tables[i]), s->job.tables[tables[i]].dim));
     }
     struct pn_writer w;
     uint8_t *body;
@@ -375,8 +434,10 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
         return;
     }
     for (size_t i = 0; i < q->n_parts; i++) {
-        size_t row_bytes = q->parts[i].n * s->job.tables[tables[i]].dim * 4;
-        size_t missing = pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body);
+        const enum pn_codec codec = pn_job_codec(&s->job, tables[i]);
+        size_t row_bytes = q->parts[i].n * pn_codec_row_bytes(codec, s->job.tables[tables[i]].dim);
+        size_t missing = codec == PN_CODEC_FLOAT32 ? pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body)
+                                                   : pull_encoded(s->tables[tables[i]], codec, q->parts[i].keys, q->parts[i].n, body);
         if (missing > 0 && s->job.tables[tables[i]].explicit_rows) { /* zeros would be taken for weights */
             pn_msg_unref(m);
             refuse(s, from, f, PN_NOT_SEEDED, "the dense parameters have no values yet");
@@ -443,37 +504,35 @@ static void answer_waiting(struct pn_shard *s) {
 }
 
 /* ---- pushes ---- */
-static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
-    struct request q;
-    const char *wrong = read_request(s, f, &q, true, true);
-    if (wrong == NULL && (!pn_frame_u64(f, "producer", &q.producer) || q.producer >= s->n_producers)) wrong = "no such producer";
-    if (wrong == NULL && (!pn_frame_u64(f, "incarnation", &q.incarnation) || q.incarnation > UINT32_MAX)) wrong = "no incarnation";
-    if (wrong == NULL && (!pn_frame_u64(f, "step", &q.step) || q.step == 0)) wrong = "no step";
-    if (wrong == NULL && (!pn_frame_u64(f, "clock", &q.clock) || !pn_frame_u64(f, "last", &q.last))) wrong = "no clock";
+static void apply_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f, struct request *q, const char *wrong) {
+    if (wrong == NULL && (!pn_frame_u64(f, "producer", &q->producer) || q->producer >= s->n_producers)) wrong = "no such producer";
+    if (wrong == NULL && (!pn_frame_u64(f, "incarnation", &q->incarnation) || q->incarnation > UINT32_MAX)) wrong = "no incarnation";
+    if (wrong == NULL && (!pn_frame_u64(f, "step", &q->step) || q->step == 0)) wrong = "no step";
+    if (wrong == NULL && (!pn_frame_u64(f, "clock", &q->clock) || !pn_frame_u64(f, "last", &q->last))) wrong = "no clock";
     if (wrong != NULL) {
         refuse(s, from, f, PN_INVALID, wrong);
         return;
     }
-    if (!finite_values(s, &q)) {
+    if (!finite_values(s, q)) {
         s->counters.poison++;
         refuse(s, from, f, PN_INVALID, "poison: a gradient is not a finite number; the push was not applied");
         return;
     }
-    struct pn_shard_producer *p = &s->producers[q.producer];
-    if (q.incarnation < p->incarnation) {
+    struct pn_shard_producer *p = &s->producers[q->producer];
+    if (q->incarnation < p->incarnation) {
         refuse(s, from, f, PN_FENCED, "a newer incarnation of this producer is at work");
         return;
     }
-    p->incarnation = (uint32_t)q.incarnation;
-    if (q.clock > p->clock) p->clock = q.clock;
+    p->incarnation = (uint32_t)q->incarnation;
+    if (q->clock > p->clock) p->clock = q->clock;
     if (s->job.consistency == PN_SYNC) {
-        if (q.step <= s->sync_step || p->finished) {
+        if (q->step <= s->sync_step || p->finished) {
             s->counters.duplicates++;
-            acknowledge(s, from, f->request, q.step);
-        } else if (q.step > s->sync_step + PN_WINDOW_STEPS) {
+            acknowledge(s, from, f->request, q->step);
+        } else if (q->step > s->sync_step + PN_WINDOW_STEPS) {
             refuse(s, from, f, PN_INVALID, "more than 64 steps ahead");
         } else {
-            struct pn_shard_held *h = hold(from, m, f), **at = ring_at(s, q.producer, q.step);
+            struct pn_shard_held *h = hold(from, m, f), **at = ring_at(s, q->producer, q->step);
             if (h == NULL) return; /* it comes again */
             drop_held(*at);
             *at = h;
@@ -483,15 +542,15 @@ static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct p
         return;
     }
 #if PN_MUTANT == 2 /* acknowledged before applied: what a full moment later refuses is lost */
-    acknowledge(s, from, f->request, q.step);
-    if (pn_mix64(q.step) % 64 == 0) return;
+    acknowledge(s, from, f->request, q->step);
+    if (pn_mix64(q->step) % 64 == 0) return;
 #endif
-    enum pn_result r = pn_shard_apply(s, &q);
+    enum pn_result r = pn_shard_apply(s, q);
     if (r == PN_OK || r == PN_EXISTS) {
         s->counters.pushes++;
         if (r == PN_EXISTS) s->counters.duplicates++;
 #if PN_MUTANT != 2
-        acknowledge(s, from, f->request, q.step);
+        acknowledge(s, from, f->request, q->step);
 #endif
     } else {
         refuse(s, from, f, r, r == PN_FENCED ? "a newer incarnation of this producer is at work"
@@ -500,21 +559,33 @@ static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct p
     if (s->waiting != NULL) answer_waiting(s);
 }
 
-static void on_seed(struct pn_shard *s, pn_peer from, struct pn_frame *f) {
+static void on_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
     struct request q;
-    const char *wrong = read_request(s, f, &q, true, false);
-    if (wrong == NULL && !finite_values(s, &q)) wrong = "a value is not a finite number";
+    const char *wrong = read_request(s, f, &q, true, true);
+    apply_push(s, from, m, f, &q, wrong);
+    drop_request(&q);
+}
+
+static void apply_seed(struct pn_shard *s, pn_peer from, struct pn_frame *f, const struct request *q, const char *wrong) {
+    if (wrong == NULL && !finite_values(s, q)) wrong = "a value is not a finite number";
     if (wrong != NULL) {
         refuse(s, from, f, PN_INVALID, wrong);
         return;
     }
-    for (size_t i = 0; i < q.n_parts; i++)
-        if (pn_table_seed(s->tables[q.parts[i].i_table], q.parts[i].keys, q.parts[i].values, q.parts[i].n) != PN_OK) {
+    for (size_t i = 0; i < q->n_parts; i++)
+        if (pn_table_seed(s->tables[q->parts[i].i_table], q->parts[i].keys, q->parts[i].values, q->parts[i].n) != PN_OK) {
             refuse(s, from, f, PN_NO_MEMORY, "the server is out of memory"); /* what was seeded stays: seeding again is harmless */
             return;
         }
     s->counters.seeds++;
     acknowledge(s, from, f->request, 0);
+}
+
+static void on_seed(struct pn_shard *s, pn_peer from, struct pn_frame *f) {
+    struct request q;
+    const char *wrong = read_request(s, f, &q, true, false);
+    apply_seed(s, from, f, &q, wrong);
+    drop_request(&q);
 }
 
 void pn_shard_message(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
@@ -536,4 +607,5 @@ void pn_shard_message(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct
     default: break;
     }
     if (f->kind == PN_PULL && s->waiting != NULL) answer_waiting(s);
+    if (f->kind != PN_PULL) back_ahead(s);
 }

@@ -37,6 +37,7 @@ struct pn_shard {
     struct pn_shard_held *waiting;     /* ssp: held pulls */
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;
+    struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
     bool broken;                       /* memory ran out in the middle of a push: the shard must be restored */
     struct pn_shard_counters counters;
 };

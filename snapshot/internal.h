@@ -2,13 +2,8 @@
 #ifndef PN_SNAPSHOT_INTERNAL_H
 #define PN_SNAPSHOT_INTERNAL_H
 
+#include "common/half.h"
 #include "snapshot/snapshot.h"
-
-/* ---- half.c: IEEE 754 binary16, round to nearest even; the portable and the F16C form give the same bits ---- */
-uint16_t pn_half_from_float(float x);
-float pn_float_from_half(uint16_t h);
-void pn_halves_from_floats(const float *x, uint16_t *h, size_t n);
-void pn_floats_from_halves(const uint16_t *h, float *x, size_t n);
 
 /* ---- segment.c ---- */
 #define PN_SEGMENT_ALIGN 64u

@@ -173,6 +173,8 @@ static bool split_parts(const struct pn_client *c, const struct pn_client_part *
     return true;
 }
 
+static size_t row_bytes_of(const struct pn_client *c, uint32_t i_table) { return pn_codec_row_bytes(pn_job_codec(c->job, i_table), c->job->tables[i_table].dim); }
+
 /* Makes one message a shard out of the parts. values: rows go along (push, seed). */
 static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, const struct pn_client_part *parts, const struct split *splits, size_t n_parts,
                   bool values, bool to_all, void (*more)(struct pn_writer *, void *), void *ctx, struct leg *legs, size_t *total_bytes) {
@@ -183,7 +185,7 @@ static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, con
             tables[p] = parts[p].i_table;
             counts[p] = splits[p].begin[s + 1] - splits[p].begin[s];
             n_keys += counts[p];
-            bytes += counts[p] * 8 + (values ? pn_pad8(counts[p] * c->job->tables[parts[p].i_table].dim * 4) : 0);
+            bytes += counts[p] * 8 + (values ? pn_pad8(counts[p] * row_bytes_of(c, parts[p].i_table)) : 0);
         }
         if (n_keys == 0 && !to_all) continue;
         struct pn_writer w;
@@ -196,14 +198,15 @@ static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, con
         struct pn_msg *m = pn_write_finish(&w, c->env, bytes, &body);
         if (m == NULL) return false;
         for (size_t p = 0; p < n_parts; p++) {
-            const size_t dim = c->job->tables[parts[p].i_table].dim, row_bytes = dim * 4, n = counts[p], first = splits[p].begin[s];
+            const size_t dim = c->job->tables[parts[p].i_table].dim, row_bytes = row_bytes_of(c, parts[p].i_table), n = counts[p], first = splits[p].begin[s];
             const uint32_t *order = splits[p].order;
+            const enum pn_codec codec = pn_job_codec(c->job, parts[p].i_table);
             if (order == NULL && n > 0) memcpy(body, parts[p].keys + first, n * 8);
             for (size_t k = 0; order != NULL && k < n; k++) memcpy(body + k * 8, &parts[p].keys[order[first + k]], 8);
             body += n * 8;
             if (!values) continue;
-            if (order == NULL && n > 0) memcpy(body, parts[p].rows + first * dim, n * row_bytes);
-            for (size_t k = 0; order != NULL && k < n; k++) memcpy(body + k * row_bytes, parts[p].rows + order[first + k] * dim, row_bytes);
+            if (order == NULL && n > 0) pn_codec_encode(codec, parts[p].rows + first * dim, n, dim, body);
+            for (size_t k = 0; order != NULL && k < n; k++) pn_codec_encode(codec, parts[p].rows + order[first + k] * dim, 1, dim, body + k * row_bytes);
             memset(body + n * row_bytes, 0, pn_pad8(n * row_bytes) - n * row_bytes);
             body += pn_pad8(n * row_bytes);
         }
@@ -451,7 +454,7 @@ enum pn_result pn_client_push(struct pn_client *c, uint32_t producer, uint64_t s
     e->step = step;
     e->done = done;
     e->owner = owner;
-    struct split splits[PN_MAX_TABLES];
+    struct split splits[PN_MAX_TABLES] = {0};
     bool split = split_parts(c, parts, n_parts, splits), built = split && build(c, PN_PUSH, e->sequence, parts, splits, n_parts, true, true, push_header, &fields, e->legs, &e->n_bytes);
     if (split) free_splits(splits, n_parts);
     if (!built) {
@@ -473,7 +476,7 @@ static void seed_header(struct pn_writer *w, void *ctx) { (void)w; (void)ctx; }
 
 void pn_client_seed(struct pn_client *c, const struct pn_client_part *part, void (*done)(void *, enum pn_result), void *owner) {
     struct push *e = calloc(1, sizeof *e);
-    struct split split;
+    struct split split = {0};
     bool cut = e != NULL && split_parts(c, part, 1, &split), built = cut && build(c, PN_SEED, c->sequence + 1, part, &split, 1, true, false, seed_header, NULL, e->legs, &e->n_bytes);
     if (cut) free_splits(&split, 1);
     if (!built) {
@@ -572,10 +575,12 @@ static void on_rows(struct pn_client *c, struct pn_frame *f, uint32_t s) {
             const struct split *split = &p->splits[i];
             const size_t first = split->begin[s];
             if (tables[i] != p->parts[i].i_table || counts[i] != split->begin[s + 1] - first) return;
-            const float *rows = pn_frame_take(f, counts[i] * dim, 4);
+            const enum pn_codec codec = pn_job_codec(c->job, p->parts[i].i_table);
+            const size_t row_bytes = pn_codec_row_bytes(codec, dim);
+            const uint8_t *rows = pn_frame_take(f, counts[i], row_bytes);
             if (rows == NULL) return;
-            if (split->order == NULL && counts[i] > 0) memcpy(p->parts[i].rows + first * dim, rows, counts[i] * dim * 4);
-            for (size_t k = 0; split->order != NULL && k < counts[i]; k++) memcpy(p->parts[i].rows + split->order[first + k] * dim, rows + k * dim, dim * 4);
+            if (split->order == NULL && counts[i] > 0) pn_codec_decode(codec, rows, counts[i], dim, p->parts[i].rows + first * dim);
+            for (size_t k = 0; split->order != NULL && k < counts[i]; k++) pn_codec_decode(codec, rows + k * row_bytes, 1, dim, p->parts[i].rows + split->order[first + k] * dim);
         }
         p->legs[s].answered = true;
         if (--p->n_open > 0) return;

@@ -51,12 +51,34 @@ uint32_t pn_pages_take(struct pn_pages *p, int i) {
     return block;
 }
 
+bool pn_pages_ahead(struct pn_pages *p, void **at, size_t *n_bytes) {
+    const uint64_t used = p->n_units * p->unit_bytes;
+    if (used < SMALL_BYTES) return false;
+    const uint64_t share = used / 256, ahead = share < HUGE_BYTES ? 2 * HUGE_BYTES : share < 8 * HUGE_BYTES ? share + HUGE_BYTES : 8 * HUGE_BYTES;
+    if (p->n_backed > used + ahead / 2) return false;
+    const uint64_t from = ((p->n_backed > used ? p->n_backed : used) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES, to = (used + ahead) / HUGE_BYTES * HUGE_BYTES;
+    if (to <= from || to > p->reserved) return false;
+    *at = p->base + from;
+    *n_bytes = to - from;
+    p->n_backed = to;
+    return true;
+}
+
+void pn_pages_back(void *at, size_t n_bytes) {
+#ifdef MADV_POPULATE_WRITE
+    madvise(at, n_bytes, MADV_POPULATE_WRITE); /* an old kernel says no: the pages come when they are touched, as ever */
+#else
+    (void)at;
+    (void)n_bytes;
+#endif
+}
+
 void pn_pages_give(struct pn_pages *p, uint32_t block, int i) {
     memcpy(pn_pages_at(p, block), &p->freed[i], sizeof p->freed[i]);
     p->freed[i] = block;
 }
 
 uint64_t pn_pages_bytes(const struct pn_pages *p) {
-    uint64_t n = p->n_units * p->unit_bytes, page = n <= SMALL_BYTES || !pn_huge_pages ? 4096 : HUGE_BYTES;
+    uint64_t used = p->n_units * p->unit_bytes, n = used > p->n_backed ? used : p->n_backed, page = n <= SMALL_BYTES || !pn_huge_pages ? 4096 : HUGE_BYTES;
     return (n + page - 1) / page * page;
 }

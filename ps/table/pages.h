@@ -20,6 +20,7 @@ struct pn_pages {
     uint32_t freed[PN_PAGE_SIZES];/* lists through the blocks' first words */
     uint64_t n_units, max_units;
     size_t reserved;
+    uint64_t n_backed;            /* bytes from the beginning that have memory behind them already */
 };
 /* False: no addresses. */
 bool pn_pages_open(struct pn_pages *, size_t unit_bytes, const uint32_t sizes[PN_PAGE_SIZES]);
@@ -27,6 +28,10 @@ void pn_pages_close(struct pn_pages *);
 /* A block of sizes[i] units, uninitialised; PN_NO_BLOCK: no memory. */
 uint32_t pn_pages_take(struct pn_pages *, int i);
 void pn_pages_give(struct pn_pages *, uint32_t block, int i);
+/* The memory that growth will want next is asked for beforehand, off the request path: the kernel clears a huge page in milliseconds. If something is
+ * to be done, true, with the place and the length; pn_pages_back may then run on any thread while the pages are used. One at a time. */
+bool pn_pages_ahead(struct pn_pages *, void **at, size_t *n_bytes);
+void pn_pages_back(void *at, size_t n_bytes);
 uint64_t pn_pages_bytes(const struct pn_pages *);
 static inline void *pn_pages_at(const struct pn_pages *p, uint64_t unit) { return p->base + unit * p->unit_bytes; }
 

@@ -46,6 +46,9 @@ void pn_table_close(struct pn_table *t) {
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
 uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows; }
 uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + sizeof(*t) + t->max_places * sizeof(*t->places); }
+bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
+    return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
+}
 uint32_t pn_table_record_floats(const struct pn_table *t) { return t->n_floats; }
 size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct record) + t->n_floats * sizeof(float) + 7) & ~(size_t)7; }
 

@@ -18,6 +18,8 @@ void pn_table_close(struct pn_table *);
 uint32_t pn_table_dim(const struct pn_table *);
 uint64_t pn_table_rows(const struct pn_table *);
 uint64_t pn_table_bytes(const struct pn_table *);        /* memory held: pages, index, kept images */
+/* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
+bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
 /* Floats a record holds behind its metadata: dim + optimizer state. */
 uint32_t pn_table_record_floats(const struct pn_table *);
 

@@ -2,7 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "snapshot/internal.h"
+#include "common/half.h"
+#include "common/hash.h"
 
 static uint32_t bits(float x) {
     uint32_t b;

@@ -1,6 +1,7 @@
-/* Half precision: by F16C where the machine has it, else by hand; both give the same bits (tests/unit/snapshot/half.c). */
+/* Half precision: by F16C where the machine has it, else by hand; both give the same bits (tests/unit/common/half.c). */
+#include <stdbool.h>
 #include <string.h>
-#include "snapshot/internal.h"
+#include "common/half.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
@@ -74,4 +75,24 @@ void pn_halves_from_floats(const float *x, uint16_t *h, size_t n) {
 }
 void pn_floats_from_halves(const uint16_t *h, float *x, size_t n) {
     for (size_t i = n >= 8 && has_f16c() ? widen8(h, x, n) : 0; i < n; i++) x[i] = pn_float_from_half(h[i]);
+}
+
+/* bfloat16 is the upper half of a float32. */
+uint16_t pn_bfloat_from_float(float x) {
+    uint32_t b;
+    memcpy(&b, &x, 4);
+    if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(b >> 16 | 0x40u); /* NaN, made quiet */
+    return (uint16_t)((b + 0x7fffu + (b >> 16 & 1u)) >> 16);
+}
+float pn_float_from_bfloat(uint16_t h) {
+    uint32_t b = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &b, 4);
+    return x;
+}
+void pn_bfloats_from_floats(const float *x, uint16_t *b, size_t n) {
+    for (size_t i = 0; i < n; i++) b[i] = pn_bfloat_from_float(x[i]);
+}
+void pn_floats_from_bfloats(const uint16_t *b, float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = pn_float_from_bfloat(b[i]);
 }
