@@ -404,7 +404,7 @@ static uint64_t slowest(const struct pn_shard *s) {
 
 /* In blocks that the second-level cache holds. */
 static size_t pull_encoded(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, uint8_t *out) {
-    float rows[16384];
+    float rows[8192];
     const size_t dim = pn_table_dim(t), row_bytes = pn_codec_row_bytes(codec, dim), block = sizeof rows / sizeof *rows / dim;
     size_t missing = 0;
     for (size_t at = 0; at < n; at += block) {

@@ -54,10 +54,9 @@ uint32_t pn_pages_take(struct pn_pages *p, int i) {
 bool pn_pages_ahead(struct pn_pages *p, void **at, size_t *n_bytes) {
     const uint64_t used = p->n_units * p->unit_bytes;
     if (used < SMALL_BYTES) return false;
-    const uint64_t share = used / 256, ahead = share < HUGE_BYTES ? 2 * HUGE_BYTES : share < 8 * HUGE_BYTES ? share + HUGE_BYTES : 8 * HUGE_BYTES;
-    if (p->n_backed > used + ahead / 2) return false;
-    const uint64_t from = ((p->n_backed > used ? p->n_backed : used) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES, to = (used + ahead) / HUGE_BYTES * HUGE_BYTES;
-    if (to <= from || to > p->reserved) return false;
+    const uint64_t share = used / 256, ahead = share < 2 * HUGE_BYTES ? 2 * HUGE_BYTES : share < 8 * HUGE_BYTES ? share : 8 * HUGE_BYTES;
+    const uint64_t from = ((p->n_backed > used ? p->n_backed : used) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES, to = from + HUGE_BYTES;
+    if (to > used + ahead || to > p->reserved) return false; /* one huge page at a time: the others on this machine want its cores, too */
     *at = p->base + from;
     *n_bytes = to - from;
     p->n_backed = to;

@@ -1,4 +1,4 @@
-/* One shard that owns all slots, on ZeroMQ, without a coordinator: what bench-wire asks.  bench-server DIM; prints its address. */
+/* One shard that owns all slots, on ZeroMQ, without a coordinator: what bench-wire asks.  bench-server DIM [CODEC]; prints its address. */
 #include "common/shell/shell.h"
 #include "common/wire.h"
 #include "ps/shard.h"
@@ -18,13 +18,13 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
 int main(int argc, char **argv) {
     struct pn_shell *shell;
     struct pn_error err;
-    if (argc != 2) return 2;
+    if (argc < 2) return 2;
     if (pn_shell_open(&shell, "server", "tcp://127.0.0.1:0", PN_WARN, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     char text[1000];
-    snprintf(text, sizeof text, BENCH_JOB, atoi(argv[1]) - 1);
+    snprintf(text, sizeof text, BENCH_JOB, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
     if (pn_shard_open(&shard, pn_shell_env(shell), text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;

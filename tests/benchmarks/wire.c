@@ -1,7 +1,7 @@
 /* One client process and one server process (bench-server) over tcp on loopback.
  *   bench-wire ADDRESS [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill|check] [--name NAME]
  *   check pushes one batch to new rows, pulls it and compares with what Adagrad makes of it.
- *   fill pushes new rows: [--from RANK] [--batch KEYS] [--producer P] */
+ *   fill pushes new rows: [--from RANK] [--batch KEYS] [--producer P]   both ends: [--codec float16] */
 #include <getopt.h>
 #include "common/shell/shell.h"
 #include "ps/client/client.h"
@@ -23,7 +23,7 @@ static struct {
     double *latencies;
     size_t n_latencies;
     float *values;
-    struct slot { float *rows; uint64_t *keys; size_t n; double since; bool busy; struct pn_client_part part; } slots[MAX_IN_FLIGHT];
+    struct slot { float *rows; size_t n; double since; bool blocked; struct pn_client_part part; } slots[MAX_IN_FLIGHT];
 } B;
 
 enum { MAX_LATENCIES = 4000000 };
@@ -47,28 +47,23 @@ static void pushed_to_check(void *owner, enum pn_result r) {
     pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, pulled_to_check, s);
 }
 
+static void push(struct slot *s) {
+    enum pn_result r = pn_client_push(B.client, B.producer, B.step + 1, false, &s->part, 1, done, s);
+    if (r == PN_OK) B.step++;
+    s->blocked = r == PN_BUSY; /* the first of 64 is still on its way: again when something comes back */
+    if (r == PN_OK || r == PN_BUSY) return;
+    fprintf(stderr, "push %llu: %s\n", (unsigned long long)B.step + 1, pn_result_name(r));
+    exit(1);
+}
+
 static void issue(struct slot *s) {
-    if (B.op == 2) {
-        s->n = 0;
-        while (s->n < B.batch && B.filled < B.n_rows) s->keys[s->n++] = key_of(B.filled++);
-        if (s->n == 0) return;
-        qsort(s->keys, s->n, sizeof *s->keys, by_mix);
-        s->part = (struct pn_client_part){0, s->n, s->keys, B.values};
-    } else {
-        const struct batch *b = &B.batches[B.next++ % B.n_batches];
-        s->n = b->n;
-        s->part = (struct pn_client_part){0, b->n, b->keys, B.op == 0 ? s->rows : B.values};
-    }
-    s->busy = true;
+    const struct batch *b = &B.batches[B.next++ % B.n_batches];
+    s->n = b->n;
+    s->part = (struct pn_client_part){0, b->n, b->keys, B.op == 0 ? s->rows : B.values};
     B.open++;
     s->since = now_s();
     if (B.op == 0) pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, done, s);
-    else {
-        enum pn_result r = pn_client_push(B.client, B.producer, ++B.step, false, &s->part, 1, done, s);
-        if (r == PN_OK) return;
-        fprintf(stderr, "push %llu: %s\n", (unsigned long long)B.step, pn_result_name(r));
-        exit(1);
-    }
+    else push(s);
 }
 
 static void done(void *owner, enum pn_result r) {
@@ -78,8 +73,9 @@ static void done(void *owner, enum pn_result r) {
         exit(1);
     }
     double now = now_s();
-    s->busy = false;
     B.open--;
+    for (uint32_t i = 0; i < B.in_flight; i++)
+        if (B.slots[i].blocked) push(&B.slots[i]);
     if (B.begin > 0) {
         B.rows += s->n;
         B.requests++;
@@ -90,7 +86,7 @@ static void done(void *owner, enum pn_result r) {
         B.requests = 0;
         B.end = now + B.seconds;
     }
-    if (B.op == 2 ? B.filled < B.n_rows : B.begin == 0 || now < B.end) issue(s);
+    if (B.op == 2 ? B.next < B.n_batches : B.begin == 0 || now < B.end) issue(s);
     else if (B.open == 0) {
         B.end = now;
         pn_shell_stop(B.shell);
@@ -118,9 +114,9 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
 
 int main(int argc, char **argv) {
     static const struct option options[] = {{"rows", 1, 0, 'r'}, {"dim", 1, 0, 'd'}, {"raw", 1, 0, 'k'}, {"in-flight", 1, 0, 'f'}, {"seconds", 1, 0, 's'}, {"op", 1, 0, 'o'},
-                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {0}};
+                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {"codec", 1, 0, 'c'}, {0}};
     size_t raw = RAW_KEYS;
-    const char *name = "ps";
+    const char *name = "ps", *codec = "float32";
     uint32_t incarnation = (uint32_t)time(NULL);
     B.batch = 20000, B.n_rows = 1000000, B.dim = 16, B.in_flight = 4, B.seconds = 3;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -131,6 +127,7 @@ int main(int argc, char **argv) {
         else if (c == 's') B.seconds = atof(optarg);
         else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : strcmp(optarg, "check") == 0 ? 3 : 0;
         else if (c == 'n') name = optarg;
+        else if (c == 'c') codec = optarg;
         else if (c == 'p') B.producer = (uint32_t)atoi(optarg);
         else if (c == 'F') B.filled = strtoull(optarg, NULL, 10);
         else if (c == 'b') B.batch = strtoull(optarg, NULL, 10);
@@ -139,20 +136,25 @@ int main(int argc, char **argv) {
     if (optind + 1 != argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
     struct pn_error err;
     char text[1000], *report_text = NULL;
-    snprintf(text, sizeof text, BENCH_JOB, (int)B.dim - 1);
+    snprintf(text, sizeof text, BENCH_JOB, (int)B.dim - 1, codec);
     if (pn_job_parse(&B.job, text, strlen(text), "bench", NULL, &report_text, &err) != PN_OK) {
         fprintf(stderr, "%s\n", report_text);
         return 1;
     }
-    B.n_batches = raw < 10000 ? 2000 : 100;
+    B.n_batches = B.op == 2 ? (size_t)((B.n_rows - B.filled + B.batch - 1) / B.batch) : raw < 10000 ? 2000 : 100;
     B.batches = malloc(B.n_batches * sizeof *B.batches);
+    for (size_t b = 0; B.op == 2 && b < B.n_batches; b++) {
+        B.batches[b] = (struct batch){.keys = malloc(B.batch * sizeof(uint64_t))};
+        while (B.batches[b].n < B.batch && B.filled < B.n_rows) B.batches[b].keys[B.batches[b].n++] = key_of(B.filled++);
+        qsort(B.batches[b].keys, B.batches[b].n, sizeof(uint64_t), by_mix);
+    }
+    if (getenv("BENCH_READY")) fclose(fopen(getenv("BENCH_READY"), "w"));
     if (B.op != 2) make_batches(B.batches, B.n_batches, B.n_rows, raw, 1);
     B.latencies = malloc(MAX_LATENCIES * sizeof *B.latencies);
     B.values = malloc((size_t)RAW_KEYS * B.dim * sizeof(float));
     for (size_t i = 0; i < (size_t)RAW_KEYS * B.dim; i++) B.values[i] = B.op == 2 ? 0 : 1e-3f;
     for (uint32_t i = 0; i < B.in_flight; i++) {
         B.slots[i].rows = malloc(raw * B.dim * sizeof(float));
-        B.slots[i].keys = malloc(B.batch * sizeof(uint64_t));
     }
     if (pn_shell_open(&B.shell, "client", NULL, PN_WARN, &err) != PN_OK) return 1;
     B.client = pn_client_open(pn_shell_env(B.shell), &B.job, "bench");

@@ -42,7 +42,7 @@ static inline uint64_t zipf_next(struct zipf *z) {
 #define BENCH_JOB                                                                                                                        \
     "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: bench}\nspec:\n  data: {train: {format: csv, uri: /none, label: y}}\n"   \
     "  features: [{name: x, type: categorical}]\n  tables: {defaults: {optimizer: {name: adagrad, lr: 0.01}, init: zero}}\n"             \
-    "  model: {name: fm, embeddingDim: %d}\n  training: {consistency: {mode: async, ack: applied}}\n"
+    "  model: {name: fm, embeddingDim: %d}\n  training: {codec: %s, consistency: {mode: async, ack: applied}}\n"
 
 enum { RAW_KEYS = 26 * 2048 };
 struct batch { size_t n; uint64_t *ranks, *keys; }; /* unique, in the order of common/unique.h */
