@@ -70,7 +70,7 @@ struct pn_optimizer_spec {
     float beta1, beta2;          /* adam .9 .999 */
     float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
 };
-enum pn_init { PN_INIT_ZERO, PN_INIT_CONSTANT, PN_INIT_UNIFORM, PN_INIT_NORMAL };
+enum pn_init { PN_INIT_ZERO, PN_INIT_CONSTANT, PN_INIT_UNIFORM, PN_INIT_NORMAL, PN_INIT_XAVIER /* uniform(-a, a), a = s * sqrt(6 / (1 + dim)): Glorot and Bengio 2010, one unit in, dim out */ };
 struct pn_table_spec {
     char name[64];
     uint32_t dim;                /* embedding floats a row, as the server stores it */
@@ -79,6 +79,11 @@ struct pn_table_spec {
     float init_scale;            /* constant, uniform(-s, s), standard deviation */
     uint64_t init_seed;          /* resolved from the job's seed and the table's name */
     bool explicit_rows;          /* rows exist only by SEED: dense parameters */
+    /* admission: a row is made at the admit_count-th push of its key (0, 1: the first), or by a share of pushes; admit_counters bytes of sketch */
+    uint32_t admit_count, admit_counters;
+    float admit_probability;
+    /* eviction: rows not pushed for evict_age steps (0: never); beyond evict_rows rows of the whole table (0: no limit) the least pushed */
+    uint64_t evict_age, evict_rows;
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 

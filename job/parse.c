@@ -226,21 +226,36 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage"), KEYS("dim", "admission", "eviction", "ttlSteps", "memory"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction"), KEYS("dim", "memory"))) return;
     int storage = 0;
     pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", KEYS("float32"), KEYS("float16", "bfloat16", "int8"), &storage);
     read_optimizer(y, pn_yaml_get(n, "optimizer"), &t->optimizer);
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &t->init_seed);
+    struct fy_node *a = pn_yaml_get(n, "admission"), *e = pn_yaml_get(n, "eviction");
+    if (a != NULL && pn_yaml_keys(y, a, "admission", KEYS("count", "probability", "counters"), NULL)) {
+        uint64_t count = 0, counters = 16u << 20;
+        if (pn_yaml_count(y, pn_yaml_get(a, "count"), "count", 1, 255, &count)) t->admit_count = (uint32_t)count;
+        if (pn_yaml_bytes(y, pn_yaml_get(a, "counters"), "counters", 1u << 16, 1u << 30, &counters)) t->admit_counters = (uint32_t)counters;
+        read_real32(y, pn_yaml_get(a, "probability"), "probability", 0.000001, 1, &t->admit_probability);
+        if (pn_yaml_get(a, "count") != NULL && pn_yaml_get(a, "probability") != NULL) pn_yaml_problem(y, a, "admission is by count or by probability, not by both");
+        if (pn_yaml_get(a, "count") == NULL && pn_yaml_get(a, "probability") == NULL) pn_yaml_problem(y, a, "admission needs count or probability");
+    }
+    if (e != NULL && pn_yaml_keys(y, e, "eviction", KEYS("ageSteps", "maxRows"), NULL)) {
+        pn_yaml_count(y, pn_yaml_get(e, "ageSteps"), "ageSteps", 1, 1ull << 31, &t->evict_age);
+        pn_yaml_count(y, pn_yaml_get(e, "maxRows"), "maxRows", PN_SLOTS, 1ull << 40, &t->evict_rows);
+        if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, e, "eviction needs ageSteps or maxRows");
+    }
+    t->track = t->evict_age > 0 || t->evict_rows > 0;
     struct fy_node *init = pn_yaml_get(n, "init");
-    static const char *const names[] = {"zero", "constant", "uniform", "normal", NULL};
+    static const char *const names[] = {"zero", "constant", "uniform", "normal", "xavier", NULL};
     if (init == NULL) return;
     if (fy_node_get_type(init) == FYNT_SCALAR) {
         int kind = -1;
         if (pn_yaml_choice(y, init, "init", KEYS("zero"), NULL, &kind)) t->init = PN_INIT_ZERO;
         return;
     }
-    if (!pn_yaml_keys(y, init, "init", KEYS("constant", "uniform", "normal"), KEYS("xavier"))) return;
-    for (int i = 1; i <= 3; i++)
+    if (!pn_yaml_keys(y, init, "init", KEYS("constant", "uniform", "normal", "xavier"), NULL)) return;
+    for (int i = 1; i <= 4; i++)
         if (pn_yaml_get(init, names[i]) != NULL) {
             t->init = (enum pn_init)i;
             read_real32(y, pn_yaml_get(init, names[i]), names[i], i == 1 ? -1000 : 0, 1000, &t->init_scale);
@@ -248,7 +263,7 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, s
 }
 
 static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    struct pn_table_spec defaults = {.optimizer = default_optimizer(PN_ADAGRAD, 0.05f), .init = PN_INIT_NORMAL, .init_scale = 0.01f};
+    struct pn_table_spec defaults = {.optimizer = default_optimizer(PN_ADAGRAD, 0.05f), .init = PN_INIT_NORMAL, .init_scale = 0.01f, .admit_counters = 16u << 20};
     const char *known[PN_MAX_TABLES + 2] = {"defaults"};
     for (size_t i = 0; i < job->n_tables; i++) known[i + 1] = job->tables[i].name;
     if (n != NULL && !pn_yaml_keys(y, n, "spec.tables", known, NULL)) return;

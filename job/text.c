@@ -94,7 +94,7 @@ static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit"}, *const inits[] = {"zero", "constant", "uniform", "normal"},
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit"}, *const inits[] = {"zero", "constant", "uniform", "normal", "xavier"},
                              *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
@@ -118,6 +118,12 @@ char *pn_job_text(const struct pn_job *job) {
             optimizer(&o, &t->optimizer);
             if (t->init == PN_INIT_ZERO) put(&o, ", init: zero");
             else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
+            if (t->admit_probability > 0) put(&o, ", admission: {probability: %.9g}", (double)t->admit_probability);
+            else if (t->admit_count > 0) put(&o, ", admission: {count: %u, counters: %u}", t->admit_count, t->admit_counters);
+            if (t->track) put(&o, ", eviction: {");
+            if (t->evict_age > 0) put(&o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
+            if (t->evict_rows > 0) put(&o, "maxRows: %llu", (unsigned long long)t->evict_rows);
+            if (t->track) put(&o, "}");
             put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
         }
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,

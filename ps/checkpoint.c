@@ -94,6 +94,23 @@ static size_t next_block(struct pn_checkpoint_writer *w) {
             w->i_table++;
         }
         if (n > 0) break;
+        w->next = PN_BLOCK_COUNTS;
+        w->i_table = 0;
+        return next_block(w);
+    case PN_BLOCK_COUNTS:
+        for (; w->i_table < w->n_tables; w->i_table++) {
+            uint32_t i_slot = 0;
+            size_t n_bytes;
+            const uint8_t *counts = pn_table_scan_counts(w->shard->tables[w->i_table], &i_slot, &n_bytes);
+            if (counts == NULL) continue;
+            const uint64_t slot = i_slot;
+            memcpy(payload, &slot, 8);
+            memcpy(payload + 8, counts, n_bytes);
+            b->i_table = w->i_table;
+            n = 8 + n_bytes;
+            break;
+        }
+        if (n > 0) break;
         w->next = PN_BLOCK_WINDOWS;
         return next_block(w);
     case PN_BLOCK_WINDOWS: {
@@ -313,6 +330,7 @@ static const struct pn_block *block_at(const uint8_t *image, size_t n_bytes, siz
 static bool block_fits(const struct pn_checkpoint_head *h, const struct pn_block *b) {
     switch (b->type) {
     case PN_BLOCK_RECORDS: return b->i_table < h->n_tables && b->n_bytes % h->record_bytes[b->i_table] == 0;
+    case PN_BLOCK_COUNTS: return b->i_table < h->n_tables && b->n_bytes > 8;
     case PN_BLOCK_WINDOWS: return b->n_bytes % sizeof(struct pn_saved_window) == 0;
     case PN_BLOCK_PRODUCERS: return b->n_bytes == h->n_producers * sizeof(struct pn_shard_producer);
     case PN_BLOCK_AUDIT: return b->n_bytes == (PN_SLOTS + 1) * sizeof(uint64_t);
@@ -371,6 +389,11 @@ static enum pn_result take(void *ctx, const struct pn_checkpoint_head *h, const 
             enum pn_result e = pn_table_restore(s->tables[b->i_table], r, 1);
             if (e != PN_OK) return e;
         }
+    } else if (b->type == PN_BLOCK_COUNTS) {
+        uint64_t slot;
+        memcpy(&slot, payload, 8);
+        if (b->i_table >= s->job.n_tables || slot >= PN_SLOTS) return PN_CORRUPT;
+        if (slot >= s->first_slot && slot <= s->last_slot) return pn_table_restore_counts(s->tables[b->i_table], (uint32_t)slot, (const uint8_t *)payload + 8, b->n_bytes - 8);
     } else if (b->type == PN_BLOCK_WINDOWS) {
         const struct pn_saved_window *w = payload;
         for (size_t i = 0; i < b->n_bytes / sizeof *w; i++) {

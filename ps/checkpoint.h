@@ -17,7 +17,8 @@ enum pn_block_type {
     PN_BLOCK_WINDOWS = 3,   /* struct pn_saved_window[] */
     PN_BLOCK_PRODUCERS = 4, /* struct pn_shard_producer[n_producers] */
     PN_BLOCK_AUDIT = 5,     /* u64[PN_SLOTS], then u64 sync_step */
-    PN_BLOCK_END = 6        /* u64 rows, u64 blocks before this one */
+    PN_BLOCK_END = 6,       /* u64 rows, u64 blocks before this one */
+    PN_BLOCK_COUNTS = 7     /* behind the records: admission counts of table i_table: u64 slot, then the sketch of that slot */
 };
 #define PN_BLOCK_MAX_BYTES (1u << 20)
 struct pn_saved_window { uint32_t producer, slot; struct pn_window window; };

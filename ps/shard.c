@@ -260,6 +260,14 @@ static enum pn_result pn_shard_apply(struct pn_shard *s, const struct request *q
     return any_old && !any_new ? PN_EXISTS : PN_OK;
 }
 
+/* One slot's turn for each step: in bounded pieces, and in sync mode the same on every server that has the same steps. */
+static void evict(struct pn_shard *s, uint64_t turn) {
+    uint64_t step = 0;
+    for (uint32_t p = 0; p < s->n_producers; p++)
+        if (s->producers[p].step > step) step = s->producers[p].step;
+    for (size_t t = 0; t < s->job.n_tables; t++) pn_table_evict(s->tables[t], (uint32_t)(turn % PN_SLOTS), step);
+}
+
 /* ---- sync: all producers' pushes of one step become one ---- */
 
 struct cursor { const struct part *part; size_t at; };
@@ -365,6 +373,7 @@ static bool sync_one(struct pn_shard *s, struct request *all, uint32_t *n_read) 
         touched(&all[i], slots);
         mark(s, &all[i], slots, skip);
     }
+    evict(s, step);
     for (uint32_t i = 0; i < n; i++) {
         struct pn_shard_held **at = ring_at(s, all[i].producer, step), *h = *at;
         acknowledge(s, h->from, h->frame.request, step);
@@ -446,6 +455,7 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
         memset(body + row_bytes, 0, pn_pad8(row_bytes) - row_bytes);
         body += pn_pad8(row_bytes);
         s->counters.rows_pulled += q->parts[i].n;
+        s->counters.rows_missing += missing;
     }
     pn_msg_seal(m);
     pn_send(s->env, from, m);
@@ -552,6 +562,7 @@ static void apply_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struc
 #if PN_MUTANT != 2
         acknowledge(s, from, f->request, q->step);
 #endif
+        evict(s, s->counters.pushes);
     } else {
         refuse(s, from, f, r, r == PN_FENCED ? "a newer incarnation of this producer is at work"
                             : r == PN_NOT_SEEDED ? "the dense parameters have no values yet" : "the server is out of memory");

@@ -19,7 +19,7 @@ struct pn_shard_producer {
 struct pn_shard_held;      /* a message that waits: a pull (ssp) or a push (sync) */
 
 struct pn_shard_counters {
-    uint64_t pulls, pushes, seeds, rows_pulled, rows_pushed, duplicates, refused, poison, held;
+    uint64_t pulls, pushes, seeds, rows_pulled, rows_missing, rows_pushed, duplicates, refused, poison, held;
 };
 
 struct pn_shard {

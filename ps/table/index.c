@@ -280,7 +280,8 @@ static void move_entry(void *ctx, uint64_t mix, uint32_t i_row) {
     else put_stashed(&m->stash, mix, i_row);
 }
 
-static bool grow(struct pn_rows *t, uint32_t i_slot, uint32_t n_buckets) {
+/* keys NULL: what the index holds now. */
+static bool rebuild(struct pn_rows *t, uint32_t i_slot, uint32_t n_buckets, const uint64_t *keys, uint32_t n_keys) {
     struct pn_slot *s = &t->slots[i_slot];
     const uint32_t n = n_chunks(n_buckets);
     if (!pn_map_reserve(t, &t->chunk_of, &t->max_chunks, n)) return false;
@@ -297,7 +298,8 @@ static bool grow(struct pn_rows *t, uint32_t i_slot, uint32_t n_buckets) {
         memset(pn_pages_at(&t->index_memory, chunks[i]), 0, (size_t)chunk_sizes[size_of(n_buckets)] * t->index_memory.unit_bytes);
     }
     const struct index old = index_of(t, i_slot);
-    for_each(&old, s, move_entry, &m);
+    if (keys == NULL) for_each(&old, s, move_entry, &m);
+    for (uint32_t i = 0; keys != NULL && i < n_keys; i++) move_entry(&m, pn_mix64(keys[i]), i);
     if (m.failed) {
         give_chunks(t, chunks, 1, n_buckets);
         free_stash(t, &m.stash);
@@ -326,6 +328,8 @@ bool pn_index_reserve(struct pn_rows *t, uint32_t i_slot, uint32_t n_new) {
         crowded = false;
         n_buckets += n_buckets < 8 ? 1 : n_buckets < 16 ? 1 + i_slot % 8 : n_buckets / 8; /* slots grow at different times */
     }
-    if (n_buckets != before && !grow(t, i_slot, n_buckets)) return false;
+    if (n_buckets != before && !rebuild(t, i_slot, n_buckets, NULL, 0)) return false;
     return reserve_stash(t, s, s->n_stashed + n_new);
 }
+
+bool pn_index_remake(struct pn_rows *t, uint32_t i_slot, const uint64_t *keys, uint32_t n) { return rebuild(t, i_slot, t->indexes[i_slot].n_buckets, keys, n); }

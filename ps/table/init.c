@@ -38,13 +38,14 @@ static double inverse_normal(double p) {
 }
 
 void pn_init_row(const struct pn_table_spec *spec, uint64_t key, float *values) {
-    const double scale = spec->init_scale;
+    const double scale = spec->init == PN_INIT_XAVIER ? spec->init_scale * sqrt(6.0 / (1.0 + spec->dim)) : spec->init_scale;
     struct pn_rng rng = {pn_mix64(spec->init_seed ^ pn_mix64(key))};
     for (uint32_t i = 0; i < spec->dim; i++) {
         switch (spec->init) {
             case PN_INIT_ZERO: values[i] = 0; break;
             case PN_INIT_CONSTANT: values[i] = spec->init_scale; break;
-            case PN_INIT_UNIFORM: {
+            case PN_INIT_UNIFORM:
+            case PN_INIT_XAVIER: {
                 double u = ((double)(pn_rng_next(&rng) >> 40) + 0.5) * 0x1p-24;
                 values[i] = (float)((2 * u - 1) * scale);
                 break;

@@ -230,6 +230,7 @@ enum pn_result pn_rows_prepare(struct pn_rows *t, const pn_place *places, size_t
     for (size_t i = 0; i < n && enough; i++) {
         uint32_t i_slot = (uint32_t)(places[i] >> 32), i_row = (uint32_t)places[i];
         if (pn_slot_skipped(skip, i_slot)) continue;
+        if (i_row == PN_DROPPED) continue;
         if (i_row != PN_NO_ROW) enough = !change || !t->cut || keep_row(t, i_slot, i_row);
         else if (make) t->slots[i_slot].pending++;
     }
@@ -260,4 +261,44 @@ void *pn_rows_make(struct pn_rows *t, uint64_t key, bool *made) {
     const uint32_t there = pn_index_find(t, mix);
     *made = there == PN_NO_ROW;
     return *made ? pn_rows_make_new(t, key) : pn_rows_at(t, (pn_place)(mix >> 54) << 32 | there);
+}
+
+/* ---- deletion ---- */
+
+bool pn_rows_remove(struct pn_rows *t, uint32_t i_slot, const bool *gone) {
+    struct pn_slot *s = &t->slots[i_slot];
+    assert(!t->cut && "the rows of a cut keep their numbers");
+    if (s->n_rows == 0) return true;
+    uint64_t *keys = malloc(s->n_rows * sizeof *keys);
+    uint32_t *from = malloc(s->n_rows * sizeof *from); /* row i will be what row from[i] is */
+    bool ok = keys && from;
+    uint32_t n = 0, end = s->n_rows;
+    if (ok) {
+        pn_index_keys(t, i_slot, s->n_rows, keys);
+        for (; n < end; n++) {
+            from[n] = n;
+            if (!gone[n]) continue;
+            do end--;
+            while (end > n && gone[end]);
+            if (end == n) break;
+            from[n] = end;
+            keys[n] = keys[end];
+        }
+        ok = n == s->n_rows || pn_index_remake(t, i_slot, keys, n);
+    }
+    if (ok) {
+        for (uint32_t i = 0; i < n; i++)
+            if (from[i] != i) memcpy(pn_rows_at(t, (pn_place)i_slot << 32 | i), pn_rows_at(t, (pn_place)i_slot << 32 | from[i]), t->row_bytes);
+        t->n_rows -= s->n_rows - n;
+        s->n_rows = n;
+        /* Whole pages behind the last row go back, but for the first. */
+        const uint32_t full = t->page_mask + 1;
+        while (s->room > full && s->room - full >= n) {
+            s->room -= full;
+            pn_pages_give(&t->row_memory, t->page_of[(size_t)(s->room >> t->page_shift) * PN_SLOTS + i_slot], 2);
+        }
+    }
+    free(keys);
+    free(from);
+    return ok;
 }

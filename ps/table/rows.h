@@ -49,6 +49,7 @@ struct pn_rows {
 typedef uint64_t pn_place;
 #define PN_ROW_UNIT 4u              /* rows: the smallest page, and what block numbers count */
 #define PN_NO_ROW UINT32_MAX
+#define PN_DROPPED (UINT32_MAX - 1) /* set by the table: missing, and no row is to be made */
 
 bool pn_rows_open(struct pn_rows *, size_t row_bytes);
 void pn_rows_close(struct pn_rows *);
@@ -61,6 +62,9 @@ enum pn_result pn_rows_prepare(struct pn_rows *, const pn_place *places, size_t 
 /* The row of a key for which room was prepared, made now, zeroed. `made` is false if it was there after all (the same key twice in one call). */
 void *pn_rows_make(struct pn_rows *, uint64_t key, bool *made);
 void *pn_rows_make_new(struct pn_rows *, uint64_t key);  /* the same for a key that is known to be missing */
+
+/* Takes the rows with gone[number] out of a slot; others move into their places. Not while a cut is under way. False: no memory, nothing changed. */
+bool pn_rows_remove(struct pn_rows *, uint32_t i_slot, const bool *gone);
 
 bool pn_rows_cut(struct pn_rows *);  /* false: one is under way, or no memory */
 /* Up to max rows of the cut: their keys, and the rows packed. 0: all have been given and the cut is over. */
@@ -82,6 +86,8 @@ uint32_t pn_index_find(const struct pn_rows *, uint64_t mix);             /* the
 void pn_index_put(struct pn_rows *, uint64_t mix, uint32_t i_row);
 /* The keys of all rows of a slot below n, by row number. */
 void pn_index_keys(const struct pn_rows *, uint32_t i_slot, uint32_t n, uint64_t *keys);
+/* A new index of a slot: the keys of rows 0 to n - 1. False: no memory, the old one stays. */
+bool pn_index_remake(struct pn_rows *, uint32_t i_slot, const uint64_t *keys, uint32_t n);
 /* Makes a map of blocks hold `blocks` a slot; false: no memory. */
 bool pn_map_reserve(struct pn_rows *, uint32_t **map, size_t *max, size_t blocks);
 /* The variants of pn_rows_find's inner part, for tests: 0 portable, 1 AVX2, 2 AVX-512; false: this machine has not got it. */

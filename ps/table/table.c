@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include "ps/table/filter.h"
 #include "ps/table/optimizer.h"
 #include "ps/table/rows.h"
 
@@ -13,6 +14,8 @@ struct pn_table {
     struct pn_table_spec spec;
     uint32_t n_floats, n_state;
     struct pn_rows rows;
+    struct pn_filter filter;
+    struct pn_table_counters counters;
     pn_place *places; /* scratch of push, seed, restore, scan */
     size_t max_places;
 };
@@ -33,19 +36,21 @@ struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
         free(t);
         return NULL;
     }
+    pn_filter_open(&t->filter, spec->admit_count, spec->admit_probability, spec->admit_counters, spec->init_seed);
     return t;
 }
 
 void pn_table_close(struct pn_table *t) {
     if (!t) return;
     pn_rows_close(&t->rows);
+    pn_filter_close(&t->filter);
     free(t->places);
     free(t);
 }
 
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
 uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows; }
-uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + sizeof(*t) + t->max_places * sizeof(*t->places); }
+uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + t->filter.n_bytes + sizeof(*t) + t->max_places * sizeof(*t->places); }
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
 }
@@ -114,6 +119,27 @@ static float *row_of(struct pn_table *t, uint64_t key, pn_place place) {
     return row;
 }
 
+/* Marks the missing keys that get no row yet. Nothing is counted before it is sure that the push goes in. False: no memory. */
+static bool filter_missing(struct pn_table *t, const uint64_t *keys, size_t n, uint64_t step, const uint64_t *skip) {
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t i_slot = (uint32_t)(t->places[i] >> 32);
+        if ((uint32_t)t->places[i] != PN_NO_ROW || pn_slot_skipped(skip, i_slot) || pn_filter_admits(&t->filter, pn_mix64(keys[i]), step)) continue;
+        if (!pn_filter_reserve(&t->filter, i_slot)) return false;
+        t->places[i] = (pn_place)i_slot << 32 | PN_DROPPED;
+    }
+    return true;
+}
+
+static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, const uint64_t *skip) {
+    for (size_t i = 0; i < n; i++) {
+        if (pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
+        if ((uint32_t)t->places[i] == PN_NO_ROW) t->counters.admitted++;
+        if ((uint32_t)t->places[i] != PN_DROPPED) continue;
+        pn_filter_count(&t->filter, pn_mix64(keys[i]));
+        t->counters.dropped++;
+    }
+}
+
 enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const float *gradients, size_t n, uint64_t step,
                              const uint64_t *skip) {
     const struct pn_optimizer_spec *o = &t->spec.optimizer;
@@ -123,10 +149,13 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
     if (n_missing > 0 && t->spec.explicit_rows)
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) return PN_NOT_SEEDED;
+    const bool filtered = n_missing > 0 && pn_filter_on(&t->filter) && !t->spec.explicit_rows;
+    if (filtered && !filter_missing(t, keys, n, step, skip)) return PN_NO_MEMORY;
     if (n_missing > 0 || t->rows.cut) {
         enum pn_result result = pn_rows_prepare(&t->rows, t->places, n, skip, true, n_missing > 0);
         if (result != PN_OK) return result;
     }
+    if (filtered) count_missing(t, keys, n, skip);
     float *rows[PUSH_BLOCK];
     const float *g[PUSH_BLOCK];
     for (size_t begin = 0; begin < n; begin += PUSH_BLOCK) {
@@ -134,6 +163,7 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
         size_t count = 0;
         for (size_t i = begin; i < end; i++) {
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
+            if ((uint32_t)t->places[i] == PN_DROPPED) continue;
             rows[count] = row_of(t, keys[i], t->places[i]);
             g[count++] = gradients + i * dim;
         }
@@ -190,7 +220,11 @@ enum pn_result pn_table_restore(struct pn_table *t, const void *records, size_t 
     return PN_OK;
 }
 
-bool pn_table_cut(struct pn_table *t) { return pn_rows_cut(&t->rows); }
+bool pn_table_cut(struct pn_table *t) {
+    if (!pn_rows_cut(&t->rows)) return false;
+    if (pn_filter_on(&t->filter)) pn_filter_cut(&t->filter);
+    return true;
+}
 
 size_t pn_table_scan(struct pn_table *t, void *out, size_t max) {
     enum { N = 256 };
@@ -215,4 +249,57 @@ size_t pn_table_scan(struct pn_table *t, void *out, size_t max) {
     }
     return given;
 }
-void pn_table_cut_abort(struct pn_table *t) { pn_rows_cut_abort(&t->rows); }
+void pn_table_cut_abort(struct pn_table *t) {
+    pn_rows_cut_abort(&t->rows);
+    pn_filter_cut_abort(&t->filter);
+}
+
+const uint8_t *pn_table_scan_counts(struct pn_table *t, uint32_t *i_slot, size_t *n_bytes) {
+    *n_bytes = pn_filter_slot_bytes(&t->filter);
+    return pn_filter_scan(&t->filter, i_slot);
+}
+
+enum pn_result pn_table_restore_counts(struct pn_table *t, uint32_t i_slot, const uint8_t *counts, size_t n_bytes) {
+    if (!pn_filter_on(&t->filter) || n_bytes != pn_filter_slot_bytes(&t->filter) || i_slot >= PN_SLOTS) return PN_CORRUPT;
+    return pn_filter_restore(&t->filter, i_slot, counts) ? PN_OK : PN_NO_MEMORY;
+}
+
+/* ---- eviction ---- */
+
+const struct pn_table_counters *pn_table_counters(const struct pn_table *t) { return &t->counters; }
+
+struct candidate { uint32_t frequency, age, i_row; };
+/* Least pushed first; of these the longest untouched; of these the oldest number: one order on every machine. */
+static int by_worth(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    if (x->frequency != y->frequency) return x->frequency < y->frequency ? -1 : 1;
+    if (x->age != y->age) return x->age > y->age ? -1 : 1;
+    return x->i_row < y->i_row ? -1 : 1;
+}
+
+void pn_table_evict(struct pn_table *t, uint32_t i_slot, uint64_t step) {
+    if ((t->spec.evict_age == 0 && t->spec.evict_rows == 0) || t->rows.cut) return;
+    const uint32_t n = t->rows.slots[i_slot].n_rows;
+    if (n == 0) return;
+    bool *gone = calloc(n, sizeof *gone);
+    struct candidate *c = malloc(n * sizeof *c);
+    uint32_t n_gone = 0, n_left = 0;
+    if (gone && c) {
+        for (uint32_t i = 0; i < n; i++) {
+            const struct trace *x = trace_of(t, pn_rows_at(&t->rows, (pn_place)i_slot << 32 | i));
+            const uint32_t age = (uint32_t)step - x->last_step;
+            gone[i] = t->spec.evict_age > 0 && age < 1u << 31 && age > t->spec.evict_age; /* a step ahead of ours is young */
+            n_gone += gone[i];
+            if (!gone[i]) c[n_left++] = (struct candidate){x->frequency, age < 1u << 31 ? age : 0, i};
+        }
+        /* A slot's share of the limit; a twentieth below it, so that it is not sorted again with the next row. */
+        const uint64_t most = t->spec.evict_rows / PN_SLOTS;
+        if (t->spec.evict_rows > 0 && n_left > most) {
+            qsort(c, n_left, sizeof *c, by_worth);
+            for (uint32_t i = 0; i < n_left - (uint32_t)(most - most / 20); i++, n_gone++) gone[c[i].i_row] = true;
+        }
+        if (n_gone > 0 && pn_rows_remove(&t->rows, i_slot, gone)) t->counters.evicted += n_gone;
+    }
+    free(gone);
+    free(c);
+}

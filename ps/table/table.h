@@ -18,6 +18,16 @@ void pn_table_close(struct pn_table *);
 uint32_t pn_table_dim(const struct pn_table *);
 uint64_t pn_table_rows(const struct pn_table *);
 uint64_t pn_table_bytes(const struct pn_table *);        /* memory held: pages, index, kept images */
+struct pn_table_counters {
+    uint64_t admitted, dropped, evicted; /* rows made though there is admission; gradients dropped before it; rows that eviction took */
+};
+const struct pn_table_counters *pn_table_counters(const struct pn_table *);
+/* A bounded piece of eviction: one slot. The caller takes slots in turn, between requests. `step`: the newest step applied. Does nothing while a cut is
+ * under way or where the schema has no eviction. */
+void pn_table_evict(struct pn_table *, uint32_t i_slot, uint64_t step);
+/* The admission counts of a cut, one slot at a time, behind the rows (pn_table_cut): NULL when all have been given. */
+const uint8_t *pn_table_scan_counts(struct pn_table *, uint32_t *i_slot, size_t *n_bytes);
+enum pn_result pn_table_restore_counts(struct pn_table *, uint32_t i_slot, const uint8_t *counts, size_t n_bytes); /* PN_CORRUPT: another size */
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
 bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
 /* Floats a record holds behind its metadata: dim + optimizer state. */

@@ -10,7 +10,7 @@ static const char good[] =
     "  data:\n    train: {format: csv, uri: train.csv, label: click}\n    test: {format: csv, uri: /abs/test.csv, label: click, firstRow: 5, rows: 10}\n"
     "  features:\n    - {name: u, type: categorical}\n    - {name: i, type: categorical, hash: {share: thing}}\n    - {name: g, type: multi, separator: \"|\", pooling: sqrtn}\n"
     "    - {name: n, type: numeric, transform: [log1p, standardize]}\n    - {name: b, type: numeric, bucketize: [1, 2.5, 7]}\n    - {name: x, type: cross, of: [u, i]}\n"
-    "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {uniform: 0.05}}}\n"
+    "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {xavier: 0.05}, admission: {count: 3, counters: 1Mi}, eviction: {ageSteps: 1000, maxRows: 50000}}}\n"
     "  model: {name: deepfm, embeddingDim: 4, linearScale: 2.5, hidden: [8, 4], dropout: 0.25}\n  optimizer: {name: adam, lr: 0.001}\n"
     "  training: {batchSize: 32, epochs: 2, seed: 9, consistency: {mode: ssp, staleness: 2, ack: applied}}\n"
     "  checkpoint: {every: 10s, keep: 2, ringBytes: 1Mi}\n  publish: {model: m, storage: int8, gate: {minAuc: 0.7}}\n";
@@ -37,6 +37,7 @@ START_TEST(a_good_job_is_read_as_written) {
     ck_assert(j.tables[j.i_dense_table].explicit_rows);
     ck_assert_int_eq(j.consistency, PN_SSP);
     ck_assert(!j.ack_durable);
+    ck_assert(j.tables[0].admit_count == 3 && j.tables[0].evict_age == 1000 && j.tables[0].evict_rows == 50000 && j.tables[0].track && j.tables[0].init == PN_INIT_XAVIER);
     ck_assert(fabsf(j.linear_scale - 2.5f) < 1e-6f);
     ck_assert_uint_eq(j.checkpoint_every_ms, 10000);
     ck_assert_uint_eq(j.ring_bytes, 1u << 20);
@@ -66,6 +67,9 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"name: deepfm", "name: dcnv2", "job.yaml:16:17", "not available yet"},
     {"batchSize: 32", "batchSize: -1", "job.yaml:18:25", "whole number from 1"},
     {"batchSize: 32", "batchSize: many", "job.yaml:18:25", "\"many\""},
+    {"admission: {count: 3,", "admission: {count: 3, probability: 0.5,", "job.yaml:15:", "not by both"},
+    {"ageSteps: 1000, maxRows: 50000", "", "job.yaml:15:", "needs ageSteps or maxRows"},
+    {"maxRows: 50000", "maxRows: 5", "job.yaml:15:", "from 1024"},
     {"linearScale: 2.5", "linearScale: 0", "job.yaml:16:", "from 0.001 to 1000"},
     {"dropout: 0.25", "dropout: 1.5", "job.yaml:16:", "from 0 to 0.95"},
     {"bucketize: [1, 2.5, 7]", "bucketize: [1, 7, 2.5]", "job.yaml:13:", "must rise"},
