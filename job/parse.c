@@ -243,7 +243,7 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, s
     if (e != NULL && pn_yaml_keys(y, e, "eviction", KEYS("ageSteps", "maxRows"), NULL)) {
         pn_yaml_count(y, pn_yaml_get(e, "ageSteps"), "ageSteps", 1, 1ull << 31, &t->evict_age);
         pn_yaml_count(y, pn_yaml_get(e, "maxRows"), "maxRows", PN_SLOTS, 1ull << 40, &t->evict_rows);
-        if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, e, "eviction needs ageSteps or maxRows");
+        if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, n, "eviction needs ageSteps or maxRows");
     }
     t->track = t->evict_age > 0 || t->evict_rows > 0;
     struct fy_node *init = pn_yaml_get(n, "init");
