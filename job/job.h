@@ -69,6 +69,9 @@ struct pn_optimizer_spec {
     float initial_accumulator;   /* adagrad */
     float beta1, beta2;          /* adam .9 .999 */
     float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+    /* Lazy decay: a row that comes back after k steps gets l2 * min(k, decay_cap), so that rare rows decay as the dense run lets them. 0: off.
+     * decay_pace: pushes that one step stands for, all producers together; set by the shard. */
+    uint32_t decay_cap, decay_pace;
 };
 enum pn_init { PN_INIT_ZERO, PN_INIT_CONSTANT, PN_INIT_UNIFORM, PN_INIT_NORMAL, PN_INIT_XAVIER /* uniform(-a, a), a = s * sqrt(6 / (1 + dim)): Glorot and Bengio 2010, one unit in, dim out */ };
 struct pn_table_spec {

@@ -201,9 +201,14 @@ static void read_real32(struct pn_yaml *y, struct fy_node *n, const char *what, 
     if (pn_yaml_real(y, n, what, low, high, &v)) *out = (float)v;
 }
 
+static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint64_t low, uint64_t high, uint32_t *out) {
+    uint64_t v = *out;
+    if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
+}
+
 static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta"),
+    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap"),
                       KEYS("momentum", "weightDecay", "warmup", "schedule", "clip"))) return;
     int kind = (int)o->kind;
     if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("adamw", "lamb", "rmsprop", "momentum"), &kind)) {
@@ -218,6 +223,11 @@ static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optim
     read_real32(y, pn_yaml_get(n, "l1"), "l1", 0, 1000, &o->l1);
     read_real32(y, pn_yaml_get(n, "l2"), "l2", 0, 1000, &o->l2);
     read_real32(y, pn_yaml_get(n, "beta"), "beta", 0, 1000, &o->ftrl_beta);
+    int decay = o->decay_cap > 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "decay"), "decay", KEYS("touched", "lazy"), NULL, &decay)) o->decay_cap = decay ? 50 : 0;
+    count32(y, pn_yaml_get(n, "decayCap"), "decayCap", 1, 1u << 20, &o->decay_cap);
+    if (pn_yaml_get(n, "decayCap") != NULL && !decay) pn_yaml_problem(y, pn_yaml_get(n, "decayCap"), "decayCap has a meaning for decay: lazy only");
+    if (o->decay_cap > 0 && o->kind == PN_FTRL) pn_yaml_problem(y, n, "decay: lazy has no meaning for ftrl, whose closed form has l1 and l2 in it");
 }
 
 static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float lr) {
@@ -245,7 +255,7 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, s
         pn_yaml_count(y, pn_yaml_get(e, "maxRows"), "maxRows", PN_SLOTS, 1ull << 40, &t->evict_rows);
         if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, n, "eviction needs ageSteps or maxRows");
     }
-    t->track = t->evict_age > 0 || t->evict_rows > 0;
+    t->track = t->evict_age > 0 || t->evict_rows > 0 || t->optimizer.decay_cap > 0;
     struct fy_node *init = pn_yaml_get(n, "init");
     static const char *const names[] = {"zero", "constant", "uniform", "normal", "xavier", NULL};
     if (init == NULL) return;
@@ -314,11 +324,6 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) job->hidden[job->n_hidden++] = (uint32_t)v;
 }
 
-static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint64_t low, uint64_t high, uint32_t *out) {
-    uint64_t v = *out;
-    if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
-}
-
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
     if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec"),
@@ -382,6 +387,7 @@ static void add_dense_table(struct pn_yaml *y, struct fy_node *optimizer, struct
     *t = (struct pn_table_spec){.dim = PN_DENSE_ROW, .optimizer = default_optimizer(PN_ADAM, 0.001f), .explicit_rows = true};
     snprintf(t->name, sizeof t->name, "dense");
     read_optimizer(y, optimizer, &t->optimizer);
+    t->optimizer.decay_cap = 0; /* every step touches all of it */
 }
 
 static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base, struct pn_job *job) {

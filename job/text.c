@@ -89,8 +89,10 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
     static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
-    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g}", names[s->kind], (double)s->lr,
+    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
         (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
+    if (s->decay_cap > 0) put(o, ", decay: lazy, decayCap: %u", s->decay_cap);
+    put(o, "}");
 }
 
 char *pn_job_text(const struct pn_job *job) {
@@ -120,10 +122,11 @@ char *pn_job_text(const struct pn_job *job) {
             else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
             if (t->admit_probability > 0) put(&o, ", admission: {probability: %.9g}", (double)t->admit_probability);
             else if (t->admit_count > 0) put(&o, ", admission: {count: %u, counters: %u}", t->admit_count, t->admit_counters);
-            if (t->track) put(&o, ", eviction: {");
+            const bool evicts = t->evict_age > 0 || t->evict_rows > 0;
+            if (evicts) put(&o, ", eviction: {");
             if (t->evict_age > 0) put(&o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
             if (t->evict_rows > 0) put(&o, "maxRows: %llu", (unsigned long long)t->evict_rows);
-            if (t->track) put(&o, "}");
+            if (evicts) put(&o, "}");
             put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
         }
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,

@@ -48,6 +48,7 @@ enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, const ch
     s->last_slot = last_slot;
     s->windows = calloc((size_t)n_producers * PN_SLOTS, sizeof *s->windows);
     s->ring = calloc((size_t)n_producers * PN_WINDOW_STEPS, sizeof *s->ring);
+    for (size_t t = 0; t < s->job.n_tables; t++) s->job.tables[t].optimizer.decay_pace = s->job.consistency == PN_SYNC ? 1 : n_producers;
     bool ok = s->windows != NULL && s->ring != NULL;
     for (size_t t = 0; t < s->job.n_tables && ok; t++) ok = (s->tables[t] = pn_table_open(&s->job.tables[t])) != NULL;
     if (!ok) {

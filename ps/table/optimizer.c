@@ -13,13 +13,13 @@
 #define ROW __attribute__((always_inline)) static inline void
 #define AHEAD 8u /* rows prefetched ahead of the one at work */
 
-ROW sgd(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, const float *restrict gradient) {
-    const float lr = o->lr, l2 = o->l2;
+ROW sgd(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, const float *restrict gradient) {
+    const float lr = o->lr;
     for (uint32_t i = 0; i < dim; i++) w[i] -= lr * (gradient[i] + l2 * w[i]);
 }
 
-ROW adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum, const float *restrict gradient) {
-    const float lr = o->lr, l2 = o->l2, epsilon = o->epsilon;
+ROW adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict sum, const float *restrict gradient) {
+    const float lr = o->lr, epsilon = o->epsilon;
     for (uint32_t i = 0; i < dim; i++) {
         float g = gradient[i] + l2 * w[i];
         float s = sum[i] + g * g;
@@ -28,9 +28,8 @@ ROW adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, 
     }
 }
 
-ROW rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict sum,
+ROW rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict sum,
                        const float *restrict gradient) {
-    const float l2 = o->l2;
     float lane[8] = {0};
     uint32_t i = 0;
     for (; i + 8 <= dim; i += 8)
@@ -56,9 +55,9 @@ static double power(double base, uint32_t n) {
     return result;
 }
 
-ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict m, float *restrict v,
+ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict m, float *restrict v,
                  const float *restrict gradient, float rate, float scale) {
-    const float beta1 = o->beta1, beta2 = o->beta2, l2 = o->l2, epsilon = o->epsilon;
+    const float beta1 = o->beta1, beta2 = o->beta2, epsilon = o->epsilon;
     for (uint32_t i = 0; i < dim; i++) {
         float g = gradient[i] + l2 * w[i];
         float m1 = beta1 * m[i] + (1 - beta1) * g, v1 = beta2 * v[i] + (1 - beta2) * (g * g);
@@ -69,18 +68,18 @@ ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w
 }
 
 /* Lazy: a row's moments and its bias correction count only the steps that touched it. */
-ROW adam(const struct pn_optimizer_spec *o, uint32_t dim, float *w, float *state, const float *gradient) {
+ROW adam(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *w, float *state, const float *gradient) {
     float *steps = state + 2 * (size_t)dim;
     if (*steps < 16777216) *steps += 1; /* beyond, a float counts no further, and the correction is 1 */
     uint32_t n = (uint32_t)*steps;
     double rate = o->lr / (1 - power(o->beta1, n)), scale = 1 / sqrt(1 - power(o->beta2, n));
-    adam_pass(o, dim, w, state, state + dim, gradient, (float)rate, (float)scale);
+    adam_pass(o, dim, l2, w, state, state + dim, gradient, (float)rate, (float)scale);
 }
 
 /* FTRL-proximal, McMahan et al. 2013, algorithm 1. */
-ROW ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float *restrict w, float *restrict z, float *restrict sum,
+ROW ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict z, float *restrict sum,
             const float *restrict gradient) {
-    const float lr = o->lr, l1 = o->l1, l2 = o->l2, beta = o->ftrl_beta;
+    const float lr = o->lr, l1 = o->l1, beta = o->ftrl_beta;
     for (uint32_t i = 0; i < dim; i++) {
         float g = gradient[i], before = sum[i], after = before + g * g, root = sqrtf(after);
         float z1 = z[i] + (g - (root - sqrtf(before)) / lr * w[i]);
@@ -116,13 +115,13 @@ void pn_optimizer_start(const struct pn_optimizer_spec *o, uint32_t dim, const f
 
 /* Many rows at once: a loop an optimizer, so that the choice of machine and of optimizer is made once, and misses overlap. */
 #define ROWS(NAME, FLOATS, ...)                                                                                                                 \
-    MACHINES static void NAME##_rows(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, size_t n) { \
+    MACHINES static void NAME##_rows(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n) { \
         const size_t bytes = (FLOATS) * sizeof(float);                                                                                          \
         for (size_t i = 0; i < n; i++) {                                                                                                        \
             if (i + AHEAD < n)                                                                                                                  \
                 for (size_t b = 0; b < bytes && b < 512; b += 64) __builtin_prefetch((const char *)rows[i + AHEAD] + b, 1);                     \
             float *w = rows[i];                                                                                                                 \
-            NAME(o, dim, w, __VA_ARGS__);                                                                                                       \
+            NAME(o, dim, l2 != NULL ? l2[i] : o->l2, w, __VA_ARGS__);                                                                                                   \
         }                                                                                                                                       \
     }
 ROWS(sgd, dim, gradients[i])
@@ -132,30 +131,30 @@ ROWS(adam, 3 * (size_t)dim + 1, w + dim, gradients[i])
 ROWS(ftrl, 3 * (size_t)dim, w + dim, w + 2 * (size_t)dim, gradients[i])
 
 /* The sizes that models use most, with the loop over elements unrolled. */
-MACHINES static void adagrad16_rows(const struct pn_optimizer_spec *o, float *const *rows, const float *const *gradients, size_t n) {
+MACHINES static void adagrad16_rows(const struct pn_optimizer_spec *o, float *const *rows, const float *const *gradients, const float *l2, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (i + AHEAD < n) {
             __builtin_prefetch(rows[i + AHEAD], 1);
             __builtin_prefetch(rows[i + AHEAD] + 16, 1);
         }
-        adagrad(o, 16, rows[i], rows[i] + 16, gradients[i]);
+        adagrad(o, 16, l2 != NULL ? l2[i] : o->l2, rows[i], rows[i] + 16, gradients[i]);
     }
 }
 
-void pn_optimizer_steps(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, size_t n) {
+void pn_optimizer_steps(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n) {
     switch (o->kind) {
-        case PN_SGD: sgd_rows(o, dim, rows, gradients, n); return;
+        case PN_SGD: sgd_rows(o, dim, rows, gradients, l2, n); return;
         case PN_ADAGRAD:
-            if (dim == 16) adagrad16_rows(o, rows, gradients, n);
-            else adagrad_rows(o, dim, rows, gradients, n);
+            if (dim == 16) adagrad16_rows(o, rows, gradients, l2, n);
+            else adagrad_rows(o, dim, rows, gradients, l2, n);
             return;
-        case PN_ROWWISE_ADAGRAD: rowwise_adagrad_rows(o, dim, rows, gradients, n); return;
-        case PN_ADAM: adam_rows(o, dim, rows, gradients, n); return;
-        case PN_FTRL: ftrl_rows(o, dim, rows, gradients, n); return;
+        case PN_ROWWISE_ADAGRAD: rowwise_adagrad_rows(o, dim, rows, gradients, l2, n); return;
+        case PN_ADAM: adam_rows(o, dim, rows, gradients, l2, n); return;
+        case PN_FTRL: ftrl_rows(o, dim, rows, gradients, l2, n); return;
     }
     assert(false && "unknown optimizer");
 }
 
 void pn_optimizer_step(const struct pn_optimizer_spec *o, uint32_t dim, float *row, const float *gradient) {
-    pn_optimizer_steps(o, dim, &row, &gradient, 1);
+    pn_optimizer_steps(o, dim, &row, &gradient, NULL, 1);
 }

@@ -13,7 +13,8 @@ uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *, uint32_t di
 void pn_optimizer_start(const struct pn_optimizer_spec *, uint32_t dim, const float *values, float *state);
 /* A row is its dim values and behind them its state. Rows must differ. */
 void pn_optimizer_step(const struct pn_optimizer_spec *, uint32_t dim, float *row, const float *gradient);
-void pn_optimizer_steps(const struct pn_optimizer_spec *, uint32_t dim, float *const *rows, const float *const *gradients, size_t n);
+/* l2: NULL, or for each row what stands in for the optimizer's l2 in this step (lazy decay). */
+void pn_optimizer_steps(const struct pn_optimizer_spec *, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n);
 
 /* Element i_element of the first values of a row is a function of (init_seed, key, i_element) only. */
 void pn_init_row(const struct pn_table_spec *, uint64_t key, float *values);

@@ -140,6 +140,15 @@ static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, co
     }
 }
 
+/* Steps whose decay a row has to catch up with; steps of other producers run a little apart. A row that is new has nothing to catch up with. */
+static float elapsed(const struct pn_table *t, const struct trace *x, uint32_t step) {
+    const struct pn_optimizer_spec *o = &t->spec.optimizer;
+    const uint32_t age = step - x->last_step;
+    if (x->frequency == 0 || age == 0 || age >= 1u << 31) return 1;
+    const uint64_t steps = (uint64_t)age * (o->decay_pace > 0 ? o->decay_pace : 1);
+    return (float)(steps < o->decay_cap ? steps : o->decay_cap);
+}
+
 enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const float *gradients, size_t n, uint64_t step,
                              const uint64_t *skip) {
     const struct pn_optimizer_spec *o = &t->spec.optimizer;
@@ -158,6 +167,8 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
     if (filtered) count_missing(t, keys, n, skip);
     float *rows[PUSH_BLOCK];
     const float *g[PUSH_BLOCK];
+    float l2[PUSH_BLOCK];
+    const bool lazy = o->decay_cap > 0 && t->spec.track;
     for (size_t begin = 0; begin < n; begin += PUSH_BLOCK) {
         const size_t end = n - begin < PUSH_BLOCK ? n : begin + PUSH_BLOCK;
         size_t count = 0;
@@ -167,7 +178,9 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
             rows[count] = row_of(t, keys[i], t->places[i]);
             g[count++] = gradients + i * dim;
         }
-        pn_optimizer_steps(o, dim, rows, g, count);
+        if (lazy)
+            for (size_t i = 0; i < count; i++) l2[i] = o->l2 * elapsed(t, trace_of(t, rows[i]), (uint32_t)step);
+        pn_optimizer_steps(o, dim, rows, g, lazy ? l2 : NULL, count);
         for (size_t i = 0; t->spec.track && i < count; i++) {
             struct trace *x = trace_of(t, rows[i]);
             if (x->frequency < UINT32_MAX) x->frequency++;

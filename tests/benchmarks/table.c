@@ -49,7 +49,7 @@ static void limit_adagrad(const struct run *r, const struct batch *b) {
             rows[i] = (float *)r->state + (size_t)b->ranks[begin + i] * 2 * r->dim;
             gradients[i] = r->values + (begin + i) * r->dim;
         }
-        pn_optimizer_steps(&o, r->dim, rows, gradients, n);
+        pn_optimizer_steps(&o, r->dim, rows, gradients, NULL, n);
     }
 }
 

@@ -125,6 +125,25 @@ START_TEST(adam_counts_the_steps_of_a_row_not_of_the_table) {
     pn_table_close(t);
 } END_TEST
 
+START_TEST(lazy_decay_catches_up_with_the_steps_a_row_was_away) {
+    struct pn_table_spec spec = {.name = "t", .dim = 1, .optimizer = {.kind = PN_SGD, .lr = 0.1f, .l2 = 0.01f, .decay_cap = 20, .decay_pace = 2},
+                                 .init = PN_INIT_CONSTANT, .init_scale = 1, .track = true};
+    struct pn_table *t = pn_table_open(&spec);
+    const uint64_t key = 5;
+    const float nothing = 0;
+    double w = 1;
+    float row;
+    /* away for 1, 1, 4, 9 and 100 steps, two pushes each; at most 20 count */
+    static const struct { uint64_t step; double pushes; } visits[] = {{10, 1}, {11, 2}, {12, 2}, {16, 8}, {25, 18}, {125, 20}, {125, 1}, {124, 1}};
+    for (size_t i = 0; i < sizeof visits / sizeof *visits; i++) {
+        OK(pn_table_push(t, &key, &nothing, 1, visits[i].step, NULL));
+        w -= 0.1 * 0.01 * visits[i].pushes * w;
+        pn_table_pull(t, &key, 1, &row);
+        ck_assert_msg(fabs((double)row - w) < 1e-6, "visit %zu: %g, not %g", i, (double)row, w);
+    }
+    pn_table_close(t);
+} END_TEST
+
 START_TEST(first_values_are_functions_of_seed_key_and_element) {
     struct pn_table_spec spec = spec_of(PN_SGD, 8);
     float a[8], b[8], c[4];
@@ -179,6 +198,7 @@ int main(void) {
     tcase_add_loop_test(c, a_row_of_one_has_the_bits_of_the_same_element_in_a_wide_row, 0, N_OPTIMIZERS);
     tcase_add_test(c, ftrl_with_a_large_l1_makes_exact_zeros_and_keeps_first_values_until_a_gradient_speaks);
     tcase_add_test(c, adam_counts_the_steps_of_a_row_not_of_the_table);
+    tcase_add_test(c, lazy_decay_catches_up_with_the_steps_a_row_was_away);
     tcase_add_test(c, first_values_are_functions_of_seed_key_and_element);
     tcase_add_test(c, uniform_and_normal_first_values_have_their_distributions);
     return run_suite(c);
