@@ -68,7 +68,7 @@ static void send_beat(struct pn_ps *p) {
         pn_json_add_str(job, "state", states[state]);
         if (state == FAILED) {
             pn_json_add_str(job, "code", pn_result_name(p->state == FAILED ? p->code : PN_NO_MEMORY));
-            pn_json_add_str(job, "error", p->state == FAILED ? p->error : "memory ran out in the middle of a push");
+            pn_json_add_str(job, "error", p->state == FAILED ? p->error : "memory ran out in the middle of a push, or the second tier failed");
         }
         uint64_t rows = 0, bytes = 0;
         for (size_t t = 0; p->shard != NULL && t < p->shard->job.n_tables; t++) {
@@ -191,7 +191,7 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     p->state = OPENING;
     enum pn_result r = sscanf(pn_json_str(job, "owner", ""), "%u-%u", &first, &last) == 2 ? PN_OK : pn_fail(&err, PN_INVALID, "the plan names no slots");
     if (r == PN_OK)
-        r = pn_shard_open(&p->shard, p->env, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
+        r = pn_shard_open(&p->shard, p->env, p->options.tiers, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
                           last, &err);
     struct json_object *restore = pn_json_get(job, "restore");
     if (r == PN_OK && restore != NULL) {

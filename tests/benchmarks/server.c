@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
     }
     char text[1000];
     snprintf(text, sizeof text, BENCH_JOB, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
-    if (pn_shard_open(&shard, pn_shell_env(shell), text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
+    if (pn_shard_open(&shard, pn_shell_env(shell), NULL, text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
