@@ -88,13 +88,18 @@ static void free_demotion(struct pn_demotion *d) {
     free(d);
 }
 
-struct candidate { uint32_t frequency, age, i_row; };
+struct candidate { uint32_t frequency, age, i_row; uint64_t mix; };
 /* The least pushed first; of these the longest untouched; of these the oldest number. */
 static int colder(const void *a, const void *b) {
     const struct candidate *x = a, *y = b;
     if (x->frequency != y->frequency) return x->frequency < y->frequency ? -1 : 1;
     if (x->age != y->age) return x->age > y->age ? -1 : 1;
     return x->i_row < y->i_row ? -1 : 1;
+}
+
+static int by_mix(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    return (x->mix > y->mix) - (x->mix < y->mix);
 }
 
 /* The coldest rows of a slot that has too many: down to a twentieth below its share, so that it is not sorted again with the next row. */
@@ -112,12 +117,14 @@ static bool pick(struct pn_table *t, uint32_t i_slot, uint64_t step, struct pn_d
         for (uint32_t i = 0; i < n; i++) {
             const struct pn_trace *x = pn_trace_of(t, pn_rows_at(&t->rows, (pn_place)i_slot << 32 | i));
             const uint32_t age = (uint32_t)step - x->last_step;
-            c[i] = (struct candidate){x->frequency, age < 1u << 31 ? age : 0, i};
+            c[i] = (struct candidate){x->frequency, age < 1u << 31 ? age : 0, i, 0};
         }
         qsort(c, n, sizeof *c, colder);
         pn_index_keys(&t->rows, i_slot, n, keys);
+        for (uint32_t i = 0; i < going; i++) c[i].mix = pn_mix64(keys[c[i].i_row]);
+        qsort(c, going, sizeof *c, by_mix); /* the tier likes them rising */
         for (uint32_t i = 0; i < going; i++, d->n++) {
-            d->mixes[d->n] = pn_mix64(keys[c[i].i_row]);
+            d->mixes[d->n] = c[i].mix;
             memcpy(d->records + d->n * t->rows.row_bytes, pn_rows_at(&t->rows, (pn_place)i_slot << 32 | c[i].i_row), t->rows.row_bytes);
         }
     }

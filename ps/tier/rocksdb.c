@@ -14,7 +14,7 @@ struct database {
     char dir[400];
     rocksdb_t *db;
     rocksdb_options_t *options;
-    rocksdb_readoptions_t *read;
+    rocksdb_readoptions_t *read, *read_all;
     rocksdb_writeoptions_t *write;
     rocksdb_column_family_handle_t *main;
     uint64_t n_opened;
@@ -126,7 +126,7 @@ static struct pn_tier_scan *scan(struct pn_tier *tier) {
     struct pn_tier_scan *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
     s->t = tier_of(tier);
-    s->it = rocksdb_create_iterator_cf(s->t->db->db, s->t->db->read, s->t->family);
+    s->it = rocksdb_create_iterator_cf(s->t->db->db, s->t->db->read_all, s->t->family);
     rocksdb_iter_seek_to_first(s->it);
     return s;
 }
@@ -239,6 +239,8 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(3));
     rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
+    rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
+    rocksdb_options_set_level0_stop_writes_trigger(o, 60);
     rocksdb_options_set_write_buffer_size(o, 32u << 20);
     rocksdb_options_set_max_write_buffer_number(o, 3);
     rocksdb_options_set_target_file_size_base(o, 64u << 20);
@@ -249,7 +251,10 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_max_open_files(o, -1);
     d->read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(d->read, 0);
+    d->read_all = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_total_order_seek(d->read_all, 1);
     d->write = rocksdb_writeoptions_create();
     rocksdb_writeoptions_disable_WAL(d->write, 1);
+    rocksdb_writeoptions_set_memtable_insert_hint_per_batch(d->write, 1); /* batches come sorted */
     return &d->tiers;
 }
