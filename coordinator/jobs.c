@@ -100,7 +100,7 @@ static struct pn_node *live_worker(struct pn_coordinator *c, const struct pn_job
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
         if (!pn_job_may_have(j, n) || !pn_node_alive(c, n)) continue;
         unsigned load = 0;
-        for (uint32_t p = 0; p < j->n_producers; p++) load += !j->units[p].finished && strcmp(j->units[p].owner, n->name) == 0;
+        for (uint32_t p = 0; p < j->n_producers; p++) load += (external(j) || !j->units[p].finished) && strcmp(j->units[p].owner, n->name) == 0;
         if (external(j) && load >= n->takes) continue;
         if (load < least) {
             least = load;
@@ -230,7 +230,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->fraction = pn_json_double(e, "fraction", 0);
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->finished = pn_json_bool(e, "finished", false);
-            if (u->ring_full && !u->finished) j->cut_wanted = true;
+            if (u->ring_full && (!u->finished || external(j))) j->cut_wanted = true; /* a client that has finished waits for the checkpoint that says so */
         }
         if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
             j->model = json_object_get(model);

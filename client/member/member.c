@@ -269,6 +269,11 @@ static void advance(struct pn_member *m) {
             beat_soon(m);
             continue;
         }
+        if (m->last_out && r->op != PN_MEMBER_CHECKPOINT) { /* stood in line behind the last one */
+            m->line = r->next;
+            finish(r, PN_REFUSED, "this producer has finished");
+            continue;
+        }
         if (!may_push(m) || !send_push(m, r)) break;
     }
     if (m->ended) return;

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from cluster import BUILD, ROOT, SLOW, Cluster, audit_job, skip
+from cluster import BUILD, ROOT, SLOW, Cluster, audit_job, skip, why_not
 
 try:
     import numpy as np
 except ImportError as e:
-    skip(f"{e} (tests/run installs it into build/venv where it can)")
+    skip(f"{e}; {why_not()}")
 if SLOW > 1:
     skip("a sanitizer's library cannot be loaded into a plain Python")
 os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))

@@ -1,13 +1,13 @@
 """pinion.torch: an EmbeddingBag on the cluster trains as torch.nn.EmbeddingBag does."""
 import os
 import sys
-from cluster import BUILD, ROOT, SLOW, Cluster, skip
+from cluster import BUILD, ROOT, SLOW, Cluster, skip, why_not
 
 try:
     import numpy as np
     import torch
 except ImportError as e:
-    skip(f"{e} (tests/run installs it into build/venv where it can)")
+    skip(f"{e}; {why_not()}")
 if SLOW > 1:
     skip("a sanitizer's library cannot be loaded into a plain Python")
 os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))
