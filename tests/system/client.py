@@ -284,6 +284,20 @@ def handed_over(c):
         end(c, id, s)
 
 
+def finishes_first(c):
+    """One of two producers finishes long before the other: it may go."""
+    id = c.submit(job(2, every="60s"))
+    with pinion.Session(c.dir, id) as a, pinion.Session(c.dir, id) as b:
+        run_steps(a, 15)
+        run_steps(b, 5)
+        a.finish(timeout=10)
+        a.close()
+        assert b.status["has_producer"] and b.status["committed_step"] == 5, b.status
+        run_steps(b, 25)
+        check(b, [(0, 15), (1, 25)] if b.status["producer"] == 1 else [(1, 15), (0, 25)], "a producer that has finished may go while the other goes on")
+        end(c, id, b)
+
+
 def gone_back(c):
     """An operator's restore: the client hears of it and goes on behind the checkpoint."""
     id = c.submit(job(1, every="60s"))
@@ -362,7 +376,7 @@ def rates(c):
 
 
 with Cluster(ps=2, workers=1, serving=0) as c:
-    for test in (mistakes, threads, silence, processes, replaced, handed_over, gone_back, synchronous):
+    for test in (mistakes, threads, silence, processes, replaced, handed_over, finishes_first, gone_back, synchronous):
         test(c)
 with Cluster(ps=1, workers=1, serving=0) as c:
     rates(c)
