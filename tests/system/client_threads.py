@@ -22,7 +22,7 @@ slow = max(SLOW, 6 if "PINION_CLIENT" in os.environ else 1)
 with Cluster(ps=2, workers=1, serving=0) as c:
     for kills in (0, 1):
         id = c.submit(JOB)
-        p = subprocess.Popen([program, c.info["coordinator"]["zmq"], id, "4", str(6000 // slow)])
+        p = subprocess.Popen([program, c.info["coordinator"]["zmq"], id, "4", str(6000 // slow)], env=dict(os.environ, ASAN_OPTIONS="detect_leaks=1"))
         for _ in range(kills):
             time.sleep(0.4)
             c.kill("ps-1")
