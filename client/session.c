@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
-#include "client/member/batch.h"
+#include "client/member/keyed.h"
 #include "client/member/member.h"
 #include "common/shell/shell.h"
 
@@ -26,7 +26,7 @@ enum todo { NOTHING, START, TAKE_BACK };
 struct pinion_ticket {
     struct pn_member_request request;   /* the loop's between START and done */
     struct pinion_session *session;
-    struct pn_batch_part parts[PN_MAX_TABLES];
+    struct pn_keyed parts[PN_MAX_TABLES];
     /* under the lock */
     enum todo todo;
     bool queued, done, taken_back;      /* queued: in the inbox. taken_back: done, and it had no effect */
@@ -264,7 +264,7 @@ static void free_ticket(struct pinion_ticket *t) {
     if (t->older != NULL) t->older->newer = t->newer;
     if (t->newer != NULL) t->newer->older = t->older;
     else s->tickets = t->older;
-    for (size_t i = 0; i < t->request.n_parts; i++) pn_batch_free(&t->parts[i]);
+    for (size_t i = 0; i < t->request.n_parts; i++) pn_keyed_free(&t->parts[i]);
     free(t);
 }
 
@@ -305,12 +305,12 @@ static int read_parts(struct pinion_session *s, struct pinion_ticket *t, const s
     }
     for (size_t i = 0; i < n_parts; i++) {
         struct pn_error why = {""};
-        struct pn_batch_part *b = &t->parts[t->request.n_parts];
-        enum pn_result r = pn_batch_open(b, parts[i].keys, parts[i].n_keys, parts[i].rows, s->tables[parts[i].table].dim);
+        struct pn_keyed *b = &t->parts[t->request.n_parts];
+        enum pn_result r = pn_keyed_open(b, parts[i].keys, parts[i].n_keys, parts[i].rows, s->tables[parts[i].table].dim);
         if (r != PN_OK) return fail(err, PINION_NO_MEMORY, "no memory for %zu keys", parts[i].n_keys);
         t->request.n_parts++; /* from here on freed with the ticket */
-        if (t->request.op == PN_MEMBER_PUSH && (r = pn_batch_sum(b, &why)) != PN_OK) return fail(err, code_of(r), "table %s: %s", s->tables[parts[i].table].name, why.text);
-        t->request.parts[i] = pn_batch_client_part(b, parts[i].table);
+        if (t->request.op == PN_MEMBER_PUSH && (r = pn_keyed_sum(b, &why)) != PN_OK) return fail(err, code_of(r), "table %s: %s", s->tables[parts[i].table].name, why.text);
+        t->request.parts[i] = pn_keyed_client_part(b, parts[i].table);
     }
     return PINION_OK;
 }
@@ -370,7 +370,7 @@ static int conclude(struct pinion_ticket *t, uint64_t *step, struct pinion_error
     else if (t->result != PN_OK) code = fail(err, code_of(t->result), "%s", t->error.text);
     else code = PINION_OK;
     if (code == PINION_OK && t->request.op == PN_MEMBER_PULL)
-        for (size_t i = 0; i < t->request.n_parts; i++) pn_batch_spread(&t->parts[i]);
+        for (size_t i = 0; i < t->request.n_parts; i++) pn_keyed_spread(&t->parts[i]);
     if (step != NULL) *step = t->step;
     pthread_mutex_lock(&s->lock);
     free_ticket(t);

@@ -100,7 +100,10 @@ static struct pn_node *live_worker(struct pn_coordinator *c, const struct pn_job
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
         if (!pn_job_may_have(j, n) || !pn_node_alive(c, n)) continue;
         unsigned load = 0;
-        for (uint32_t p = 0; p < j->n_producers; p++) load += (external(j) || !j->units[p].finished) && strcmp(j->units[p].owner, n->name) == 0;
+        for (uint32_t p = 0; p < j->n_producers; p++) { /* a client's process takes as many as it said, once */
+            const struct pn_work_unit *u = &j->units[p];
+            load += strcmp(u->owner, n->name) == 0 && (external(j) ? u->owner_incarnation == n->incarnation : !u->finished);
+        }
         if (external(j) && load >= n->takes) continue;
         if (load < least) {
             least = load;

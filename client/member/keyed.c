@@ -1,12 +1,12 @@
-#include "client/member/batch.h"
+#include "client/member/keyed.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/unique.h"
 
-enum pn_result pn_batch_open(struct pn_batch_part *b, const uint64_t *keys, size_t n_keys, float *rows, size_t dim) {
+enum pn_result pn_keyed_open(struct pn_keyed *b, const uint64_t *keys, size_t n_keys, float *rows, size_t dim) {
     void *scratch = malloc(pn_unique_scratch(n_keys));
-    *b = (struct pn_batch_part){.n_keys = n_keys, .dim = dim, .rows = rows};
+    *b = (struct pn_keyed){.n_keys = n_keys, .dim = dim, .rows = rows};
     b->unique = malloc((n_keys + 1) * sizeof *b->unique);
     b->index = malloc((n_keys + 1) * sizeof *b->index);
     b->first = malloc((n_keys + 1) * sizeof *b->first);
@@ -15,13 +15,13 @@ enum pn_result pn_batch_open(struct pn_batch_part *b, const uint64_t *keys, size
         b->n_unique = pn_unique(keys, n_keys, b->unique, b->index, scratch);
         for (size_t i = n_keys; i > 0; i--) b->first[b->index[i - 1]] = (uint32_t)(i - 1);
     } else {
-        pn_batch_free(b);
+        pn_keyed_free(b);
     }
     free(scratch);
     return ok ? PN_OK : PN_NO_MEMORY;
 }
 
-enum pn_result pn_batch_sum(struct pn_batch_part *b, struct pn_error *err) {
+enum pn_result pn_keyed_sum(struct pn_keyed *b, struct pn_error *err) {
     if (b->n_unique < b->n_keys) {
         b->sums = malloc(b->n_unique * b->dim * sizeof *b->sums);
         if (b->sums == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for %zu sums of gradients", b->n_unique);
@@ -43,18 +43,18 @@ enum pn_result pn_batch_sum(struct pn_batch_part *b, struct pn_error *err) {
     return PN_OK;
 }
 
-void pn_batch_spread(struct pn_batch_part *b) {
+void pn_keyed_spread(struct pn_keyed *b) {
     for (size_t i = 0; b->n_unique < b->n_keys && i < b->n_keys; i++) {
         const uint32_t first = b->first[b->index[i]];
         if (first != i) memcpy(b->rows + i * b->dim, b->rows + first * b->dim, b->dim * sizeof *b->rows);
     }
 }
 
-struct pn_client_part pn_batch_client_part(const struct pn_batch_part *b, uint32_t i_table) {
+struct pn_client_part pn_keyed_client_part(const struct pn_keyed *b, uint32_t i_table) {
     return (struct pn_client_part){i_table, b->n_unique, b->unique, b->sums != NULL ? b->sums : b->rows, b->sums != NULL ? NULL : b->first};
 }
 
-void pn_batch_free(struct pn_batch_part *b) {
+void pn_keyed_free(struct pn_keyed *b) {
     free(b->unique);
     free(b->index);
     free(b->first);
