@@ -80,11 +80,15 @@ static void fail_all(struct pn_member_request **list, enum pn_result result, con
 }
 
 /* ---- beats ---- */
+/* In sync jobs a push waits for the others' pushes of that step, so that steps up to `upto` must still come. Elsewhere only pulls wait for others,
+ * and pulls are nothing to a cut; to ask for more steps would be to wait for a user who may have none. */
+static uint64_t last_of_cut(const struct pn_member *m) { return m->job.consistency == PN_SYNC ? m->cut_upto : 0; }
+
 static bool drained(const struct pn_member *m) {
     if (m->cut_epoch == 0) return false;
     if (!m->has_producer) return true;
     const uint64_t clock = pn_client_clock(m->client, m->producer);
-    return m->started == clock && (clock >= m->cut_upto || m->finished);
+    return m->started == clock && (clock >= last_of_cut(m) || m->finished);
 }
 
 /* A checkpoint is wanted for the same reason for which a worker wants one: pushes that no checkpoint holds yet. */
@@ -426,7 +430,7 @@ static void apply_plan(struct pn_member *m) {
     struct json_object *steps = pn_json_get(pn_json_get(job, "committed"), "steps"), *cut = pn_json_get(m->plan, "cut");
     m->cut_epoch = pn_json_u64(cut, "epoch", 0);
     m->cut_upto = pn_json_u64(cut, "upto", 0);
-    m->limit = m->cut_epoch == 0 ? UINT64_MAX : m->started > m->cut_upto ? m->started : m->cut_upto;
+    m->limit = m->cut_epoch == 0 ? UINT64_MAX : m->started > last_of_cut(m) ? m->started : last_of_cut(m);
     if (m->has_producer) {
         const uint64_t committed = json_object_get_uint64(pn_json_at(steps, m->producer));
         pn_client_committed(m->client, m->producer, committed);

@@ -65,6 +65,12 @@ static struct slot *ask(struct client *c, enum pn_member_op op, uint64_t step) {
     return s;
 }
 
+static int n_open(const struct client *c, enum pn_member_op op) {
+    int n = 0;
+    for (int i = 0; i < OPEN; i++) n += c->slots[i].busy && c->slots[i].request.op == op;
+    return n;
+}
+
 static bool any_open(const struct client *c) {
     for (int i = 0; i < OPEN; i++)
         if (c->slots[i].busy && c->slots[i].request.op != PN_MEMBER_PULL) return true;
@@ -111,8 +117,9 @@ static void act(struct pn_timer *t) {
         pn_keyed_free(&s->batch);
         break;
     }
-    if (chance % 32 == 1) ask(c, PN_MEMBER_CHECKPOINT, 0);
-    if (chance % 8 == 2) ask(c, PN_MEMBER_PULL, c->asked + 1);
+    /* Few of them, and pushes go on meanwhile: in sync jobs others may need these before a checkpoint can be cut or a pull answered. */
+    if (chance % 32 == 1 && n_open(c, PN_MEMBER_CHECKPOINT) == 0) ask(c, PN_MEMBER_CHECKPOINT, 0);
+    if (chance % 8 == 2 && n_open(c, PN_MEMBER_PULL) < 4) ask(c, PN_MEMBER_PULL, c->asked + 1);
     if (c->asked >= c->options.n_steps && !any_open(c) && !c->finishing) {
         c->finishing = true;
         if (ask(c, PN_MEMBER_FINISH, c->asked + 1) == NULL) c->finishing = false;
