@@ -120,7 +120,7 @@ static void act(struct pn_timer *t) {
     /* Few of them, and pushes go on meanwhile: in sync jobs others may need these before a checkpoint can be cut or a pull answered. */
     if (chance % 32 == 1 && n_open(c, PN_MEMBER_CHECKPOINT) == 0) ask(c, PN_MEMBER_CHECKPOINT, 0);
     if (chance % 8 == 2 && n_open(c, PN_MEMBER_PULL) < 4) ask(c, PN_MEMBER_PULL, c->asked + 1);
-    if (c->asked >= c->options.n_steps && !any_open(c) && !c->finishing) {
+    if (c->asked >= c->options.n_steps && n_open(c, PN_MEMBER_PUSH) == 0 && !c->finishing) {
         c->finishing = true;
         if (ask(c, PN_MEMBER_FINISH, c->asked + 1) == NULL) c->finishing = false;
     }
