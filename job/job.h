@@ -15,13 +15,15 @@
 #define PN_MAX_LAYERS 16
 #define PN_MAX_PRODUCERS 64
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM };
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
  * CRITEO: TSV label, I1..I13, C1..C26. Any path may end in .zst or .gz, or exist with that ending.
  * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
+ * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
+ *   without, one column `features`: the ids joined by '|'.
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
@@ -30,7 +32,18 @@ struct pn_data {
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
     enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST } part;
-    uint64_t first_row, n_rows;
+    uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
+    char columns[1000];    /* libfm: names with ',' between; "": none given */
+    /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c). */
+    struct {
+        uint32_t per_positive;   /* 0: none */
+        char column[64];         /* whose value is drawn */
+        char group[64];          /* never one that this column's value was seen with ... */
+        char seen[4][400];       /* ... in a positive row of these files, whose values are also what is drawn from */
+        uint32_t n_seen;
+        uint64_t seed;
+        bool redraw;             /* others in each epoch */
+    } negatives;
     bool present;
 };
 

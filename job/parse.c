@@ -7,21 +7,89 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", NULL};
-static const char *const formats_later[] = {"libsvm", "libfm", "ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", NULL};
+static const char *const formats_later[] = {"ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
 static const char *const models[] = {"lr", "fm", "deepfm", "audit", NULL};
 static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "widedeep", "wide&deep", "dcnv2", "dcn-v2", "dlrm",
                                            "finalmlp", "sasrec", "transact", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
+/* A path or file:// URI into out. */
+static void read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]) {
+    char text[400] = "";
+    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
+    else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
+        const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
+        if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
+        else if (strstr(path, "${") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": the only variable is ${PINION_DATA}, replaced by `pinion submit`; it is not set", text);
+        else {
+            int k = path[0] == '/' || base == NULL ? snprintf(out, 400, "%s", path) : snprintf(out, 400, "%s/%s", base, path);
+            if (k < 0 || k >= 400) pn_yaml_problem(y, uri, "the path is longer than 399 characters");
+        }
+    }
+}
+
+/* ",a,b,c," has ",b,": is it one of the columns? */
+static bool has_column(const char *columns, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *at = columns; n > 0 && (at = strstr(at, name)) != NULL; at++)
+        if ((at == columns || at[-1] == ',') && (at[n] == ',' || at[n] == '\0')) return true;
+    return false;
+}
+
+static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_FIELDS) {
+        pn_yaml_problem(y, n, "columns must be a list of 1 to %d names", PN_MAX_FIELDS);
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *c; (c = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        char name[64] = "";
+        if (!pn_yaml_text(y, c, "a column", name, sizeof name)) continue;
+        const size_t used = strlen(d->columns);
+        if (name[0] == '\0' || strchr(name, ',') != NULL) pn_yaml_problem(y, c, "a column's name is not empty and has no comma");
+        else if (has_column(d->columns, name)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
+        else if (used + strlen(name) + 2 > sizeof d->columns) pn_yaml_problem(y, c, "the columns' names are longer than %zu characters together", sizeof d->columns - 1);
+        else snprintf(d->columns + used, sizeof d->columns - used, "%s%s", used > 0 ? "," : "", name);
+    }
+}
+
+static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_data *d) {
+    if (n == NULL || !pn_yaml_keys(y, n, "negatives", KEYS("perPositive", "column", "group", "seen", "seed", "redraw"), KEYS("distribution"))) return;
+    uint64_t count = 1;
+    pn_yaml_count(y, pn_yaml_get(n, "perPositive"), "perPositive", 1, 1000, &count);
+    d->negatives.per_positive = (uint32_t)count;
+    pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &d->negatives.seed);
+    pn_yaml_truth(y, pn_yaml_get(n, "redraw"), "redraw", &d->negatives.redraw);
+    snprintf(d->negatives.column, sizeof d->negatives.column, "item");
+    snprintf(d->negatives.group, sizeof d->negatives.group, "user");
+    pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
+    pn_yaml_text(y, pn_yaml_get(n, "group"), "group", d->negatives.group, sizeof d->negatives.group);
+    if (!has_column(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
+    if (!has_column(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
+    struct fy_node *seen = pn_yaml_get(n, "seen");
+    if (seen == NULL) { /* the file itself */
+        snprintf(d->negatives.seen[0], sizeof d->negatives.seen[0], "%s", d->path);
+        d->negatives.n_seen = 1;
+        return;
+    }
+    if (fy_node_get_type(seen) != FYNT_SEQUENCE || fy_node_sequence_item_count(seen) < 1 || fy_node_sequence_item_count(seen) > 4) {
+        pn_yaml_problem(y, seen, "seen must be a list of 1 to 4 files");
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *s; (s = fy_node_sequence_iterate(seen, &it)) != NULL;) read_path(y, s, base, d->negatives.seen[d->negatives.n_seen++]);
+}
+
 static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = (enum pn_format)format;
+    d->format = format == 5 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -37,18 +105,15 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
         pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
     if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test"), NULL, &part)) d->part = part;
     struct fy_node *uri = pn_yaml_get(n, "uri");
-    char text[400] = "";
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
-    else if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
-    else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
-        const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
-        if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
-        else if (strstr(path, "${") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": the only variable is ${PINION_DATA}, replaced by `pinion submit`; it is not set", text);
-        else {
-            int k = path[0] == '/' || base == NULL ? snprintf(d->path, sizeof d->path, "%s", path) : snprintf(d->path, sizeof d->path, "%s/%s", base, path);
-            if (k < 0 || (size_t)k >= sizeof d->path) pn_yaml_problem(y, uri, "the path is longer than %zu characters", sizeof d->path - 1);
-        }
+    else read_path(y, uri, base, d->path);
+    struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
+    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || negatives != NULL)) {
+        pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm only", columns != NULL ? "columns" : "negatives");
+        return;
     }
+    read_columns(y, columns, d);
+    read_negatives(y, negatives, base, d);
 }
 
 static int find_field(const struct pn_job *job, const char *name) {

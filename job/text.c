@@ -39,7 +39,7 @@ static void quoted(struct out *o, const char *text) {
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit"}, *const parts[] = {"all", "train", "test"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm"}, *const parts[] = {"all", "train", "test"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -52,6 +52,25 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
         put(o, ", threshold: %.17g, split: ", d->threshold);
         quoted(o, d->split);
         put(o, ", part: %s", parts[d->part]);
+        for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
+            char name[64];
+            end = strchr(c, ',') != NULL ? strchr(c, ',') : c + strlen(c);
+            snprintf(name, sizeof name, "%.*s", (int)(end - c), c);
+            put(o, c == d->columns ? ", columns: [" : ", ");
+            quoted(o, name);
+            if (*end == '\0') put(o, "]");
+        }
+        if (d->negatives.per_positive > 0) {
+            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s, column: ", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
+            quoted(o, d->negatives.column);
+            put(o, ", group: ");
+            quoted(o, d->negatives.group);
+            for (uint32_t i = 0; i < d->negatives.n_seen; i++) {
+                put(o, i == 0 ? ", seen: [" : ", ");
+                quoted(o, d->negatives.seen[i]);
+            }
+            put(o, "]}");
+        }
     }
     put(o, "}\n");
 }
