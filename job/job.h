@@ -103,7 +103,12 @@ struct pn_table_spec {
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 
-enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT };
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM };
+/* Models whose rows begin with a linear weight. */
+static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
+/* Models with a tower of hidden layers. */
+static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM; }
+enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 
 struct pn_job {
@@ -113,7 +118,7 @@ struct pn_job {
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
-     * embedding table is what the model needs a row: LR 1, FM and DeepFM 1 + embedding_dim (first: the linear weight). */
+     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep and DeepFM 1 + embedding_dim (first: the linear weight); else embedding_dim. */
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
@@ -121,7 +126,14 @@ struct pn_job {
     uint32_t embedding_dim;
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
-    float dropout;
+    float dropout;                           /* of hidden units */
+    float embedding_dropout;                 /* of the pooled embeddings */
+    bool layer_norm;                         /* between each hidden layer and its relu */
+    uint32_t n_cross;                        /* DCN-V2: cross layers */
+    bool stacked;                            /* DCN-V2: the tower over the crosses, not beside them */
+    uint32_t bottom[PN_MAX_LAYERS];          /* DLRM: hidden layers between the numbers and their vector */
+    size_t n_bottom;
+    enum pn_interaction interaction;         /* DLRM */
     float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;

@@ -9,9 +9,8 @@
 
 static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", NULL};
 static const char *const formats_later[] = {"ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", NULL};
-static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "widedeep", "wide&deep", "dcnv2", "dcn-v2", "dlrm",
-                                           "finalmlp", "sasrec", "transact", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "wide_deep", "dcn_v2", "dlrm", NULL};
+static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", "sasrec", "transact", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
 /* A path or file:// URI into out. */
@@ -349,10 +348,24 @@ static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
         snprintf(name, sizeof name, "%s", t->name);
         *t = defaults;
         snprintf(t->name, sizeof t->name, "%s", name);
-        t->dim = job->model == PN_MODEL_LR ? 1 : 1 + job->embedding_dim;
+        t->dim = (job->model == PN_MODEL_LR ? 0 : job->embedding_dim) + pn_model_wide(job->model);
         t->init_seed = pn_hash(name, strlen(name), pn_mix64(job->seed));
         read_table(y, pn_yaml_get(n, name), "a table", t);
     }
+}
+
+/* A list of layer widths; NULL: what is there stays. */
+static void read_widths(struct pn_yaml *y, struct fy_node *n, const char *what, uint32_t widths[PN_MAX_LAYERS], size_t *count) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_LAYERS) {
+        pn_yaml_problem(y, n, "%s must be a list of 1 to %d layer widths", what, PN_MAX_LAYERS);
+        return;
+    }
+    void *it = NULL;
+    uint64_t v = 0;
+    *count = 0;
+    for (struct fy_node *h; (h = fy_node_sequence_iterate(n, &it)) != NULL;)
+        if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) widths[(*count)++] = (uint32_t)v;
 }
 
 static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
@@ -360,33 +373,40 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, deepfm, audit");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout"), KEYS("cross", "attention", "experts", "heads", "distill"))) return;
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "layerNorm", "cross", "structure", "bottom", "interaction"),
+                      KEYS("attention", "experts", "heads", "distill", "batchNorm"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, deepfm or audit");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm or audit");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
     uint64_t v = job->embedding_dim;
     if (pn_yaml_count(y, pn_yaml_get(n, "embeddingDim"), "embeddingDim", 1, 1023, &v)) job->embedding_dim = (uint32_t)v;
     read_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
     read_real32(y, pn_yaml_get(n, "linearScale"), "linearScale", 0.001, 1000, &job->linear_scale);
-    struct fy_node *hidden = pn_yaml_get(n, "hidden");
-    if (hidden != NULL && job->model != PN_MODEL_DEEPFM) pn_yaml_problem(y, hidden, "hidden has a meaning for deepfm only");
-    if (hidden == NULL && job->model == PN_MODEL_DEEPFM) {
+    read_real32(y, pn_yaml_get(n, "embeddingDropout"), "embeddingDropout", 0, 0.95, &job->embedding_dropout);
+    pn_yaml_truth(y, pn_yaml_get(n, "layerNorm"), "layerNorm", &job->layer_norm);
+    static const struct { const char *key; unsigned models; const char *where; } only[] = {
+        {"hidden", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
+        {"layerNorm", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
+        {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
+        {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"}};
+    for (size_t i = 0; i < sizeof only / sizeof *only; i++)
+        if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
+    job->n_cross = 2;
+    count32(y, pn_yaml_get(n, "cross"), "cross", 1, PN_MAX_LAYERS, &job->n_cross);
+    int structure = 0, interaction = PN_INTERACTION_DOT;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "structure"), "structure", KEYS("parallel", "stacked"), NULL, &structure)) job->stacked = structure == 1;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "interaction"), "interaction", KEYS("dot", "cat", "both"), NULL, &interaction)) job->interaction = (enum pn_interaction)interaction;
+    if (pn_model_deep(job->model)) { /* where hidden does not say otherwise */
         job->hidden[0] = 64;
         job->hidden[1] = 32;
         job->n_hidden = 2;
     }
-    if (hidden == NULL) return;
-    if (fy_node_get_type(hidden) != FYNT_SEQUENCE || fy_node_sequence_item_count(hidden) < 1 || fy_node_sequence_item_count(hidden) > PN_MAX_LAYERS) {
-        pn_yaml_problem(y, hidden, "hidden must be a list of 1 to %d layer widths", PN_MAX_LAYERS);
-        return;
-    }
-    void *it = NULL;
-    for (struct fy_node *h; (h = fy_node_sequence_iterate(hidden, &it)) != NULL;)
-        if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) job->hidden[job->n_hidden++] = (uint32_t)v;
+    read_widths(y, pn_yaml_get(n, "hidden"), "hidden", job->hidden, &job->n_hidden);
+    read_widths(y, pn_yaml_get(n, "bottom"), "bottom", job->bottom, &job->n_bottom);
 }
 
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {

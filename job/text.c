@@ -115,8 +115,8 @@ static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit"}, *const inits[] = {"zero", "constant", "uniform", "normal", "xavier"},
-                             *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "wide_deep", "dcn_v2", "dlrm"}, *const inits[] = {"zero", "constant", "uniform", "normal", "xavier"},
+                             *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
     quoted(&o, job->name);
@@ -150,6 +150,11 @@ char *pn_job_text(const struct pn_job *job) {
         }
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
+        if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
+        if (job->layer_norm) put(&o, ", layerNorm: true");
+        if (job->model == PN_MODEL_DCN_V2) put(&o, ", cross: %u, structure: %s", job->n_cross, job->stacked ? "stacked" : "parallel");
+        if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
+        for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         put(&o, "}\n");
     }

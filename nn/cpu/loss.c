@@ -13,12 +13,14 @@ double pn_bce(const float *logits, const float *labels, size_t n, float *scores,
     return sum;
 }
 
-void pn_dropout(float *x, size_t n, float rate, uint64_t seed) {
-    if (rate <= 0) return;
+void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out) {
     const float scale = 1.0f / (1.0f - rate);
     const uint64_t limit = (uint64_t)((double)rate * 65536.0);
     for (size_t i = 0; i < n; i += 4) { /* four decisions of 16 bits a draw */
         uint64_t r = pn_mix64(seed + i);
-        for (size_t j = i; j < n && j < i + 4; j++, r >>= 16) x[j] = (r & 0xffff) < limit ? 0 : x[j] * scale;
+        for (size_t j = i; j < n && j < i + 4; j++, r >>= 16) {
+            const float kept = (r & 0xffff) < limit ? 0 : in[j] * scale;
+            out[j] = add ? out[j] + kept : kept;
+        }
     }
 }

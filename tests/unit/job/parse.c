@@ -64,7 +64,7 @@ START_TEST(a_job_printed_and_read_again_is_the_same_job) {
 static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"name: deepfm", "name: deepmf", "job.yaml:16:17", "did you mean \"deepfm\"?"},
     {"type: categorical}\n    - {name: i", "tyep: categorical}\n    - {name: i", "job.yaml:9:17", "unknown key \"tyep\""},
-    {"name: deepfm", "name: dcnv2", "job.yaml:16:17", "not available yet"},
+    {"name: deepfm", "name: finalmlp", "job.yaml:16:17", "not available yet"},
     {"batchSize: 32", "batchSize: -1", "job.yaml:18:25", "whole number from 1"},
     {"batchSize: 32", "batchSize: many", "job.yaml:18:25", "\"many\""},
     {"admission: {count: 3,", "admission: {count: 3, probability: 0.5,", "job.yaml:15:", "not by both"},
