@@ -8,6 +8,8 @@
 
 #define BLOCK 256u
 
+const char *const pn_codec_names[PN_CODECS + 1] = {"float32", "float16", "bfloat16", "int8", NULL};
+
 size_t pn_codec_row_bytes(enum pn_codec c, size_t dim) { return c == PN_CODEC_FLOAT32 ? 4 * dim : c == PN_CODEC_INT8 ? 4 + dim : 2 * dim; }
 
 static void encode_int8(const float *row, size_t dim, signed char *out) {
@@ -119,5 +121,86 @@ void pn_codec_decode(enum pn_codec c, const void *in, size_t n, size_t dim, floa
         }
         break;
     default: memcpy(rows, in, 4 * total);
+    }
+}
+
+/* ---- stochastic rounding ---- */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define MACHINES
+#endif
+
+/* 32 random bits of element i (Wellons' lowbias32). */
+static inline uint32_t bits_of(uint32_t seed, uint32_t i) {
+    uint32_t x = seed + i * 0x9e3779b9u;
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+static inline uint32_t bits_from(float x) {
+    uint32_t b;
+    memcpy(&b, &x, 4);
+    return b;
+}
+
+/* A random number of the size of what is cut off is added below, then it is cut off: it carries with just that probability. */
+MACHINES static void bfloat_row(const float *row, size_t dim, uint32_t seed, uint16_t *out) {
+    for (size_t i = 0; i < dim; i++) {
+        const uint32_t b = bits_from(row[i]), magnitude = b & 0x7fffffffu, up = magnitude + (bits_of(seed, (uint32_t)i) >> 16);
+        const uint32_t kept = up < 0x7f800000u ? up : 0x7f7fffffu; /* a finite number stays one */
+        out[i] = (uint16_t)((magnitude >= 0x7f800000u ? b | (uint32_t)(magnitude > 0x7f800000u) << 22 : (b & 0x80000000u) | kept) >> 16);
+    }
+}
+MACHINES static void half_row(const float *row, size_t dim, uint32_t seed, uint16_t *out) {
+    for (size_t i = 0; i < dim; i++) {
+        const uint32_t b = bits_from(row[i]), magnitude = b & 0x7fffffffu, random = bits_of(seed, (uint32_t)i);
+        const uint32_t normal = (magnitude + (random & 0x1fffu) - 0x38000000u) >> 13;
+        /* below 2^-14 the steps are of 2^-24 each */
+        float small;
+        memcpy(&small, &magnitude, 4);
+        const uint32_t subnormal = (uint32_t)(int32_t)(small < 0x1p-14f ? small * 0x1p24f + (float)(random >> 19) * 0x1p-13f : 0.0f);
+        uint32_t h = magnitude < 0x38800000u ? subnormal : normal < 0x7bffu ? normal : 0x7bffu; /* at most 65504 */
+        h = magnitude > 0x7f800000u ? 0x7e00u : magnitude == 0x7f800000u ? 0x7c00u : magnitude > 0x477fe000u ? 0x7bffu : h;
+        out[i] = (uint16_t)((b >> 16 & 0x8000u) | h);
+    }
+}
+MACHINES static void int8_row(const float *row, size_t dim, uint32_t seed, signed char *out) {
+    float most = 0;
+    uint32_t bad = 0;
+    for (size_t i = 0; i < dim; i++) {
+        const float x = fabsf(row[i]);
+        bad |= (bits_from(row[i]) & 0x7f800000u) == 0x7f800000u;
+        most = x > most ? x : most;
+    }
+    if (bad) {
+        encode_int8(row, dim, out);
+        return;
+    }
+    const float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
+    memcpy(out, &scale, 4);
+    for (size_t i = 0; i < dim; i++) {
+        const float q = row[i] * inverse + 128.0f + (float)(bits_of(seed, (uint32_t)i) >> 16) * 0x1p-16f; /* exact; positive: cutting off is floor */
+        const int32_t k = (int32_t)q - 128;
+        out[4 + i] = (signed char)(k > 127 ? 127 : k);
+    }
+}
+
+void pn_codec_encode_stochastic(enum pn_codec c, const float *rows, size_t n, size_t dim, const uint64_t *seeds, void *out) {
+    const size_t bytes = pn_codec_row_bytes(c, dim);
+    uint16_t b[BLOCK];
+    for (size_t i = 0; i < n; i++) {
+        unsigned char *to = (unsigned char *)out + i * bytes;
+        const float *row = rows + i * dim;
+        const uint32_t seed = (uint32_t)(seeds[i] ^ seeds[i] >> 32);
+        if (c == PN_CODEC_FLOAT32) memcpy(to, row, bytes);
+        else if (c == PN_CODEC_INT8) int8_row(row, dim, seed, (signed char *)to);
+        else
+            for (size_t at = 0; at < dim; at += BLOCK) {
+                const size_t count = dim - at < BLOCK ? dim - at : BLOCK;
+                if (c == PN_CODEC_FLOAT16) half_row(row + at, count, seed + (uint32_t)at * 0x9e3779b9u, b);
+                else bfloat_row(row + at, count, seed + (uint32_t)at * 0x9e3779b9u, b);
+                memcpy(to + 2 * at, b, 2 * count);
+            }
     }
 }

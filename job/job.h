@@ -91,6 +91,7 @@ struct pn_table_spec {
     char name[64];
     uint32_t dim;                /* embedding floats a row, as the server stores it */
     struct pn_optimizer_spec optimizer;
+    enum pn_codec storage;       /* of values in memory and in checkpoints, rounded stochastically at each update; optimizer state is float32 */
     enum pn_init init;
     float init_scale;            /* constant, uniform(-s, s), standard deviation */
     uint64_t init_seed;          /* resolved from the job's seed and the table's name */

@@ -301,8 +301,8 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_table_spec *t) {
     if (n == NULL) return;
     if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction"), KEYS("dim", "memory"))) return;
-    int storage = 0;
-    pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", KEYS("float32"), KEYS("float16", "bfloat16", "int8"), &storage);
+    int storage = (int)t->storage;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", pn_codec_names, NULL, &storage)) t->storage = (enum pn_codec)storage;
     read_optimizer(y, pn_yaml_get(n, "optimizer"), &t->optimizer);
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &t->init_seed);
     struct fy_node *a = pn_yaml_get(n, "admission"), *e = pn_yaml_get(n, "eviction");
@@ -420,7 +420,7 @@ static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
     count32(y, pn_yaml_get(n, "inFlight"), "inFlight", 1, 64, &job->max_in_flight);
     count32(y, pn_yaml_get(n, "dataShards"), "dataShards", 1, PN_MAX_PRODUCERS, &job->n_producers);
     int device = 0, codec = 0;
-    if (pn_yaml_choice(y, pn_yaml_get(n, "codec"), "codec", KEYS("float32", "float16", "bfloat16", "int8"), NULL, &codec)) job->codec = (enum pn_codec)codec;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "codec"), "codec", pn_codec_names, NULL, &codec)) job->codec = (enum pn_codec)codec;
     pn_yaml_choice(y, pn_yaml_get(n, "device"), "device", KEYS("auto", "cpu"), KEYS("cuda", "cuda:0", "gpu"), &device);
     struct fy_node *c = pn_yaml_get(n, "consistency");
     if (c == NULL || !pn_yaml_keys(y, c, "consistency", KEYS("mode", "staleness", "ack"), NULL)) return;

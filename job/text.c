@@ -139,6 +139,7 @@ char *pn_job_text(const struct pn_job *job) {
             optimizer(&o, &t->optimizer);
             if (t->init == PN_INIT_ZERO) put(&o, ", init: zero");
             else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
+            if (t->storage != PN_CODEC_FLOAT32) put(&o, ", storage: %s", pn_codec_names[t->storage]);
             if (t->admit_probability > 0) put(&o, ", admission: {probability: %.9g}", (double)t->admit_probability);
             else if (t->admit_count > 0) put(&o, ", admission: {count: %u, counters: %u}", t->admit_count, t->admit_counters);
             const bool evicts = t->evict_age > 0 || t->evict_rows > 0;
@@ -163,8 +164,7 @@ char *pn_job_text(const struct pn_job *job) {
     put(&o, "\n  training: {batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
-    static const char *const codecs[] = {"float32", "float16", "bfloat16", "int8"};
-    put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, codecs[job->codec], modes[job->consistency],
+    put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");
     if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);
     put(&o, "}}\n  checkpoint: {");

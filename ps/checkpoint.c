@@ -60,6 +60,7 @@ static char *head_text(const struct pn_shard *s, uint64_t epoch) {
         pn_json_add_str(e, "name", s->job.tables[t].name);
         pn_json_add_u64(e, "dim", s->job.tables[t].dim);
         pn_json_add_u64(e, "record_bytes", pn_table_record_bytes(s->tables[t]));
+        pn_json_add_str(e, "storage", pn_codec_names[s->job.tables[t].storage]);
         pn_json_add_bool(e, "explicit", s->job.tables[t].explicit_rows);
         json_object_array_add(tables, e);
     }
@@ -306,7 +307,12 @@ static bool read_head(struct pn_checkpoint_head *h, const void *payload, size_t 
         h->n_tables = (uint32_t)pn_json_length(tables);
         for (uint32_t t = 0; t < h->n_tables && ok; t++) {
             uint64_t bytes = pn_json_u64(pn_json_at(tables, t), "record_bytes", 0), dim = pn_json_u64(pn_json_at(tables, t), "dim", 0);
-            ok = bytes >= 16 && bytes <= PN_BLOCK_MAX_BYTES && dim >= 1 && dim * 4 + 16 <= bytes;
+            const char *storage = pn_json_str(pn_json_at(tables, t), "storage", "float32");
+            h->storage[t] = PN_CODECS;
+            for (int c = 0; c < PN_CODECS; c++)
+                if (strcmp(storage, pn_codec_names[c]) == 0) h->storage[t] = (enum pn_codec)c;
+            ok = bytes >= 16 && bytes <= PN_BLOCK_MAX_BYTES && dim >= 1 && dim <= PN_BLOCK_MAX_BYTES && h->storage[t] != PN_CODECS &&
+                 pn_codec_row_bytes(h->storage[t], dim) + 16 <= bytes;
             h->record_bytes[t] = (uint32_t)bytes;
             h->dim[t] = (uint32_t)dim;
             h->explicit_rows[t] = pn_json_bool(pn_json_at(tables, t), "explicit", false);

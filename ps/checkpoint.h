@@ -39,6 +39,7 @@ struct pn_checkpoint_head {
     uint32_t n_producers, first_slot, last_slot, n_tables;
     uint32_t record_bytes[PN_MAX_TABLES], dim[PN_MAX_TABLES];
     bool explicit_rows[PN_MAX_TABLES];
+    enum pn_codec storage[PN_MAX_TABLES]; /* of the values in a record */
 };
 /* Visits every block in order after checking digest (64 hex digits, NULL: unknown), structure and checksums of all of them: a bad file changes nothing.
  * PN_CORRUPT names the block. */

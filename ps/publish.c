@@ -82,16 +82,20 @@ static enum pn_result take(void *ctx, const struct pn_checkpoint_head *h, const 
     struct pn_publish *p = ctx;
     if (b->type != PN_BLOCK_RECORDS) return PN_OK;
     const size_t record = h->record_bytes[b->i_table], n = b->n_bytes / record, dim = h->dim[b->i_table];
-    for (size_t i = 0; i < n; i++) {
+    const enum pn_codec storage = h->storage[b->i_table];
+    float *decoded = storage != PN_CODEC_FLOAT32 ? malloc(dim * sizeof *decoded) : NULL;
+    enum pn_result e = storage != PN_CODEC_FLOAT32 && decoded == NULL ? PN_NO_MEMORY : PN_OK;
+    for (size_t i = 0; i < n && e == PN_OK; i++) {
         const uint8_t *r = (const uint8_t *)payload + i * record;
         uint64_t key;
         memcpy(&key, r, 8);
-        const float *row = (const float *)(const void *)(r + 16);
-        enum pn_result e = h->explicit_rows[b->i_table] ? add_dense(p, key, row, (uint32_t)dim) : pn_segment_add(p->segment, b->i_table, (uint32_t)dim, &key, row, 1);
-        if (e != PN_OK) return e;
-        p->rows += !h->explicit_rows[b->i_table];
+        const float *row = decoded != NULL ? decoded : (const float *)(const void *)(r + 16);
+        if (decoded != NULL) pn_codec_decode(storage, r + 16, 1, dim, decoded);
+        e = h->explicit_rows[b->i_table] ? add_dense(p, key, row, (uint32_t)dim) : pn_segment_add(p->segment, b->i_table, (uint32_t)dim, &key, row, 1);
+        p->rows += e == PN_OK && !h->explicit_rows[b->i_table];
     }
-    return PN_OK;
+    free(decoded);
+    return e;
 }
 
 static void convert(struct pn_work *w) {

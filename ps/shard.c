@@ -412,19 +412,6 @@ static uint64_t slowest(const struct pn_shard *s) {
     return least;
 }
 
-/* In blocks that the second-level cache holds. */
-static size_t pull_encoded(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, uint8_t *out) {
-    float rows[8192];
-    const size_t dim = pn_table_dim(t), row_bytes = pn_codec_row_bytes(codec, dim), block = sizeof rows / sizeof *rows / dim;
-    size_t missing = 0;
-    for (size_t at = 0; at < n; at += block) {
-        const size_t count = n - at < block ? n - at : block;
-        missing += pn_table_pull(t, keys + at, count, rows);
-        pn_codec_encode(codec, rows, count, dim, out + at * row_bytes);
-    }
-    return missing;
-}
-
 static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame *f, const struct request *q) {
     uint64_t tables[PN_MAX_TABLES], counts[PN_MAX_TABLES];
     size_t bytes = 0;
@@ -446,8 +433,7 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
     for (size_t i = 0; i < q->n_parts; i++) {
         const enum pn_codec codec = pn_job_codec(&s->job, tables[i]);
         size_t row_bytes = q->parts[i].n * pn_codec_row_bytes(codec, s->job.tables[tables[i]].dim);
-        size_t missing = codec == PN_CODEC_FLOAT32 ? pn_table_pull(s->tables[tables[i]], q->parts[i].keys, q->parts[i].n, (float *)(void *)body)
-                                                   : pull_encoded(s->tables[tables[i]], codec, q->parts[i].keys, q->parts[i].n, body);
+        size_t missing = pn_table_pull_as(s->tables[tables[i]], codec, q->parts[i].keys, q->parts[i].n, body);
         if (missing > 0 && s->job.tables[tables[i]].explicit_rows) { /* zeros would be taken for weights */
             pn_msg_unref(m);
             refuse(s, from, f, PN_NOT_SEEDED, "the dense parameters have no values yet");

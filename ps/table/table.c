@@ -1,29 +1,12 @@
-/* A table: records (rows.h), what their floats mean (optimizer.h), and the operations of a shard on them. */
-#include "ps/table/table.h"
+/* A table: records (rows.h), what their bytes mean (optimizer.h, common/codec.h), and the operations of a shard on them. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "ps/table/filter.h"
-#include "ps/table/optimizer.h"
-#include "ps/table/rows.h"
+#include "ps/table/internal.h"
 
 #define PUSH_BLOCK 256u
-#define LINE 16u /* floats of a cache line */
-
-struct pn_table {
-    struct pn_table_spec spec;
-    uint32_t n_floats, n_state;
-    struct pn_rows rows;
-    struct pn_filter filter;
-    struct pn_table_counters counters;
-    pn_place *places; /* scratch of push, seed, restore, scan */
-    size_t max_places;
-};
-
-/* A record on its way to or from a file: docs/formats.md. */
-struct record { uint64_t key; uint32_t frequency, last_step; float floats[]; };
-/* What a tracked row has behind its floats. */
-struct trace { uint32_t frequency, last_step; };
+#define WORK_ROWS 32u /* decoded at once: they stay in the first-level cache */
+#define LINE 64u
 
 struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
     assert(spec->dim > 0);
@@ -31,8 +14,11 @@ struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
     if (!t) return NULL;
     t->spec = *spec;
     t->n_state = pn_optimizer_state_floats(&spec->optimizer, spec->dim);
-    t->n_floats = spec->dim + t->n_state;
-    if (!pn_rows_open(&t->rows, t->n_floats * sizeof(float) + (spec->track ? sizeof(struct trace) : 0))) {
+    t->value_bytes = (pn_codec_row_bytes(spec->storage, spec->dim) + 3) & ~(size_t)3;
+    t->payload_bytes = t->value_bytes + t->n_state * sizeof(float);
+    if (spec->storage != PN_CODEC_FLOAT32) t->work = malloc(WORK_ROWS * (((size_t)spec->dim + t->n_state) * sizeof(float) + t->value_bytes));
+    if ((spec->storage != PN_CODEC_FLOAT32 && t->work == NULL) || !pn_rows_open(&t->rows, t->payload_bytes + (spec->track ? sizeof(struct pn_trace) : 0))) {
+        free(t->work);
         free(t);
         return NULL;
     }
@@ -45,6 +31,7 @@ void pn_table_close(struct pn_table *t) {
     pn_rows_close(&t->rows);
     pn_filter_close(&t->filter);
     free(t->places);
+    free(t->work);
     free(t);
 }
 
@@ -54,50 +41,82 @@ uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->row
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
 }
-uint32_t pn_table_record_floats(const struct pn_table *t) { return t->n_floats; }
-size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct record) + t->n_floats * sizeof(float) + 7) & ~(size_t)7; }
-
-static struct trace *trace_of(const struct pn_table *t, float *row) { return (struct trace *)(void *)(row + t->n_floats); }
+size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct pn_record) + t->payload_bytes + 7) & ~(size_t)7; }
 
 /* ---- pull ---- */
 
 #define PULL_BLOCK 512u
 #define AHEAD 24u /* rows on their way while one is copied */
 
-/* Copies n rows; the sizes that models use most get a loop of their own. from[n, n + AHEAD) may be brought, not read. */
-#define GATHER(DIM)                                                                                        \
+/* The first values of a row as it would be stored: a pull of a missing key and the row made later agree. */
+static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
+    if (t->spec.storage == PN_CODEC_FLOAT32) {
+        pn_init_row(&t->spec, key, stored);
+        return;
+    }
+    float values[t->spec.dim];
+    pn_init_row(&t->spec, key, values);
+    pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
+}
+
+/* Copies n rows as they are stored; the sizes that models use most get a loop of their own. from[n, n + AHEAD) may be brought, not read. */
+#define GATHER(BYTES)                                                                                      \
     for (size_t i = 0; i < AHEAD; i++)                                                                     \
-        for (size_t b = 0; b < (DIM) && b < 256; b += LINE) __builtin_prefetch(from[i] + b);               \
+        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch(from[i] + b);            \
     for (size_t i = 0; i < n; i++) {                                                                       \
-        for (size_t b = 0; b < (DIM) && b < 256; b += LINE) __builtin_prefetch(from[i + AHEAD] + b);       \
-        if (from[i] != NULL) memcpy(out + i * (DIM), from[i], (DIM) * sizeof(float));                      \
-        else if (t->spec.explicit_rows) memset(out + i * (DIM), 0, (DIM) * sizeof(float));                 \
-        else pn_init_row(&t->spec, keys[i], out + i * (DIM));                                              \
+        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch(from[i + AHEAD] + b);    \
+        if (from[i] != NULL) memcpy(out + i * (BYTES), from[i], (BYTES));                                  \
+        else if (t->spec.explicit_rows) memset(out + i * (BYTES), 0, (BYTES));                             \
+        else first_values(t, keys[i], out + i * (BYTES));                                                  \
     }
 
-static void gather(const struct pn_table *t, const uint64_t *keys, float *const *from, size_t n, float *out) {
-    switch (t->spec.dim) {
-        case 8: GATHER(8) return;
-        case 16: GATHER(16) return;
+static void gather(const struct pn_table *t, const uint64_t *keys, const uint8_t *const *from, size_t n, uint8_t *out) {
+    const size_t bytes = pn_codec_row_bytes(t->spec.storage, t->spec.dim);
+    switch (bytes) {
         case 32: GATHER(32) return;
         case 64: GATHER(64) return;
-        default: GATHER((size_t)t->spec.dim)
+        case 128: GATHER(128) return;
+        case 256: GATHER(256) return;
+        default: GATHER(bytes)
     }
 }
 
-size_t pn_table_pull(const struct pn_table *t, const uint64_t *keys, size_t n, float *rows) {
+/* Rows as they are stored, one behind the other. */
+static size_t pull_stored(const struct pn_table *t, const uint64_t *keys, size_t n, uint8_t *out) {
+    const size_t bytes = pn_codec_row_bytes(t->spec.storage, t->spec.dim);
     pn_place places[PULL_BLOCK];
-    float *from[PULL_BLOCK + AHEAD];
+    const uint8_t *from[PULL_BLOCK + AHEAD];
     size_t n_missing = 0;
     for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
         const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
         n_missing += pn_rows_find(&t->rows, keys + begin, count, places);
         for (size_t i = 0; i < count; i++) from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
         for (size_t i = 0; i < AHEAD; i++) from[count + i] = NULL;
-        gather(t, keys + begin, from, count, rows + begin * t->spec.dim);
+        gather(t, keys + begin, from, count, out + begin * bytes);
     }
     return n_missing;
 }
+
+size_t pn_table_pull_as(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, void *out) {
+    if (codec == t->spec.storage) return pull_stored(t, keys, n, out);
+    /* In blocks that the second-level cache holds. */
+    const size_t dim = t->spec.dim, wire = pn_codec_row_bytes(codec, dim);
+    float floats[8192];
+    uint8_t raw[4 * 8192];
+    const size_t block = 8192 / dim;
+    size_t missing = 0;
+    for (size_t at = 0; at < n; at += block) {
+        const size_t count = n - at < block ? n - at : block;
+        uint8_t *to = (uint8_t *)out + at * wire;
+        float *values = codec == PN_CODEC_FLOAT32 ? (float *)(void *)to : floats;
+        missing += pull_stored(t, keys + at, count, t->spec.storage == PN_CODEC_FLOAT32 ? (uint8_t *)values : raw);
+        if (t->spec.storage != PN_CODEC_FLOAT32) pn_codec_decode(t->spec.storage, raw, count, dim, values);
+        if (codec != PN_CODEC_FLOAT32) pn_codec_encode(codec, values, count, dim, to);
+    }
+    return missing;
+}
+
+size_t pn_table_pull(const struct pn_table *t, const uint64_t *keys, size_t n, float *rows) { return pn_table_pull_as(t, PN_CODEC_FLOAT32, keys, n, rows); }
 
 /* ---- push ---- */
 
@@ -111,11 +130,17 @@ static bool reserve_places(struct pn_table *t, size_t n) {
     return true;
 }
 
-static float *row_of(struct pn_table *t, uint64_t key, pn_place place) {
+static uint8_t *row_of(struct pn_table *t, uint64_t key, pn_place place) {
     if ((uint32_t)place != PN_NO_ROW) return pn_rows_at(&t->rows, place);
-    float *row = pn_rows_make_new(&t->rows, key);
-    pn_init_row(&t->spec, key, row);
-    pn_optimizer_start(&t->spec.optimizer, t->spec.dim, row, row + t->spec.dim);
+    uint8_t *row = pn_rows_make_new(&t->rows, key);
+    float decoded[t->spec.storage == PN_CODEC_FLOAT32 ? 1 : t->spec.dim];
+    const float *values = (const float *)(const void *)row;
+    first_values(t, key, row);
+    if (t->spec.storage != PN_CODEC_FLOAT32) {
+        pn_codec_decode(t->spec.storage, row, 1, t->spec.dim, decoded);
+        values = decoded;
+    }
+    pn_optimizer_start(&t->spec.optimizer, t->spec.dim, values, pn_state_of(t, row));
     return row;
 }
 
@@ -140,8 +165,31 @@ static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, co
     }
 }
 
+/* One step on rows whose values are not stored as float32: decoded with their state into rows as the optimizers take them, rounded on the way back. What is
+ * drawn for the rounding is a function of (seed, key, step): a replay draws the same. */
+static void step_decoded(struct pn_table *t, uint8_t *const *rows, const float *const *gradients, const uint64_t *keys, const float *l2, size_t n, uint64_t step) {
+    const size_t dim = t->spec.dim, floats = dim + t->n_state;
+    float *decoded[WORK_ROWS];
+    for (size_t at = 0; at < n; at += WORK_ROWS) {
+        const size_t count = n - at < WORK_ROWS ? n - at : WORK_ROWS;
+        for (size_t i = 0; i < count; i++)
+            for (size_t b = 0; b < t->payload_bytes && b < 1024; b += LINE) __builtin_prefetch(rows[at + i] + b, 1);
+        for (size_t i = 0; i < count; i++) {
+            decoded[i] = t->work + i * floats;
+            pn_codec_decode(t->spec.storage, rows[at + i], 1, dim, decoded[i]);
+            memcpy(decoded[i] + dim, pn_state_of(t, rows[at + i]), t->n_state * sizeof(float));
+        }
+        pn_optimizer_steps(&t->spec.optimizer, t->spec.dim, decoded, gradients + at, l2 != NULL ? l2 + at : NULL, count);
+        for (size_t i = 0; i < count; i++) {
+            const uint64_t seed = pn_mix64(keys[at + i] ^ pn_mix64(t->spec.init_seed + step));
+            pn_codec_encode_stochastic(t->spec.storage, decoded[i], 1, dim, &seed, rows[at + i]);
+            memcpy(pn_state_of(t, rows[at + i]), decoded[i] + dim, t->n_state * sizeof(float));
+        }
+    }
+}
+
 /* Steps whose decay a row has to catch up with; steps of other producers run a little apart. A row that is new has nothing to catch up with. */
-static float elapsed(const struct pn_table *t, const struct trace *x, uint32_t step) {
+static float elapsed(const struct pn_table *t, const struct pn_trace *x, uint32_t step) {
     const struct pn_optimizer_spec *o = &t->spec.optimizer;
     const uint32_t age = step - x->last_step;
     if (x->frequency == 0 || age == 0 || age >= 1u << 31) return 1;
@@ -165,9 +213,10 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
         if (result != PN_OK) return result;
     }
     if (filtered) count_missing(t, keys, n, skip);
-    float *rows[PUSH_BLOCK];
+    uint8_t *rows[PUSH_BLOCK];
     const float *g[PUSH_BLOCK];
     float l2[PUSH_BLOCK];
+    uint64_t k[PUSH_BLOCK];
     const bool lazy = o->decay_cap > 0 && t->spec.track;
     for (size_t begin = 0; begin < n; begin += PUSH_BLOCK) {
         const size_t end = n - begin < PUSH_BLOCK ? n : begin + PUSH_BLOCK;
@@ -176,13 +225,15 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
             if ((uint32_t)t->places[i] == PN_DROPPED) continue;
             rows[count] = row_of(t, keys[i], t->places[i]);
+            k[count] = keys[i];
             g[count++] = gradients + i * dim;
         }
         if (lazy)
-            for (size_t i = 0; i < count; i++) l2[i] = o->l2 * elapsed(t, trace_of(t, rows[i]), (uint32_t)step);
-        pn_optimizer_steps(o, dim, rows, g, lazy ? l2 : NULL, count);
+            for (size_t i = 0; i < count; i++) l2[i] = o->l2 * elapsed(t, pn_trace_of(t, rows[i]), (uint32_t)step);
+        if (t->work != NULL) step_decoded(t, rows, g, k, lazy ? l2 : NULL, count, step);
+        else pn_optimizer_steps(o, dim, (float *const *)(void *)rows, g, lazy ? l2 : NULL, count);
         for (size_t i = 0; t->spec.track && i < count; i++) {
-            struct trace *x = trace_of(t, rows[i]);
+            struct pn_trace *x = pn_trace_of(t, rows[i]);
             if (x->frequency < UINT32_MAX) x->frequency++;
             x->last_step = (uint32_t)step;
         }
@@ -199,10 +250,10 @@ enum pn_result pn_table_seed(struct pn_table *t, const uint64_t *keys, const flo
     for (size_t i = 0; i < n; i++) {
         if ((uint32_t)t->places[i] != PN_NO_ROW) continue;
         bool made;
-        float *row = pn_rows_make(&t->rows, keys[i], &made);
+        uint8_t *row = pn_rows_make(&t->rows, keys[i], &made);
         if (!made) continue;
-        memcpy(row, rows + i * dim, dim * sizeof(float));
-        pn_optimizer_start(&t->spec.optimizer, dim, row, row + dim);
+        pn_codec_encode(t->spec.storage, rows + i * dim, 1, dim, row);
+        pn_optimizer_start(&t->spec.optimizer, dim, rows + i * dim, pn_state_of(t, row));
     }
     return PN_OK;
 }
@@ -224,10 +275,10 @@ enum pn_result pn_table_restore(struct pn_table *t, const void *records, size_t 
         if (result != PN_OK) return result;
         for (size_t i = 0; i < count; i++, at += size) {
             bool made;
-            const struct record *r = (const struct record *)(const void *)at;
-            float *row = pn_rows_make(&t->rows, keys[i], &made);
-            memcpy(row, r->floats, t->n_floats * sizeof(float));
-            if (t->spec.track) *trace_of(t, row) = (struct trace){r->frequency, r->last_step};
+            const struct pn_record *r = (const struct pn_record *)(const void *)at;
+            uint8_t *row = pn_rows_make(&t->rows, keys[i], &made);
+            memcpy(row, r->payload, t->payload_bytes);
+            if (t->spec.track) *pn_trace_of(t, row) = (struct pn_trace){r->frequency, r->last_step};
         }
     }
     return PN_OK;
@@ -250,12 +301,12 @@ size_t pn_table_scan(struct pn_table *t, void *out, size_t max) {
         uint8_t *to = (uint8_t *)out + given * size, *packed = to + want * (size - row_bytes);
         size_t n = pn_rows_scan(&t->rows, keys, packed, want);
         for (size_t i = 0; i < n; i++, to += size) {
-            struct trace trace = {0, 0};
-            if (t->spec.track) memcpy(&trace, packed + i * row_bytes + t->n_floats * sizeof(float), sizeof trace);
-            const struct record head = {keys[i], trace.frequency, trace.last_step};
-            memmove(to + sizeof head, packed + i * row_bytes, t->n_floats * sizeof(float));
+            struct pn_trace trace = {0, 0};
+            if (t->spec.track) memcpy(&trace, packed + i * row_bytes + t->payload_bytes, sizeof trace);
+            const struct pn_record head = {keys[i], trace.frequency, trace.last_step};
+            memmove(to + sizeof head, packed + i * row_bytes, t->payload_bytes);
             memcpy(to, &head, sizeof head);
-            memset(to + sizeof head + t->n_floats * sizeof(float), 0, size - sizeof head - t->n_floats * sizeof(float));
+            memset(to + sizeof head + t->payload_bytes, 0, size - sizeof head - t->payload_bytes);
         }
         given += n;
         if (n < want) break;
@@ -277,42 +328,4 @@ enum pn_result pn_table_restore_counts(struct pn_table *t, uint32_t i_slot, cons
     return pn_filter_restore(&t->filter, i_slot, counts) ? PN_OK : PN_NO_MEMORY;
 }
 
-/* ---- eviction ---- */
-
 const struct pn_table_counters *pn_table_counters(const struct pn_table *t) { return &t->counters; }
-
-struct candidate { uint32_t frequency, age, i_row; };
-/* Least pushed first; of these the longest untouched; of these the oldest number: one order on every machine. */
-static int by_worth(const void *a, const void *b) {
-    const struct candidate *x = a, *y = b;
-    if (x->frequency != y->frequency) return x->frequency < y->frequency ? -1 : 1;
-    if (x->age != y->age) return x->age > y->age ? -1 : 1;
-    return x->i_row < y->i_row ? -1 : 1;
-}
-
-void pn_table_evict(struct pn_table *t, uint32_t i_slot, uint64_t step) {
-    if ((t->spec.evict_age == 0 && t->spec.evict_rows == 0) || t->rows.cut) return;
-    const uint32_t n = t->rows.slots[i_slot].n_rows;
-    if (n == 0) return;
-    bool *gone = calloc(n, sizeof *gone);
-    struct candidate *c = malloc(n * sizeof *c);
-    uint32_t n_gone = 0, n_left = 0;
-    if (gone && c) {
-        for (uint32_t i = 0; i < n; i++) {
-            const struct trace *x = trace_of(t, pn_rows_at(&t->rows, (pn_place)i_slot << 32 | i));
-            const uint32_t age = (uint32_t)step - x->last_step;
-            gone[i] = t->spec.evict_age > 0 && age < 1u << 31 && age > t->spec.evict_age; /* a step ahead of ours is young */
-            n_gone += gone[i];
-            if (!gone[i]) c[n_left++] = (struct candidate){x->frequency, age < 1u << 31 ? age : 0, i};
-        }
-        /* A slot's share of the limit; a twentieth below it, so that it is not sorted again with the next row. */
-        const uint64_t most = t->spec.evict_rows / PN_SLOTS;
-        if (t->spec.evict_rows > 0 && n_left > most) {
-            qsort(c, n_left, sizeof *c, by_worth);
-            for (uint32_t i = 0; i < n_left - (uint32_t)(most - most / 20); i++, n_gone++) gone[c[i].i_row] = true;
-        }
-        if (n_gone > 0 && pn_rows_remove(&t->rows, i_slot, gone)) t->counters.evicted += n_gone;
-    }
-    free(gone);
-    free(c);
-}

@@ -6,6 +6,7 @@
 #ifndef PN_PS_TABLE_TABLE_H
 #define PN_PS_TABLE_TABLE_H
 
+#include "common/codec.h"
 #include "common/hash.h"
 #include "job/job.h"
 
@@ -30,12 +31,12 @@ const uint8_t *pn_table_scan_counts(struct pn_table *, uint32_t *i_slot, size_t 
 enum pn_result pn_table_restore_counts(struct pn_table *, uint32_t i_slot, const uint8_t *counts, size_t n_bytes); /* PN_CORRUPT: another size */
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
 bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
-/* Floats a record holds behind its metadata: dim + optimizer state. */
-uint32_t pn_table_record_floats(const struct pn_table *);
 
 /* rows out: n * dim float32. A missing key gives the initializer's row and creates nothing; returns how many were
  * missing (explicit tables: zeros). Keys may repeat. */
 size_t pn_table_pull(const struct pn_table *, const uint64_t *keys, size_t n, float *rows);
+/* The same as a codec encodes them: n * pn_codec_row_bytes. Where the codec is the table's storage, rows are copied as they are. */
+size_t pn_table_pull_as(const struct pn_table *, enum pn_codec, const uint64_t *keys, size_t n, void *rows);
 
 /* Applies one optimizer step to each key; keys are unique in a call (the caller summed). skip: NULL, or a bit a slot
  * (1024 bits): rows of set slots are left alone. Missing rows are made by the initializer first.
@@ -47,7 +48,8 @@ enum pn_result pn_table_push(struct pn_table *, const uint64_t *keys, const floa
 enum pn_result pn_table_seed(struct pn_table *, const uint64_t *keys, const float *rows, size_t n);
 
 /* ---- whole records, for checkpoints and migration ---- */
-/* A record as stored: u64 key, u32 frequency, u32 last-touched step (low bits), float[record_floats]. Fixed size: */
+/* A record: u64 key, u32 frequency, u32 last-touched step (low bits); the values as the table stores them, to whole floats; float32 optimizer state; padded
+ * to 8. Fixed size: */
 size_t pn_table_record_bytes(const struct pn_table *);
 /* Puts a record as it is (replaces). */
 enum pn_result pn_table_restore(struct pn_table *, const void *records, size_t n);

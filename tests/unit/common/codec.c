@@ -70,12 +70,50 @@ START_TEST(bfloat16_rounds_to_nearest_even) {
     for (uint32_t b = 0; b < 0x7f80; b++) ck_assert_uint_eq(pn_bfloat_from_float(pn_float_from_bfloat((uint16_t)b)), b);
 } END_TEST
 
+/* Over many draws the mean is the number itself: normal, subnormal, near the ends; and nothing but the two neighbours comes. */
+START_TEST(stochastic_rounding_has_the_number_as_its_expectation) {
+    static const float numbers[] = {1.0f, 1.0003f, -0.33333f, 3.14159f, 1000.3f, 6.1e-5f, 6.09e-5f, 1e-6f, -3e-7f, 5e-8f, 65500.0f, -65504.0f, 0.0f};
+    enum { N = sizeof numbers / sizeof *numbers, DRAWS = 20000 };
+    for (enum pn_codec c = PN_CODEC_FLOAT16; c < PN_CODECS; c++) {
+        double sum[N] = {0};
+        float low[N], high[N];
+        for (uint64_t draw = 0; draw < DRAWS; draw++) {
+            unsigned char wire[4 * N];
+            float back[N];
+            const uint64_t seed = pn_mix64(draw);
+            pn_codec_encode_stochastic(c, numbers, 1, N, &seed, wire);
+            pn_codec_decode(c, wire, 1, N, back);
+            for (int i = 0; i < N; i++) {
+                sum[i] += (double)back[i];
+                low[i] = draw == 0 || back[i] < low[i] ? back[i] : low[i];
+                high[i] = draw == 0 || back[i] > high[i] ? back[i] : high[i];
+            }
+        }
+        for (int i = 0; i < N; i++) {
+            const double x = (double)numbers[i], unit = c == PN_CODEC_INT8 ? 65504.0 / 127 : c == PN_CODEC_BFLOAT16 ? fabs(x) * 0x1p-7 : fmax(fabs(x) * 0x1p-10, 0x1p-24);
+            ck_assert_msg((double)low[i] <= x + 0.01 * unit && (double)high[i] >= x - 0.01 * unit && (double)(high[i] - low[i]) <= unit * 1.01, "%s %g: %g to %g", pn_codec_names[c], x, (double)low[i], (double)high[i]);
+            ck_assert_msg(fabs(sum[i] / DRAWS - x) <= 5 * 0.5 * unit / sqrt(DRAWS), "%s %g: mean %g", pn_codec_names[c], x, sum[i] / DRAWS);
+        }
+    }
+    const float bad[3] = {NAN, INFINITY, 1e30f};
+    for (enum pn_codec c = PN_CODEC_FLOAT16; c < PN_CODECS; c++)
+        for (int b = 0; b < 3; b++) {
+            unsigned char wire[8];
+            float back;
+            const uint64_t seed = 1;
+            pn_codec_encode_stochastic(c, &bad[b], 1, 1, &seed, wire);
+            pn_codec_decode(c, wire, 1, 1, &back);
+            ck_assert_msg(b == 2 ? isfinite(back) : !isfinite(back), "%s made %g of %g", pn_codec_names[c], (double)back, (double)bad[b]);
+        }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("codec");
     TCase *c = tcase_create("codec");
     tcase_add_test(c, each_codec_comes_back_within_its_error_for_every_dimension);
     tcase_add_test(c, large_numbers_are_clipped_and_what_is_no_number_stays_none);
     tcase_add_test(c, bfloat16_rounds_to_nearest_even);
+    tcase_add_test(c, stochastic_rounding_has_the_number_as_its_expectation);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
