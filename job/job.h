@@ -109,6 +109,7 @@ enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MO
 static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
 /* Models with a tower of hidden layers. */
 static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM; }
+enum pn_norm { PN_NORM_NONE, PN_NORM_LAYER, PN_NORM_BATCH };
 enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 
@@ -129,7 +130,7 @@ struct pn_job {
     size_t n_hidden;
     float dropout;                           /* of hidden units */
     float embedding_dropout;                 /* of the pooled embeddings */
-    bool layer_norm;                         /* between each hidden layer and its relu */
+    enum pn_norm norm;                       /* between each hidden layer and its relu */
     uint32_t n_cross;                        /* DCN-V2: cross layers */
     bool stacked;                            /* DCN-V2: the tower over the crosses, not beside them */
     uint32_t bottom[PN_MAX_LAYERS];          /* DLRM: hidden layers between the numbers and their vector */
@@ -161,6 +162,9 @@ struct pn_job {
 
 /* The floats of one row of the dense parameters' table. */
 #define PN_DENSE_ROW 256u
+/* Rows of it whose key has this bit hold state, not weights (running statistics of batch norm): a push is subtracted as it is, no optimizer acts on them.
+ * The other bits are the row's place in the flat vector, behind the weights. */
+#define PN_STATE_KEY (1ull << 63)
 
 /* Reads text (not NUL-terminated needed) into *job. `file` is the name for messages. Relative data paths are resolved
  * against `base` (NULL: left as they are). PN_INVALID: err has the first problem in one line

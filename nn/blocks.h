@@ -1,7 +1,8 @@
 /* The computations that models are made of: explicit forward and backward. nn/cpu/ has the reference; a CUDA backend stands beside it with the same
  * names. All matrices are row-major float32. Sizes: n examples, f sparse fields, k embedding floats of a field.
  *
- * Every backward ADDS to the gradients of its inputs and parameters (the caller clears them), so that a value may feed several blocks.
+ * Every backward ADDS to the gradients of its inputs and parameters (the caller clears them), so that a value may feed several blocks. Parameters belong to one
+ * block: batch norm takes their gradients as its own sums and overwrites them.
  * Pure: no state, no allocation; any thread. A gradient of an input may be NULL where nobody needs it, if the comment says so. */
 #ifndef PN_NN_BLOCKS_H
 #define PN_NN_BLOCKS_H
@@ -44,6 +45,15 @@ void pn_norm_forward(const float *in, size_t n, size_t width, const float *scale
 /* The gradient of out comes in *g (changed in place by relu). */
 void pn_norm_backward(const float *out, const float *inverse, const float *normal, size_t n, size_t width, const float *scale, bool relu, float *g, float *dscale, float *dshift,
                       float *din);
+
+/* Batch normalisation (Ioffe and Szegedy 2015): as layer norm, but over the examples of the batch, each unit by itself.
+ *   running  mean [width] and variance [width] over batches; used in place of the batch's own when `training` is false
+ *   own      3 * width: mean, variance, 1 / sqrt(variance + 1e-5) of this batch; normal: n * width; both kept for backward */
+void pn_batch_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, const float *running, bool training, bool relu, float *own,
+                           float *normal, float *out);
+/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias). */
+void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
+                            float *dscale, float *dshift, float *drunning, float *din);
 
 /* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, i). Backward is the same call on the gradient.
  * add: out += instead of out =. */

@@ -30,14 +30,25 @@ static struct pn_block *block(struct pn_net *net, const struct pn_block_kind *ki
 static size_t parameters(struct pn_net *net, const char *name, const char *part, size_t rows, size_t columns) {
     assert(net->n_named < 2 * PN_MAX_BLOCKS);
     struct pn_parameters *p = &net->parameters[net->n_named++];
-    *p = (struct pn_parameters){.offset = net->n_parameters, .shape = {rows, columns}};
+    *p = (struct pn_parameters){.offset = net->n_weights, .shape = {rows, columns}};
     snprintf(p->name, sizeof p->name, "%s%s", name, part);
-    net->n_parameters += rows * columns;
+    net->n_weights += rows * columns;
+    return p->offset;
+}
+
+/* State of a block: floats behind all weights; the offset is among the state. */
+static size_t state(struct pn_net *net, const char *name, const char *part, size_t n) {
+    assert(net->n_named < 2 * PN_MAX_BLOCKS);
+    struct pn_parameters *p = &net->parameters[net->n_named++];
+    *p = (struct pn_parameters){.offset = net->n_state, .shape = {1, n}, .state = true};
+    snprintf(p->name, sizeof p->name, "%s%s", name, part);
+    net->n_state += n;
     return p->offset;
 }
 
 /* Normal with deviation sqrt(gain / from): He et al. 2015 (gain 2) before a relu, LeCun 1998 (gain 1) elsewhere. */
-static void init_weights(const struct pn_block *b, uint64_t seed, float *p) {
+static void init_weights(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
+    (void)net;
     struct pn_rng r = {pn_mix64(seed ^ pn_mix64(b->salt))};
     const double scale = sqrt(b->gain / (double)b->from);
     for (size_t j = 0; j < b->from * b->width; j++) p[b->w + j] = (float)(scale * pn_rng_normal(&r));
@@ -126,8 +137,8 @@ static void norm_forward(struct pn_net *net, struct pn_block *b, const struct pn
 static void norm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     pn_norm_backward(OUT, b->kept[0], b->kept[1], s->n, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, s->dp + b->b, G(0));
 }
-static void norm_init(const struct pn_block *b, uint64_t seed, float *p) {
-    (void)seed;
+static void norm_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
+    (void)net, (void)seed;
     for (size_t d = 0; d < b->width; d++) p[b->w + d] = 1;
 }
 size_t pn_add_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
@@ -138,6 +149,32 @@ size_t pn_add_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
     b->relu = relu;
     b->kept_width[0] = 1;
     b->kept_width[1] = b->width;
+    return b->out[0];
+}
+
+/* ---- batch norm ---- */
+static void batch_norm_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const float *running = s->p + pn_net_state(net) + b->state;
+    pn_batch_norm_forward(X(0), s->n, b->width, s->p + b->w, s->p + b->b, running, s->training, b->relu, b->own, b->kept[0], OUT);
+}
+static void batch_norm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const size_t at = pn_net_state(net) + b->state;
+    pn_batch_norm_backward(OUT, b->own, b->kept[0], s->n, b->width, s->p + b->w, s->p + at, b->relu, GOUT, s->dp + b->w, s->dp + b->b, s->dp + at, G(0));
+}
+static void batch_norm_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
+    norm_init(net, b, seed, p);
+    for (size_t d = 0; d < b->width; d++) p[pn_net_state(net) + b->state + b->width + d] = 1;
+}
+size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
+    static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, batch_norm_init};
+    struct pn_block *b = block(net, &kind, &in, 1, net->values[in].width);
+    b->w = parameters(net, name, ".scale", 1, b->width);
+    b->b = parameters(net, name, ".shift", 1, b->width);
+    b->state = state(net, name, ".mean", b->width);
+    state(net, name, ".variance", b->width);
+    b->relu = relu;
+    b->kept_width[0] = b->width;
+    b->n_own = 3 * b->width;
     return b->out[0];
 }
 

@@ -50,10 +50,12 @@ void pn_batch_free(struct pn_batch *);
 
 /* ---- models ---- */
 struct pn_net;
-/* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). */
+/* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). Behind them come
+ * whole rows of state (running statistics of batch norm), which move by what a push subtracts and not by the optimizer (PN_STATE_KEY). */
 enum pn_result pn_net_open(struct pn_net **, const struct pn_job *, size_t n_dense_inputs, struct pn_error *);
 void pn_net_close(struct pn_net *);
-size_t pn_net_parameters(const struct pn_net *);                      /* floats, without padding */
+size_t pn_net_parameters(const struct pn_net *);                      /* floats, without padding at the end; state included */
+uint64_t pn_net_row_key(const struct pn_net *, size_t i_row);         /* the key of a row of the flat vector in the dense table: state has PN_STATE_KEY */
 void pn_net_init(const struct pn_net *, uint64_t seed, float *parameters);
 /* Named blocks of the flat vector, for safetensors and ONNX. Returns false past the end. */
 bool pn_net_block(const struct pn_net *, size_t i, const char **name, size_t *offset, size_t shape[2]);

@@ -2,13 +2,14 @@
 #include <stdio.h>
 #include "nn/net.h"
 
-/* A tower of linear layers; `norm` puts a layer norm between each and its relu. prefix.N.weight, .bias, .scale, .shift. */
+/* A tower of linear layers, with layer or batch norm between each and its relu if the job wants it. prefix.N.weight, .bias, .scale, .shift, .mean, .variance. */
 static size_t tower(struct pn_net *net, const char *prefix, size_t in, const uint32_t *widths, size_t n, float dropout) {
     for (size_t i = 0; i < n; i++) {
         char name[24];
         snprintf(name, sizeof name, "%s.%zu", prefix, i);
-        in = pn_add_linear(net, name, in, widths[i], !net->job->layer_norm, 2);
-        if (net->job->layer_norm) in = pn_add_norm(net, name, in, true);
+        in = pn_add_linear(net, name, in, widths[i], net->job->norm == PN_NORM_NONE, 2);
+        if (net->job->norm == PN_NORM_LAYER) in = pn_add_norm(net, name, in, true);
+        if (net->job->norm == PN_NORM_BATCH) in = pn_add_batch_norm(net, name, in, true);
         in = pn_add_dropout(net, in, dropout);
     }
     return in;

@@ -15,6 +15,16 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     net->k = job->model == PN_MODEL_LR ? 0 : job->embedding_dim;
     net->wide = pn_model_wide(job->model);
     pn_net_build(net);
+    net->n_parameters = net->n_state > 0 ? pn_net_state(net) + net->n_state : net->n_weights;
+    for (size_t i = 0; i < net->n_named; i++)
+        if (net->parameters[i].state) net->parameters[i].offset += pn_net_state(net);
+    for (size_t i = 0; i < net->n_blocks; i++) {
+        struct pn_block *b = &net->blocks[i];
+        if (b->n_own > 0 && (b->own = malloc(b->n_own * sizeof *b->own)) == NULL) {
+            pn_net_close(net);
+            return pn_fail(err, PN_NO_MEMORY, "no memory for a model");
+        }
+    }
     *out = net;
     return PN_OK;
 }
@@ -24,12 +34,16 @@ void pn_net_close(struct pn_net *net) {
         free(net->values[i].x);
         free(net->values[i].g);
     }
-    for (size_t i = 0; i < net->n_blocks; i++)
+    for (size_t i = 0; i < net->n_blocks; i++) {
+        free(net->blocks[i].own);
         for (int k = 0; k < 2; k++) free(net->blocks[i].kept[k]);
+    }
     free(net);
 }
 
 size_t pn_net_parameters(const struct pn_net *net) { return net->n_parameters; }
+
+uint64_t pn_net_row_key(const struct pn_net *net, size_t i_row) { return net->n_state > 0 && i_row >= pn_net_state(net) / PN_DENSE_ROW ? i_row | PN_STATE_KEY : i_row; }
 
 bool pn_net_block(const struct pn_net *net, size_t i, const char **name, size_t *offset, size_t shape[2]) {
     if (i >= net->n_named) return false;
@@ -43,7 +57,7 @@ bool pn_net_block(const struct pn_net *net, size_t i, const char **name, size_t 
 void pn_net_init(const struct pn_net *net, uint64_t seed, float *p) {
     memset(p, 0, net->n_parameters * sizeof *p);
     for (size_t i = 0; i < net->n_blocks; i++)
-        if (net->blocks[i].kind->init != NULL) net->blocks[i].kind->init(&net->blocks[i], seed, p);
+        if (net->blocks[i].kind->init != NULL) net->blocks[i].kind->init(net, &net->blocks[i], seed, p);
 }
 
 static bool grow(float **p, size_t n) {

@@ -31,13 +31,14 @@ struct pn_block_kind {
     const char *name;
     void (*forward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*backward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
-    void (*init)(const struct pn_block *, uint64_t seed, float *p);
+    void (*init)(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
 };
 
 struct pn_block {
     const struct pn_block_kind *kind;
     size_t in[PN_MAX_INPUTS], n_in, out[2]; /* values */
     size_t w, b;                   /* parameters: offsets */
+    size_t state;                  /* offset among the state */
     size_t from, width;
     bool relu;
     float rate;                    /* dropout */
@@ -45,13 +46,16 @@ struct pn_block {
     double gain;                   /* init: weights have deviation sqrt(gain / from) */
     size_t kept_width[2];          /* floats an example that forward keeps for backward */
     float *kept[2];
+    size_t n_own;                  /* floats that forward keeps, whatever the batch */
+    float *own;
 };
 
-struct pn_parameters { char name[40]; size_t offset, shape[2]; };
+struct pn_parameters { char name[40]; size_t offset, shape[2]; bool state; };
 
 struct pn_net {
     const struct pn_job *job;
     size_t fields[PN_MAX_FIELDS], n_sparse, n_dense, k, n_parameters;
+    size_t n_weights, n_state;     /* the flat vector: weights, padded to whole rows if there is state, then state; n_parameters is all */
     bool wide;                     /* rows begin with a linear weight */
     struct pn_parameters parameters[2 * PN_MAX_BLOCKS];
     size_t n_named;
@@ -60,6 +64,9 @@ struct pn_net {
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room;
 };
+
+/* Where the state begins in the flat vector. */
+static inline size_t pn_net_state(const struct pn_net *net) { return (net->n_weights + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW; }
 
 /* ---- layers.c: adds a block; each returns the value it makes ---- */
 /* The sparse fields' rows, pooled: *linear (width 1; only if net->wide) and *embedded (width n_sparse * k; only if k > 0). */
@@ -70,6 +77,7 @@ size_t pn_add_bias(struct pn_net *, const char *name);             /* one parame
 size_t pn_add_linear(struct pn_net *, const char *name, size_t in, size_t width, bool relu, double gain);
 size_t pn_add_dot_weight(struct pn_net *, const char *name, size_t in); /* the one column NAME [from, 1], without a bias */
 size_t pn_add_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift */
+size_t pn_add_batch_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift, and as state NAME.mean, NAME.variance */
 size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: the input itself */
 size_t pn_add_fm(struct pn_net *, size_t embedded);
 size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);

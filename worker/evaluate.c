@@ -180,7 +180,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
         free_evaluation(e);
         return NULL;
     }
-    for (size_t i = 0; i < run->n_dense_rows; i++) e->dense_keys[i] = i;
+    for (size_t i = 0; i < run->n_dense_rows; i++) e->dense_keys[i] = pn_net_row_key(e->net, i);
     next(e);
     return e;
 }

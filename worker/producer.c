@@ -461,7 +461,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         struct pn_error err;
         p->dense_keys = calloc(run->n_dense_rows, sizeof *p->dense_keys);
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
-        for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = i;
+        for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
     }
     if (!ok) {
         free_producer(p);

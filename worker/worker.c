@@ -286,8 +286,8 @@ static void seed(struct pn_worker *w) {
     uint64_t *keys = calloc(run->n_dense_rows, sizeof *keys);
     if (values != NULL && keys != NULL && pn_net_open(&net, &run->job, run->n_dense_inputs, NULL) == PN_OK) {
         pn_net_init(net, run->job.seed, values);
+        for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = pn_net_row_key(net, i);
         pn_net_close(net);
-        for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = i;
         struct pn_client_part part = {run->job.i_dense_table, run->n_dense_rows, keys, values};
         pn_client_seed(run->client, &part, seed_done, w);
     } else {

@@ -225,6 +225,11 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
             if ((uint32_t)t->places[i] == PN_DROPPED) continue;
             rows[count] = row_of(t, keys[i], t->places[i]);
+            if (t->spec.explicit_rows && keys[i] & PN_STATE_KEY) { /* state: no optimizer; the dense table is float32 */
+                float *state = (float *)(void *)rows[count];
+                for (uint32_t d = 0; d < dim; d++) state[d] -= gradients[i * dim + d];
+                continue;
+            }
             k[count] = keys[i];
             g[count++] = gradients + i * dim;
         }
