@@ -54,6 +54,14 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     add_metric(o, "epoch_validation", &j->epoch_validation);
     add_metric(o, "validation", &j->validation);
     add_metric(o, "test", &j->test);
+    add_metric(o, "best", &j->best);
+    pn_json_add_u64(o, "gate_epochs", j->gate_epochs);
+    pn_json_add_u64(o, "best_epoch", j->best_epoch);
+    pn_json_add_u64(o, "best_checkpoint", j->best_checkpoint);
+    pn_json_add_u64(o, "misses", j->misses);
+    pn_json_add_u64(o, "train_ms", j->train_ms);
+    pn_json_add_bool(o, "stopped", j->stopped);
+    if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     return o;
 }
@@ -102,6 +110,15 @@ static void load_job(void *ctx, const char *id, const char *json) {
     get_metric(o, "epoch_validation", &j->epoch_validation);
     get_metric(o, "validation", &j->validation);
     get_metric(o, "test", &j->test);
+    get_metric(o, "best", &j->best);
+    j->gate_epochs = pn_json_u64(o, "gate_epochs", 1);
+    j->best_epoch = pn_json_u64(o, "best_epoch", 0);
+    j->best_checkpoint = pn_json_u64(o, "best_checkpoint", 0);
+    j->misses = pn_json_u64(o, "misses", 0);
+    j->train_ms = pn_json_u64(o, "train_ms", 0);
+    j->stopped = pn_json_bool(o, "stopped", false);
+    j->began_ms = pn_now_ms(l->c->env);
+    if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);
     j->last_checkpoint_ms = pn_now_ms(l->c->env);

@@ -152,6 +152,12 @@ struct pn_job {
     uint32_t checkpoint_keep;                /* >= 2 */
     uint64_t ring_bytes;                     /* replay ring of a producer, bytes; default 256 MiB */
     bool evaluate_every_epoch;
+    /* Early stopping: after each epoch of all producers training waits while validation is measured; patience epochs without min_delta of progress end
+     * it, and the job goes back to its best epoch's checkpoint. 0: off. */
+    uint32_t patience;
+    double min_delta;
+    bool stop_by_logloss;                    /* else by AUC */
+    float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];

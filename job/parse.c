@@ -410,10 +410,24 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     read_widths(y, pn_yaml_get(n, "bottom"), "bottom", job->bottom, &job->n_bottom);
 }
 
+static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    if (n == NULL || !pn_yaml_keys(y, n, "earlyStopping", KEYS("metric", "patience", "minDelta"), NULL)) return;
+    int metric = 0;
+    job->patience = 2;
+    job->min_delta = 1e-6;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "metric"), "metric", KEYS("auc", "logloss"), NULL, &metric)) job->stop_by_logloss = metric == 1;
+    count32(y, pn_yaml_get(n, "patience"), "patience", 1, 100000, &job->patience);
+    pn_yaml_real(y, pn_yaml_get(n, "minDelta"), "minDelta", 0, 1, &job->min_delta);
+    if (!job->validation.present) pn_yaml_problem(y, n, "earlyStopping needs spec.data.validation");
+    if (job->model == PN_MODEL_AUDIT) pn_yaml_problem(y, n, "the audit model has no metric to stop by");
+}
+
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec"),
-                      KEYS("earlyStopping", "precision", "negatives"))) return;
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm"),
+                      KEYS("precision", "negatives"))) return;
+    read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
+    read_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
     count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
     pn_yaml_count(y, pn_yaml_get(n, "maxSteps"), "maxSteps", 1, 1ull << 48, &job->max_steps);

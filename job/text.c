@@ -164,6 +164,8 @@ char *pn_job_text(const struct pn_job *job) {
     put(&o, "\n  training: {batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
+    if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : "auc", job->patience, job->min_delta);
+    if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");
     if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);

@@ -142,6 +142,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "fraction", s.fraction);
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
+            pn_json_add_bool(e, "waiting", s.waiting);
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);
@@ -178,10 +179,10 @@ static void send_beat(struct pn_worker *w) {
     json_object_put(o);
 }
 
-/* After each epoch of producer 0, its owner validates while training goes on. */
+/* After each epoch of producer 0, its owner validates while training goes on (with early stopping the coordinator asks instead, and training waits). */
 static void validate(struct pn_worker *w) {
     struct pn_run *run = w->run;
-    if (run == NULL || run->failed || !run->job.evaluate_every_epoch || !run->job.validation.present || run->job.model == PN_MODEL_AUDIT) return;
+    if (run == NULL || run->failed || !run->job.evaluate_every_epoch || run->job.patience > 0 || !run->job.validation.present || run->job.model == PN_MODEL_AUDIT) return;
     if (run->validation != NULL && !pn_evaluation_look(run->validation)->done) return;
     for (struct pn_producer *p = run->producers; p != NULL; p = pn_producer_next(p)) {
         struct pn_producer_state s;
@@ -337,6 +338,11 @@ static void take_cut(struct pn_worker *w, struct json_object *cut) {
     }
 }
 
+static void take_gate(struct pn_worker *w, struct json_object *gate) {
+    for (struct pn_producer *p = w->run->producers; p != NULL; p = pn_producer_next(p))
+        pn_producer_gate(p, gate != NULL ? pn_json_u64(gate, "epochs", 0) : UINT64_MAX, pn_json_u64(gate, "step", 0));
+}
+
 static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     struct pn_run *run = w->run;
     const char *task = pn_json_str(e, "task", "");
@@ -375,6 +381,7 @@ static void apply_plan(struct pn_worker *w) {
     take_producers(w, pn_json_get(job, "producers"));
     struct json_object *steps = pn_json_get(pn_json_get(job, "committed"), "steps");
     for (size_t i = 0; i < pn_json_length(steps); i++) pn_client_committed(run->client, (uint32_t)i, json_object_get_uint64(pn_json_at(steps, i)));
+    take_gate(w, pn_json_get(job, "gate"));
     take_cut(w, pn_json_get(w->plan, "cut"));
     take_evaluation(w, pn_json_get(w->plan, "evaluate"));
     for (struct pn_producer *p = run->producers; p != NULL; p = pn_producer_next(p)) pn_producer_poke(p);
