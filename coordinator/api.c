@@ -70,13 +70,9 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);
     const struct pn_metric *v = j->validation.known ? &j->validation : &j->epoch_validation;
-    if (v->known) {
-        pn_json_add_double(o, "validation_auc", v->auc);
-        pn_json_add_double(o, "validation_logloss", v->logloss);
-    }
+    if (v->known) pn_metric_write(o, "validation_", v);
     if (j->test.known) {
-        pn_json_add_double(o, "test_auc", j->test.auc);
-        pn_json_add_double(o, "test_logloss", j->test.logloss);
+        pn_metric_write(o, "test_", &j->test);
         pn_json_add_u64(o, "test_rows", j->test.rows);
     }
     if (j->best.known) {

@@ -133,7 +133,8 @@ void pn_gate_step(struct pn_coordinator *c, struct pn_job_run *j) {
         const char *state = pn_json_str(e, "state", "");
         if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
         if (strcmp(state, "done") != 0) return;
-        take(c, j, &(struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)});
+        const struct pn_metric m = pn_metric_read(e);
+        take(c, j, &m);
         return;
     }
     case PN_GATE_SAVE: {

@@ -233,7 +233,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             j->dirty = true;
         }
         if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
-            j->epoch_validation = (struct pn_metric){true, pn_json_double(v, "auc", 0), pn_json_double(v, "logloss", 0), pn_json_u64(v, "rows", 0)};
+            j->epoch_validation = pn_metric_read(v);
         if (strcmp(pn_json_str(job, "state", ""), "failed") == 0 && pn_node_alive(c, n)) {
             pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(job, "error", "a worker failed"));
             return;
@@ -322,7 +322,7 @@ static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
     if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
     if (strcmp(state, "done") != 0) return;
     struct pn_metric *m = j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation;
-    *m = (struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)};
+    *m = pn_metric_read(e);
     next_phase(c, j);
 }
 

@@ -74,6 +74,9 @@ struct pn_field {
     uint32_t crossed[4], n_crossed; /* indices of earlier fields */
 };
 
+/* Has keys, and so a table: all but plain numbers. */
+static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+
 enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
 struct pn_optimizer_spec {
     enum pn_optimizer kind;
@@ -152,6 +155,7 @@ struct pn_job {
     uint32_t checkpoint_keep;                /* >= 2 */
     uint64_t ring_bytes;                     /* replay ring of a producer, bytes; default 256 MiB */
     bool evaluate_every_epoch;
+    uint32_t group_by;                       /* evaluation: AUC by this field's key, 1 + its index; 0: none */
     /* Early stopping: after each epoch of all producers training waits while validation is measured; patience epochs without min_delta of progress end
      * it, and the job goes back to its best epoch's checkpoint. 0: off. */
     uint32_t patience;

@@ -165,7 +165,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
     }
 }
 
-static bool keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+static bool keyed(const struct pn_field *f) { return pn_field_keyed(f); }
 
 static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", NULL};
@@ -457,15 +457,21 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
     if (n != NULL && pn_yaml_keys(y, n, "spec.failurePolicy", KEYS("maxRestarts"), KEYS("onNaN")))
         count32(y, pn_yaml_get(n, "maxRestarts"), "maxRestarts", 0, 1u << 30, &job->max_restarts);
     n = pn_yaml_get(spec, "validation");
-    if (n != NULL && pn_yaml_keys(y, n, "spec.validation", KEYS("metrics", "everyEpoch"), KEYS("gate", "segments"))) {
+    if (n != NULL && pn_yaml_keys(y, n, "spec.validation", KEYS("metrics", "everyEpoch", "groupBy"), KEYS("gate", "segments"))) {
+        char name[64] = "";
+        if (pn_yaml_get(n, "groupBy") != NULL && pn_yaml_text(y, pn_yaml_get(n, "groupBy"), "groupBy", name, sizeof name)) {
+            const int i = find_field(job, name);
+            if (i < 0 || !keyed(&job->fields[i])) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
+            else job->group_by = (uint32_t)i + 1;
+        }
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
         struct fy_node *m = pn_yaml_get(n, "metrics");
         void *it = NULL;
-        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss");
+        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc");
         else if (m != NULL)
             for (struct fy_node *x; (x = fy_node_sequence_iterate(m, &it)) != NULL;) {
                 int which;
-                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss"), KEYS("calibration", "ne", "gauc", "hr@10", "ndcg@10", "recall@20"), &which);
+                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), KEYS("hr@10", "ndcg@10", "recall@20"), &which);
             }
     }
     n = pn_yaml_get(spec, "publish");

@@ -171,8 +171,13 @@ char *pn_job_text(const struct pn_job *job) {
     if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);
     put(&o, "}}\n  checkpoint: {");
     if (job->checkpoint_every_ms > 0) put(&o, "every: %llums, ", (unsigned long long)job->checkpoint_every_ms);
-    put(&o, "keep: %u, ringBytes: %llu}\n  failurePolicy: {maxRestarts: %u}\n  validation: {everyEpoch: %s}\n", job->checkpoint_keep,
+    put(&o, "keep: %u, ringBytes: %llu}\n  failurePolicy: {maxRestarts: %u}\n  validation: {everyEpoch: %s", job->checkpoint_keep,
         (unsigned long long)job->ring_bytes, job->max_restarts, job->evaluate_every_epoch ? "true" : "false");
+    if (job->group_by > 0) {
+        put(&o, ", groupBy: ");
+        quoted(&o, job->fields[job->group_by - 1].name);
+    }
+    put(&o, "}\n");
     if (job->publish) {
         put(&o, "  publish: {model: ");
         quoted(&o, job->publish_model);

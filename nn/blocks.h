@@ -22,7 +22,7 @@ void pn_pool_backward(const struct pn_job *, const size_t *fields, const struct 
 void pn_fm_forward(const float *embedded, size_t n, size_t f, size_t k, float *sums, float *out);
 void pn_fm_backward(const float *embedded, const float *sums, const float *gradient, size_t n, size_t f, size_t k, float *embedded_gradient);
 
-/* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). */
+/* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). b, and db below, may be NULL: no bias. */
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out);
 /* The gradient of out comes in *g (changed in place by relu); din may be NULL. */
 void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din);

@@ -93,16 +93,17 @@ size_t pn_add_bias(struct pn_net *net, const char *name) {
 
 /* ---- linear ---- */
 static void linear_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_linear_forward(X(0), s->n, b->from, b->width, s->p + b->w, s->p + b->b, b->relu, OUT);
+    pn_linear_forward(X(0), s->n, b->from, b->width, s->p + b->w, b->biased ? s->p + b->b : NULL, b->relu, OUT);
 }
 static void linear_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_linear_backward(X(0), OUT, s->n, b->from, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, s->dp + b->b, G(0));
+    pn_linear_backward(X(0), OUT, s->n, b->from, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, b->biased ? s->dp + b->b : NULL, G(0));
 }
-size_t pn_add_linear(struct pn_net *net, const char *name, size_t in, size_t width, bool relu, double gain) {
+size_t pn_add_linear(struct pn_net *net, const char *name, size_t in, size_t width, bool biased, bool relu, double gain) {
     static const struct pn_block_kind kind = {"linear", linear_forward, linear_backward, init_weights};
     struct pn_block *b = block(net, &kind, &in, 1, width);
     b->w = parameters(net, name, ".weight", b->from, width);
-    b->b = parameters(net, name, ".bias", 1, width);
+    if (biased) b->b = parameters(net, name, ".bias", 1, width);
+    b->biased = biased;
     b->relu = relu;
     b->gain = gain;
     return b->out[0];

@@ -73,5 +73,19 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
 /* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */
 double pn_auc(const float *scores, const float *labels, size_t n);
 double pn_log_loss(const float *scores, const float *labels, size_t n); /* mean, natural log, clamped at 1e-7 */
+/* Log loss over the entropy of the labels' mean (He et al. 2014): 1 says no more than the mean does. NaN when one class is missing. */
+double pn_normalised_entropy(const float *scores, const float *labels, size_t n);
+/* Mean score over mean label: 1 is right, above is too high. NaN without a positive. */
+double pn_calibration(const float *scores, const float *labels, size_t n);
+/* Expected calibration error (Naeini et al. 2015): n_bins equal bins of [0, 1], the share of rows in each times |mean score - mean label|. n_bins at most 1000. */
+double pn_calibration_error(const float *scores, const float *labels, size_t n, size_t n_bins);
+/* AUC of each group (a user, a query), weighted by its rows; groups with one class only do not count; NaN when all are such. */
+double pn_group_auc(const float *scores, const float *labels, const uint64_t *groups, size_t n);
+/* Lists by group, best score first; equal scores stand against the positives. Mean over the n_groups groups that have a positive; NaN without one.
+ *   hit     is a positive among the first k (HR@k)       recall  share of the positives among the first k
+ *   ndcg    sum of 1 / log2(place + 1) over positives among the first k, over the best that min(k, positives) can reach
+ *   mrr     1 / place of the first positive, however far down */
+struct pn_ranking { double hit, recall, ndcg, mrr; size_t n_groups; };
+struct pn_ranking pn_rank_metrics(const float *scores, const float *labels, const uint64_t *groups, size_t n, size_t k);
 
 #endif

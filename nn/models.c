@@ -7,7 +7,8 @@ static size_t tower(struct pn_net *net, const char *prefix, size_t in, const uin
     for (size_t i = 0; i < n; i++) {
         char name[24];
         snprintf(name, sizeof name, "%s.%zu", prefix, i);
-        in = pn_add_linear(net, name, in, widths[i], net->job->norm == PN_NORM_NONE, 2);
+        /* Batch norm takes away any bias before it: its gradient would be rounding alone, which Adam makes whole steps of, and running means lag behind them. */
+        in = pn_add_linear(net, name, in, widths[i], net->job->norm != PN_NORM_BATCH, net->job->norm == PN_NORM_NONE, 2);
         if (net->job->norm == PN_NORM_LAYER) in = pn_add_norm(net, name, in, true);
         if (net->job->norm == PN_NORM_BATCH) in = pn_add_batch_norm(net, name, in, true);
         in = pn_add_dropout(net, in, dropout);
@@ -20,7 +21,7 @@ static size_t tower_to_logit(struct pn_net *net, const char *prefix, size_t in) 
     const struct pn_job *job = net->job;
     char name[24];
     snprintf(name, sizeof name, "%s.%zu", prefix, job->n_hidden);
-    return pn_add_linear(net, name, tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout), 1, false, 1);
+    return pn_add_linear(net, name, tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout), 1, true, false, 1);
 }
 
 /* Logistic regression, and what FM, Wide&Deep and DeepFM have of it: bias + scale * sum of weights + numbers * weights. */
@@ -41,7 +42,7 @@ static size_t dlrm(struct pn_net *net, size_t embedded, size_t numbers) {
         size_t bottom = tower(net, "bottom", numbers, job->bottom, job->n_bottom, 0);
         char name[24];
         snprintf(name, sizeof name, "bottom.%zu", job->n_bottom);
-        parts[n++] = bottom = pn_add_linear(net, name, bottom, net->k, true, 2);
+        parts[n++] = bottom = pn_add_linear(net, name, bottom, net->k, true, true, 2);
         if (job->interaction == PN_INTERACTION_DOT) top[n_top++] = bottom;
     }
     parts[n++] = embedded;
@@ -61,7 +62,7 @@ static size_t dcn_v2(struct pn_net *net, size_t x0) {
         x = pn_add_cross(net, name, x0, x);
     }
     const size_t deep = tower(net, "deep", job->stacked ? x : x0, job->hidden, job->n_hidden, job->dropout);
-    return pn_add_linear(net, "head", job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2), 1, false, 1);
+    return pn_add_linear(net, "head", job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2), 1, true, false, 1);
 }
 
 void pn_net_build(struct pn_net *net) {

@@ -11,7 +11,7 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     net->job = job;
     net->n_dense = n_dense_inputs;
     for (size_t i = 0; i < job->n_fields; i++)
-        if (job->fields[i].type != PN_FIELD_NUMERIC || job->fields[i].n_boundaries > 0 || job->fields[i].criteo_log) net->fields[net->n_sparse++] = i;
+        if (pn_field_keyed(&job->fields[i])) net->fields[net->n_sparse++] = i;
     net->k = job->model == PN_MODEL_LR ? 0 : job->embedding_dim;
     net->wide = pn_model_wide(job->model);
     pn_net_build(net);

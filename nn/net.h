@@ -40,7 +40,7 @@ struct pn_block {
     size_t w, b;                   /* parameters: offsets */
     size_t state;                  /* offset among the state */
     size_t from, width;
-    bool relu;
+    bool relu, biased;
     float rate;                    /* dropout */
     uint64_t salt;                 /* dropout, init: a number of its own */
     double gain;                   /* init: weights have deviation sqrt(gain / from) */
@@ -73,8 +73,8 @@ static inline size_t pn_net_state(const struct pn_net *net) { return (net->n_wei
 void pn_add_embedding(struct pn_net *, size_t *linear, size_t *embedded);
 size_t pn_add_numbers(struct pn_net *);                            /* the batch's plain numbers, width n_dense */
 size_t pn_add_bias(struct pn_net *, const char *name);             /* one parameter */
-/* Parameters NAME.weight [from, width] and NAME.bias. */
-size_t pn_add_linear(struct pn_net *, const char *name, size_t in, size_t width, bool relu, double gain);
+/* Parameters NAME.weight [from, width] and, if biased, NAME.bias. */
+size_t pn_add_linear(struct pn_net *, const char *name, size_t in, size_t width, bool biased, bool relu, double gain);
 size_t pn_add_dot_weight(struct pn_net *, const char *name, size_t in); /* the one column NAME [from, 1], without a bias */
 size_t pn_add_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift */
 size_t pn_add_batch_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift, and as state NAME.mean, NAME.variance */

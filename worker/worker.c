@@ -1,6 +1,7 @@
 /* Plans and beats of a worker. What it runs is in producer.c and evaluate.c. */
 #include "worker/worker.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,9 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
     if (r->done && r->code == PN_OK) {
         pn_json_add_double(o, "auc", r->auc);
         pn_json_add_double(o, "logloss", r->logloss);
+        const struct { const char *name; double value; } more[] = {{"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc}};
+        for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+            if (isfinite(more[i].value)) pn_json_add_double(o, more[i].name, more[i].value);
         pn_json_add_u64(o, "rows", r->rows);
     } else if (r->done) {
         pn_json_add_str(o, "error", r->error.text);
