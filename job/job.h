@@ -85,6 +85,10 @@ struct pn_optimizer_spec {
     float initial_accumulator;   /* adagrad */
     float beta1, beta2;          /* adam .9 .999 */
     float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+    /* Schedule of lr, by a producer's own step s: s / warmup below warmup; then from 1 down to lr_floor, which is reached at step warmup + lr_steps and kept. */
+    uint32_t warmup, lr_steps;   /* lr_steps 0: no way down */
+    float lr_floor;              /* as a share of lr */
+    bool cosine;                 /* half a cosine; else a straight line */
     /* Lazy decay: a row that comes back after k steps gets l2 * min(k, decay_cap), so that rare rows decay as the dense run lets them. 0: off.
      * decay_pace: pushes that one step stands for, all producers together; set by the shard. */
     uint32_t decay_cap, decay_pace;

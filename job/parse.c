@@ -270,10 +270,20 @@ static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint
     if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
 }
 
+static void read_schedule(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
+    if (n == NULL || !pn_yaml_keys(y, n, "schedule", KEYS("warmup", "shape", "steps", "floor"), NULL)) return;
+    int shape = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "shape"), "shape", KEYS("linear", "cosine"), KEYS("exponential"), &shape)) o->cosine = shape == 1;
+    count32(y, pn_yaml_get(n, "warmup"), "warmup", 1, 1u << 30, &o->warmup);
+    count32(y, pn_yaml_get(n, "steps"), "steps", 1, 1u << 30, &o->lr_steps);
+    read_real32(y, pn_yaml_get(n, "floor"), "floor", 0, 1, &o->lr_floor);
+}
+
 static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap"),
-                      KEYS("momentum", "weightDecay", "warmup", "schedule", "clip"))) return;
+    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap", "schedule"),
+                      KEYS("momentum", "weightDecay", "warmup", "clip"))) return;
+    read_schedule(y, pn_yaml_get(n, "schedule"), o);
     int kind = (int)o->kind;
     if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("adamw", "lamb", "rmsprop", "momentum"), &kind)) {
         if (kind != (int)o->kind) o->epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f;
@@ -287,6 +297,7 @@ static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optim
     read_real32(y, pn_yaml_get(n, "l1"), "l1", 0, 1000, &o->l1);
     read_real32(y, pn_yaml_get(n, "l2"), "l2", 0, 1000, &o->l2);
     read_real32(y, pn_yaml_get(n, "beta"), "beta", 0, 1000, &o->ftrl_beta);
+    if (pn_yaml_get(n, "schedule") != NULL && o->kind == PN_FTRL) pn_yaml_problem(y, pn_yaml_get(n, "schedule"), "ftrl has no schedule: its rate is part of what a row remembers");
     int decay = o->decay_cap > 0;
     if (pn_yaml_choice(y, pn_yaml_get(n, "decay"), "decay", KEYS("touched", "lazy"), NULL, &decay)) o->decay_cap = decay ? 50 : 0;
     count32(y, pn_yaml_get(n, "decayCap"), "decayCap", 1, 1u << 20, &o->decay_cap);
