@@ -14,6 +14,15 @@ static inline uint64_t pn_mix64(uint64_t x) {
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
     return x ^ (x >> 31);
 }
+/* Its inverse. */
+static inline uint64_t pn_unmix64(uint64_t x) {
+    x ^= x >> 31 ^ x >> 62;
+    x *= 0x319642b2d24d8ec3ull;
+    x ^= x >> 27 ^ x >> 54;
+    x *= 0x96de1b173f119089ull;
+    x ^= x >> 30 ^ x >> 60;
+    return x - 0x9e3779b97f4a7c15ull;
+}
 /* The slot of a key: top ten bits of its mix. The table's index uses other bits of the same mix. */
 static inline uint32_t pn_slot_of(uint64_t key) { return (uint32_t)(pn_mix64(key) >> 54); }
 

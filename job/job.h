@@ -108,6 +108,7 @@ struct pn_table_spec {
     float admit_probability;
     /* eviction: rows not pushed for evict_age steps (0: never); beyond evict_rows rows of the whole table (0: no limit) the least pushed */
     uint64_t evict_age, evict_rows;
+    uint64_t memory;             /* bytes of the whole table in memory; rows beyond live in the second tier. 0: all of it */
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 

@@ -311,7 +311,7 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction"), KEYS("dim", "memory"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory"), KEYS("dim"))) return;
     int storage = (int)t->storage;
     if (pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", pn_codec_names, NULL, &storage)) t->storage = (enum pn_codec)storage;
     read_optimizer(y, pn_yaml_get(n, "optimizer"), &t->optimizer);
@@ -330,7 +330,9 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, s
         pn_yaml_count(y, pn_yaml_get(e, "maxRows"), "maxRows", PN_SLOTS, 1ull << 40, &t->evict_rows);
         if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, n, "eviction needs ageSteps or maxRows");
     }
-    t->track = t->evict_age > 0 || t->evict_rows > 0 || t->optimizer.decay_cap > 0;
+    pn_yaml_bytes(y, pn_yaml_get(n, "memory"), "memory", 1u << 16, 1ull << 50, &t->memory);
+    if (t->memory > 0 && (t->evict_age > 0 || t->evict_rows > 0)) pn_yaml_problem(y, n, "memory and eviction do not go together: with a second tier every row is kept");
+    t->track = t->memory > 0 || t->evict_age > 0 || t->evict_rows > 0 || t->optimizer.decay_cap > 0;
     struct fy_node *init = pn_yaml_get(n, "init");
     static const char *const names[] = {"zero", "constant", "uniform", "normal", "xavier", NULL};
     if (init == NULL) return;
@@ -527,11 +529,16 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
     struct fy_node *features = pn_yaml_get(spec, "features"), *audit = pn_yaml_get(spec, "audit");
+    uint64_t audit_memory = 0;
     job->audit_keys = 1000;
-    if (audit != NULL && pn_yaml_keys(y, audit, "spec.audit", KEYS("keys"), NULL)) pn_yaml_count(y, pn_yaml_get(audit, "keys"), "keys", 1, 100000000, &job->audit_keys);
+    if (audit != NULL && pn_yaml_keys(y, audit, "spec.audit", KEYS("keys", "memory"), NULL)) {
+        pn_yaml_count(y, pn_yaml_get(audit, "keys"), "keys", 1, 100000000, &job->audit_keys);
+        pn_yaml_bytes(y, pn_yaml_get(audit, "memory"), "memory", 1024, 1ull << 50, &audit_memory);
+    }
     if (job->model == PN_MODEL_AUDIT) {
         if (features != NULL) pn_yaml_problem(y, features, "the audit model takes no features");
-        job->tables[0] = (struct pn_table_spec){.name = "audit", .dim = 8, .optimizer = default_optimizer(PN_SGD, 1.0f), .init = PN_INIT_ZERO};
+        job->tables[0] = (struct pn_table_spec){.name = "audit", .dim = 8, .optimizer = default_optimizer(PN_SGD, 1.0f), .init = PN_INIT_ZERO,
+                                                .memory = audit_memory, .track = audit_memory > 0};
         job->n_tables = 1;
     } else {
         if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");

@@ -132,7 +132,9 @@ char *pn_job_text(const struct pn_job *job) {
     data(&o, "test", &job->test);
     put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
     if (job->model == PN_MODEL_AUDIT) {
-        put(&o, "  audit: {keys: %llu}\n  model: {name: audit}\n", (unsigned long long)job->audit_keys);
+        put(&o, "  audit: {keys: %llu", (unsigned long long)job->audit_keys);
+        if (job->tables[0].memory > 0) put(&o, ", memory: %llu", (unsigned long long)job->tables[0].memory);
+        put(&o, "}\n  model: {name: audit}\n");
     } else {
         put(&o, "  features:\n");
         for (size_t i = 0; i < job->n_fields; i++) field(&o, job, &job->fields[i]);
@@ -153,6 +155,7 @@ char *pn_job_text(const struct pn_job *job) {
             if (t->evict_age > 0) put(&o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
             if (t->evict_rows > 0) put(&o, "maxRows: %llu", (unsigned long long)t->evict_rows);
             if (evicts) put(&o, "}");
+            if (t->memory > 0) put(&o, ", memory: %llu", (unsigned long long)t->memory);
             put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
         }
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,

@@ -9,7 +9,7 @@
 
 /* ---- writing ---- */
 
-enum step { MKDIR, CREATE, WRITE, SYNC, RENAME, SYNC_DIR, REMOVE };
+enum step { MKDIR, CREATE, COLD, WRITE, SYNC, RENAME, SYNC_DIR, REMOVE };
 
 struct pn_checkpoint_writer {
     struct pn_shard *shard;          /* NULL: abandoned */
@@ -34,11 +34,17 @@ struct pn_checkpoint_writer {
     enum pn_block_type next;
     uint32_t i_table, n_tables;
     uint8_t *buffer;                 /* a head and a payload */
+    /* the second tier's rows of a table, read on a work thread into the buffer */
+    struct pn_cold_scan *cold;
+    struct pn_work work;
+    size_t n_cold, cold_record;
+    bool cold_failed, cold_over;     /* over: of table i_table */
 };
 
 static void run_step(struct pn_checkpoint_writer *w, enum step step);
 
 static void free_writer(struct pn_checkpoint_writer *w) {
+    pn_cold_scan_end(w->cold);
     free(w->head);
     free(w->windows);
     free(w->buffer);
@@ -70,7 +76,8 @@ static char *head_text(const struct pn_shard *s, uint64_t epoch) {
     return text;
 }
 
-/* Fills the buffer with the next block; returns its padded size, 0 when the file is whole. */
+#define COLD_NEXT SIZE_MAX
+/* Fills the buffer with the next block; returns its padded size, 0 when the file is whole; COLD_NEXT: a block's rows are to be read from the tier first. */
 static size_t next_block(struct pn_checkpoint_writer *w) {
     struct pn_block *b = (struct pn_block *)(void *)w->buffer;
     uint8_t *payload = w->buffer + sizeof *b;
@@ -86,12 +93,18 @@ static size_t next_block(struct pn_checkpoint_writer *w) {
         while (w->i_table < w->n_tables) {
             struct pn_table *t = w->shard->tables[w->i_table];
             size_t record = pn_table_record_bytes(t), got = pn_table_scan(t, payload, PN_BLOCK_MAX_BYTES / record);
+            if (got == 0 && w->n_cold > 0) { /* they are in the buffer already */
+                got = w->n_cold;
+                w->n_cold = 0;
+            }
             if (got > 0) {
                 b->i_table = w->i_table;
                 n = got * record;
                 w->rows += got;
                 break;
             }
+            if (!w->cold_over && pn_table_cut_is_cold(t)) return COLD_NEXT;
+            w->cold_over = false;
             w->i_table++;
         }
         if (n > 0) break;
@@ -175,6 +188,7 @@ static void io_done(struct pn_io *io) {
     }
     switch (w->step) {
     case MKDIR: run_step(w, CREATE); break;
+    case COLD:
     case CREATE: run_step(w, WRITE); break;
     case WRITE:
         w->offset += io->n_bytes;
@@ -190,10 +204,53 @@ static void io_done(struct pn_io *io) {
     }
 }
 
+static void scan_cold(struct pn_work *work) {
+    struct pn_checkpoint_writer *w = work->owner;
+    uint8_t *records = w->buffer + sizeof(struct pn_block);
+    w->n_cold = pn_cold_scan_next(w->cold, records, PN_BLOCK_MAX_BYTES / w->cold_record, &w->cold_failed);
+}
+static void cold_scanned(struct pn_work *work) {
+    struct pn_checkpoint_writer *w = work->owner;
+    if (w->cold_failed || w->shard == NULL) {
+        w->result = w->cold_failed ? -EIO : -ECANCELED;
+        run_step(w, REMOVE);
+        return;
+    }
+    if (w->n_cold == 0) {
+        pn_cold_scan_end(w->cold);
+        w->cold = NULL;
+        w->cold_over = true;
+    } else {
+        w->n_cold = pn_table_cold_keep(w->shard->tables[w->i_table], w->buffer + sizeof(struct pn_block), w->n_cold);
+        if (w->n_cold == 0) { /* all of them were in memory */
+            pn_work_start(w->env, &w->work);
+            return;
+        }
+    }
+    run_step(w, WRITE);
+}
+static void read_cold(struct pn_checkpoint_writer *w) {
+    struct pn_table *t = w->shard->tables[w->i_table];
+    if (w->cold == NULL) w->cold = pn_table_cold_scan(t);
+    if (w->cold == NULL) {
+        w->result = -ENOMEM;
+        run_step(w, REMOVE);
+        return;
+    }
+    w->cold_record = pn_table_record_bytes(t);
+    w->work = (struct pn_work){.run = scan_cold, .done = cold_scanned, .owner = w};
+    pn_work_start(w->env, &w->work);
+}
+
 static void run_step(struct pn_checkpoint_writer *w, enum step step) {
     size_t n = 0;
     if (step == WRITE) {
         n = next_block(w);
+        if (n == COLD_NEXT) {
+            w->step = COLD;
+            read_cold(w);
+            return;
+        }
         if (n == 0) {
             pn_digest_hex(&w->digest, w->hex);
 #if PN_MUTANT == 3 /* rename without fsync */
@@ -212,6 +269,7 @@ static void run_step(struct pn_checkpoint_writer *w, enum step step) {
         w->io.op = PN_IO_MKDIR;
         w->io.path = w->dir;
         break;
+    case COLD:
     case CREATE: w->io.op = PN_IO_CREATE; break;
     case WRITE:
         w->io.op = PN_IO_WRITE;

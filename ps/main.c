@@ -1,6 +1,7 @@
 #include "common/shell/process.h"
 #include <stdio.h>
 #include "ps/ps.h"
+#include "ps/tier/rocksdb.h"
 
 int main(int argc, char **argv) {
     struct pn_process_options o = {.name = "ps-0", .bind = "tcp://127.0.0.1:7710", .http = "127.0.0.1:7711", .coordinator = "tcp://127.0.0.1:7701", .dir = "pinion-data", .log_level = PN_INFO};
@@ -13,6 +14,9 @@ int main(int argc, char **argv) {
     snprintf(options.http, sizeof options.http, "%s", pn_http_address(http));
     snprintf(options.coordinator, sizeof options.coordinator, "%s", o.coordinator);
     snprintf(options.address, sizeof options.address, "%s", pn_shell_address(shell));
+    char tier[500];
+    snprintf(tier, sizeof tier, "%s/tier-%s", o.dir, o.name);
+    options.tiers = pn_tiers_rocksdb(tier); /* makes nothing before a job needs it */
     struct pn_ps *core = pn_ps_open(pn_shell_env(shell), &options);
     if (core == NULL) pn_process_fail(o.name, PN_NO_MEMORY, "no memory");
     pn_http_core(http, core);

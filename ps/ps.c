@@ -8,6 +8,7 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "ps/checkpoint.h"
+#include "ps/metrics.h"
 #include "ps/publish.h"
 
 enum shard_state { NONE, OPENING, OPEN, FAILED };
@@ -68,7 +69,7 @@ static void send_beat(struct pn_ps *p) {
         pn_json_add_str(job, "state", states[state]);
         if (state == FAILED) {
             pn_json_add_str(job, "code", pn_result_name(p->state == FAILED ? p->code : PN_NO_MEMORY));
-            pn_json_add_str(job, "error", p->state == FAILED ? p->error : "memory ran out in the middle of a push");
+            pn_json_add_str(job, "error", p->state == FAILED ? p->error : "memory ran out in the middle of a push, or the second tier failed");
         }
         uint64_t rows = 0, bytes = 0;
         for (size_t t = 0; p->shard != NULL && t < p->shard->job.n_tables; t++) {
@@ -191,7 +192,7 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     p->state = OPENING;
     enum pn_result r = sscanf(pn_json_str(job, "owner", ""), "%u-%u", &first, &last) == 2 ? PN_OK : pn_fail(&err, PN_INVALID, "the plan names no slots");
     if (r == PN_OK)
-        r = pn_shard_open(&p->shard, p->env, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
+        r = pn_shard_open(&p->shard, p->env, p->options.tiers, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
                           last, &err);
     struct json_object *restore = pn_json_get(job, "restore");
     if (r == PN_OK && restore != NULL) {
@@ -322,51 +323,13 @@ const struct pn_core_ops pn_ps_core = {.start = start, .message = message};
 
 void pn_ps_http(void *core, struct pn_http_request *r) {
     struct pn_ps *p = core;
-    char text[8192];
+    char text[16384];
     if (strcmp(r->path, "/health") == 0) {
         int n = snprintf(text, sizeof text, "{\"ready\":%s}", p->state == OPEN || p->state == NONE ? "true" : "false");
         r->answer(r, 200, "application/json", NULL, text, (size_t)n);
     } else if (strcmp(r->path, "/metrics") == 0) {
-        static const struct pn_shard_counters none;
-        const struct pn_shard_counters *c = p->shard != NULL ? &p->shard->counters : &none;
-        uint64_t rows = 0, bytes = 0, audit = 0;
-        for (size_t t = 0; p->shard != NULL && t < p->shard->job.n_tables; t++) {
-            rows += pn_table_rows(p->shard->tables[t]);
-            bytes += pn_table_bytes(p->shard->tables[t]);
-        }
-        struct pn_table_counters k = {0};
-        for (size_t t = 0; p->shard != NULL && t < p->shard->job.n_tables; t++) {
-            const struct pn_table_counters *one = pn_table_counters(p->shard->tables[t]);
-            k.admitted += one->admitted;
-            k.dropped += one->dropped;
-            k.evicted += one->evicted;
-        }
-        for (size_t i = 0; p->shard != NULL && i < PN_SLOTS; i++) audit += p->shard->audit[i];
-        int n = snprintf(text, sizeof text,
-                         "# HELP pinion_ps_requests_total Requests answered.\n# TYPE pinion_ps_requests_total counter\n"
-                         "pinion_ps_requests_total{op=\"pull\"} %" PRIu64 "\npinion_ps_requests_total{op=\"push\"} %" PRIu64
-                         "\npinion_ps_requests_total{op=\"seed\"} %" PRIu64 "\n"
-                         "# HELP pinion_ps_rows_total Rows read and written.\n# TYPE pinion_ps_rows_total counter\n"
-                         "pinion_ps_rows_total{op=\"pull\"} %" PRIu64 "\npinion_ps_rows_total{op=\"push\"} %" PRIu64 "\n"
-                         "# HELP pinion_ps_rejected_total Requests without effect.\n# TYPE pinion_ps_rejected_total counter\n"
-                         "pinion_ps_rejected_total{reason=\"duplicate\"} %" PRIu64 "\npinion_ps_rejected_total{reason=\"refused\"} %" PRIu64
-                         "\npinion_ps_rejected_total{reason=\"poison\"} %" PRIu64 "\n"
-                         "# HELP pinion_ps_rows_missing_total Rows pulled that are not there: the initializer's were given.\n# TYPE pinion_ps_rows_missing_total counter\n"
-                         "pinion_ps_rows_missing_total %" PRIu64 "\n"
-                         "# HELP pinion_ps_admission_total Gradients of keys without a row, where there is admission.\n# TYPE pinion_ps_admission_total counter\n"
-                         "pinion_ps_admission_total{result=\"admitted\"} %" PRIu64 "\npinion_ps_admission_total{result=\"dropped\"} %" PRIu64 "\n"
-                         "# HELP pinion_ps_evicted_rows_total Rows that eviction took.\n# TYPE pinion_ps_evicted_rows_total counter\n"
-                         "pinion_ps_evicted_rows_total %" PRIu64 "\n"
-                         "# HELP pinion_ps_table_rows Rows held.\n# TYPE pinion_ps_table_rows gauge\npinion_ps_table_rows %" PRIu64 "\n"
-                         "# HELP pinion_ps_table_memory_bytes Memory of rows and index.\n# TYPE pinion_ps_table_memory_bytes gauge\n"
-                         "pinion_ps_table_memory_bytes %" PRIu64 "\n"
-                         "# HELP pinion_ps_audit_hash_info Sum over slots of the hash of applied pushes.\n# TYPE pinion_ps_audit_hash_info gauge\n"
-                         "pinion_ps_audit_hash_info{hash=\"%016" PRIx64 "\"} 1\n"
-                         "# HELP pinion_ps_checkpoints_total Checkpoint files written or failed.\n# TYPE pinion_ps_checkpoints_total counter\n"
-                         "pinion_ps_checkpoints_total{result=\"written\"} %" PRIu64 "\npinion_ps_checkpoints_total{result=\"failed\"} %" PRIu64 "\n",
-                         c->pulls, c->pushes, c->seeds, c->rows_pulled, c->rows_pushed, c->duplicates, c->refused, c->poison, c->rows_missing, k.admitted, k.dropped, k.evicted, rows, bytes, audit,
-                         p->n_checkpoints, p->n_checkpoint_failures);
-        r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
+        const size_t n = pn_ps_metrics(p->shard, p->n_checkpoints, p->n_checkpoint_failures, text, sizeof text);
+        r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, n);
     } else {
         static const char none[] = "{\"error\":\"no such page: /metrics and /health are here\"}";
         r->answer(r, 404, "application/json", NULL, none, sizeof none - 1);

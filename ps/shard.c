@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/mutant.h"
+#include "common/tier.h"
 #include "ps/table/pages.h"
 
 #define MAX_WAITING 4096u
@@ -28,7 +29,21 @@ static void drop_request(struct request *q) {
 }
 
 /* ---- opening ---- */
-enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
+static enum pn_result open_table(struct pn_shard *s, size_t i, struct pn_tiers *tiers, struct pn_error *err) {
+    const struct pn_table_spec *spec = &s->job.tables[i];
+    if (spec->memory == 0) {
+        s->tables[i] = pn_table_open(spec);
+    } else {
+        struct pn_tier *tier;
+        if (tiers == NULL) return pn_fail(err, PN_INVALID, "table %s has a memory limit, and this server has no second tier", spec->name);
+        enum pn_result r = tiers->open(tiers, spec->name, pn_table_tier_bytes(spec), &tier, err);
+        if (r != PN_OK) return r;
+        s->tables[i] = pn_table_open_tiered(spec, tier);
+    }
+    return s->tables[i] != NULL ? PN_OK : pn_fail(err, PN_NO_MEMORY, "no memory for table %s", spec->name);
+}
+
+enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, struct pn_tiers *tiers, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *err) {
     if (n_producers == 0 || n_producers > PN_MAX_PRODUCERS || first_slot > last_slot || last_slot >= PN_SLOTS || strlen(job_id) >= 64)
         return pn_fail(err, PN_INVALID, "a shard of slots %u-%u for %u producers is not possible", first_slot, last_slot, n_producers);
@@ -50,10 +65,11 @@ enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, const ch
     s->ring = calloc((size_t)n_producers * PN_WINDOW_STEPS, sizeof *s->ring);
     for (size_t t = 0; t < s->job.n_tables; t++) s->job.tables[t].optimizer.decay_pace = s->job.consistency == PN_SYNC ? 1 : n_producers;
     bool ok = s->windows != NULL && s->ring != NULL;
-    for (size_t t = 0; t < s->job.n_tables && ok; t++) ok = (s->tables[t] = pn_table_open(&s->job.tables[t])) != NULL;
-    if (!ok) {
+    if (!ok) r = pn_fail(err, PN_NO_MEMORY, "no memory for the windows of job %s", job_id);
+    for (size_t t = 0; t < s->job.n_tables && r == PN_OK; t++) r = open_table(s, t, tiers, err);
+    if (r != PN_OK) {
         pn_shard_close(s);
-        return pn_fail(err, PN_NO_MEMORY, "no memory for the tables of job %s", job_id);
+        return r;
     }
     *out = s;
     return PN_OK;
@@ -90,8 +106,43 @@ static void back_ahead(struct pn_shard *s) {
     }
 }
 
+/* ---- rows on their way to the second tier ---- */
+struct pn_shard_demotion { struct pn_work work; struct pn_shard *shard; /* NULL: closed meanwhile */ struct pn_table *table; struct pn_demotion *rows; };
+static void write_demotion(struct pn_work *w) { pn_demotion_write(((struct pn_shard_demotion *)w->owner)->rows); }
+static void demoted(struct pn_work *w) {
+    struct pn_shard_demotion *d = w->owner;
+    if (d->shard != NULL) d->shard->demotion = NULL;
+    pn_table_demoted(d->shard != NULL ? d->table : NULL, d->rows);
+    free(d);
+}
+static uint64_t newest_step(const struct pn_shard *s) {
+    uint64_t step = 0;
+    for (uint32_t p = 0; p < s->n_producers; p++)
+        if (s->producers[p].step > step) step = s->producers[p].step;
+    return step;
+}
+static void demote(struct pn_shard *s) {
+    for (size_t t = 0; t < s->job.n_tables; t++) {
+        struct pn_table *table = s->tables[t];
+        if (s->job.tables[t].memory == 0) continue;
+        if (s->demotion != NULL && !pn_table_crowded(table)) continue;
+        struct pn_demotion *rows = pn_table_demote(table, &s->demote_slot[t], newest_step(s));
+        if (rows == NULL) continue;
+        struct pn_shard_demotion *d = s->demotion == NULL ? malloc(sizeof *d) : NULL;
+        if (d == NULL) { /* rows come faster than they can go beside the requests: the limit comes first */
+            pn_demotion_write(rows);
+            pn_table_demoted(table, rows);
+            continue;
+        }
+        *d = (struct pn_shard_demotion){.work = {.run = write_demotion, .done = demoted, .owner = d}, .shard = s, .table = table, .rows = rows};
+        s->demotion = d;
+        pn_work_start(s->env, &d->work);
+    }
+}
+
 void pn_shard_close(struct pn_shard *s) {
     if (s == NULL) return;
+    if (s->demotion != NULL) s->demotion->shard = NULL;
     if (s->backing != NULL) s->backing->shard = NULL;
     while (s->waiting != NULL) {
         struct pn_shard_held *h = s->waiting;
@@ -229,7 +280,7 @@ static enum pn_result push_parts(struct pn_shard *s, const struct request *q, co
             const struct part *p = &q->parts[i];
             if (s->job.tables[p->i_table].explicit_rows != (pass == 0) || p->n == 0) continue;
             enum pn_result r = pn_table_push(s->tables[p->i_table], p->keys, p->values, p->n, q->step, skip);
-            if (r != PN_OK && applied) s->broken = true; /* half a push is in: only a restore mends that */
+            if (r == PN_IO || (r != PN_OK && applied)) s->broken = true; /* half a push is in, or rows are lost: only a restore mends that */
             if (r != PN_OK) return r;
             applied = true;
             s->counters.rows_pushed += p->n;
@@ -263,9 +314,7 @@ static enum pn_result pn_shard_apply(struct pn_shard *s, const struct request *q
 
 /* One slot's turn for each step: in bounded pieces, and in sync mode the same on every server that has the same steps. */
 static void evict(struct pn_shard *s, uint64_t turn) {
-    uint64_t step = 0;
-    for (uint32_t p = 0; p < s->n_producers; p++)
-        if (s->producers[p].step > step) step = s->producers[p].step;
+    const uint64_t step = newest_step(s);
     for (size_t t = 0; t < s->job.n_tables; t++) pn_table_evict(s->tables[t], (uint32_t)(turn % PN_SLOTS), step);
 }
 
@@ -364,7 +413,7 @@ static bool sync_one(struct pn_shard *s, struct request *all, uint32_t *n_read) 
                 return false;
             }
             if (r != PN_OK) {
-                s->broken = s->broken || applied;
+                s->broken = s->broken || applied || r == PN_IO;
                 return false; /* no memory: the pushes stay held */
             }
             applied = true;
@@ -434,6 +483,12 @@ static void answer_pull(struct pn_shard *s, pn_peer from, const struct pn_frame 
         const enum pn_codec codec = pn_job_codec(&s->job, tables[i]);
         size_t row_bytes = q->parts[i].n * pn_codec_row_bytes(codec, s->job.tables[tables[i]].dim);
         size_t missing = pn_table_pull_as(s->tables[tables[i]], codec, q->parts[i].keys, q->parts[i].n, body);
+        if (missing == SIZE_MAX) {
+            pn_msg_unref(m);
+            s->broken = true;
+            refuse(s, from, f, PN_IO, "the second tier failed, or memory is out: the server comes back from the last checkpoint");
+            return;
+        }
         if (missing > 0 && s->job.tables[tables[i]].explicit_rows) { /* zeros would be taken for weights */
             pn_msg_unref(m);
             refuse(s, from, f, PN_NOT_SEEDED, "the dense parameters have no values yet");
@@ -605,5 +660,8 @@ void pn_shard_message(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct
     default: break;
     }
     if (f->kind == PN_PULL && s->waiting != NULL) answer_waiting(s);
-    if (f->kind != PN_PULL) back_ahead(s);
+    if (f->kind != PN_PULL) {
+        back_ahead(s);
+        demote(s);
+    }
 }

@@ -38,12 +38,15 @@ struct pn_shard {
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;
     struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
-    bool broken;                       /* memory ran out in the middle of a push: the shard must be restored */
+    struct pn_shard_demotion *demotion;/* rows are on their way to the second tier */
+    uint32_t demote_slot[PN_MAX_TABLES];
+    bool broken;                       /* memory ran out in the middle of a push, or the second tier failed: the shard must be restored */
     struct pn_shard_counters counters;
 };
 
 /* Makes empty tables. job_text is parsed. PN_INVALID: err says why. */
-enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
+struct pn_tiers;
+enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tiers * /* NULL: jobs that need one are refused */, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
 void pn_shard_close(struct pn_shard *);
 /* Answers PULL, PUSH and SEED. The message may be kept. */

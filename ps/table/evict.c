@@ -12,7 +12,7 @@ static int by_worth(const void *a, const void *b) {
 }
 
 void pn_table_evict(struct pn_table *t, uint32_t i_slot, uint64_t step) {
-    if ((t->spec.evict_age == 0 && t->spec.evict_rows == 0) || t->rows.cut) return;
+    if ((t->spec.evict_age == 0 && t->spec.evict_rows == 0) || t->rows.cut || t->cold != NULL) return; /* what the tier has of a row would come back */
     const uint32_t n = t->rows.slots[i_slot].n_rows;
     if (n == 0) return;
     bool *gone = calloc(n, sizeof *gone);

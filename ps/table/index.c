@@ -201,20 +201,10 @@ static void for_each(const struct index *x, const struct pn_slot *s, void (*each
     for (uint32_t i = 0; i < s->n_stashed; i++) each(ctx, s->stash[i].mix, s->stash[i].i_row);
 }
 
-/* The inverse of pn_mix64. */
-static uint64_t unmix(uint64_t x) {
-    x ^= x >> 31 ^ x >> 62;
-    x *= 0x319642b2d24d8ec3ull;
-    x ^= x >> 27 ^ x >> 54;
-    x *= 0x96de1b173f119089ull;
-    x ^= x >> 30 ^ x >> 60;
-    return x - 0x9e3779b97f4a7c15ull;
-}
-
 struct key_list { uint64_t *keys; uint32_t n; };
 static void list_key(void *ctx, uint64_t mix, uint32_t i_row) {
     struct key_list *l = ctx;
-    if (i_row < l->n) l->keys[i_row] = unmix(mix);
+    if (i_row < l->n) l->keys[i_row] = pn_unmix64(mix);
 }
 void pn_index_keys(const struct pn_rows *t, uint32_t i_slot, uint32_t n, uint64_t *keys) {
     struct key_list l = {keys, n};

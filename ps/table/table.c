@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include "ps/table/cold.h"
 #include "ps/table/internal.h"
 
 #define PUSH_BLOCK 256u
@@ -28,6 +29,7 @@ struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
 
 void pn_table_close(struct pn_table *t) {
     if (!t) return;
+    pn_cold_close(t->cold);
     pn_rows_close(&t->rows);
     pn_filter_close(&t->filter);
     free(t->places);
@@ -36,7 +38,7 @@ void pn_table_close(struct pn_table *t) {
 }
 
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
-uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows; }
+uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows + pn_table_cold_rows(t); }
 uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + t->filter.n_bytes + sizeof(*t) + t->max_places * sizeof(*t->places); }
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
@@ -81,20 +83,43 @@ static void gather(const struct pn_table *t, const uint64_t *keys, const uint8_t
     }
 }
 
+/* The rows that are not in memory: from the tier, or the first values. */
+static size_t pull_cold(const struct pn_table *t, const uint64_t *keys, size_t n, size_t bytes, uint8_t *out) {
+    struct pn_cold *c = t->cold;
+    const bool any = c->n_rows > 0;
+    size_t n_missing = 0;
+    if (any && pn_cold_get(c, keys, n, bytes) != PN_OK) return SIZE_MAX;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *to = out + c->at[i] * bytes;
+        if (any && c->found[i]) memcpy(to, c->records + i * bytes, bytes);
+        else {
+            first_values(t, keys[c->at[i]], to);
+            n_missing++;
+        }
+    }
+    return n_missing;
+}
+
 /* Rows as they are stored, one behind the other. */
 static size_t pull_stored(const struct pn_table *t, const uint64_t *keys, size_t n, uint8_t *out) {
     const size_t bytes = pn_codec_row_bytes(t->spec.storage, t->spec.dim);
     pn_place places[PULL_BLOCK];
     const uint8_t *from[PULL_BLOCK + AHEAD];
-    size_t n_missing = 0;
+    size_t n_missing = 0, n_cold = 0;
+    if (t->cold != NULL && !pn_cold_reserve(t->cold, n)) return SIZE_MAX;
     for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
         const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
         n_missing += pn_rows_find(&t->rows, keys + begin, count, places);
-        for (size_t i = 0; i < count; i++) from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
+        for (size_t i = 0; i < count; i++) {
+            from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
+            if (from[i] != NULL || t->cold == NULL) continue;
+            t->cold->at[n_cold++] = (uint32_t)(begin + i);
+            from[i] = t->cold->nothing;
+        }
         for (size_t i = 0; i < AHEAD; i++) from[count + i] = NULL;
         gather(t, keys + begin, from, count, out + begin * bytes);
     }
-    return n_missing;
+    return n_cold > 0 ? pull_cold(t, keys, n_cold, bytes, out) : n_missing;
 }
 
 size_t pn_table_pull_as(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, void *out) {
@@ -109,7 +134,9 @@ size_t pn_table_pull_as(const struct pn_table *t, enum pn_codec codec, const uin
         const size_t count = n - at < block ? n - at : block;
         uint8_t *to = (uint8_t *)out + at * wire;
         float *values = codec == PN_CODEC_FLOAT32 ? (float *)(void *)to : floats;
-        missing += pull_stored(t, keys + at, count, t->spec.storage == PN_CODEC_FLOAT32 ? (uint8_t *)values : raw);
+        const size_t some = pull_stored(t, keys + at, count, t->spec.storage == PN_CODEC_FLOAT32 ? (uint8_t *)values : raw);
+        if (some == SIZE_MAX) return SIZE_MAX;
+        missing += some;
         if (t->spec.storage != PN_CODEC_FLOAT32) pn_codec_decode(t->spec.storage, raw, count, dim, values);
         if (codec != PN_CODEC_FLOAT32) pn_codec_encode(codec, values, count, dim, to);
     }
@@ -130,9 +157,33 @@ static bool reserve_places(struct pn_table *t, size_t n) {
     return true;
 }
 
-static uint8_t *row_of(struct pn_table *t, uint64_t key, pn_place place) {
+/* Key number i of a request is missing in memory but there in the tier. Holds after look_cold. */
+static bool is_cold(const struct pn_table *t, size_t i) { return t->cold != NULL && t->cold->found_at[i] > 0; }
+
+/* Looks in the tier for what is missing in memory. */
+static enum pn_result look_cold(struct pn_table *t, const uint64_t *keys, size_t n, const uint64_t *skip) {
+    struct pn_cold *c = t->cold;
+    size_t n_at = 0;
+    if (!pn_cold_reserve(c, n)) return PN_NO_MEMORY;
+    memset(c->found_at, 0, n * sizeof *c->found_at);
+    if (c->n_rows == 0) return PN_OK;
+    for (size_t i = 0; i < n; i++)
+        if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) c->at[n_at++] = (uint32_t)i;
+    enum pn_result r = pn_cold_get(c, keys, n_at, t->rows.row_bytes);
+    for (size_t i = 0; r == PN_OK && i < n_at; i++)
+        if (c->found[i]) c->found_at[c->at[i]] = (uint32_t)i + 1;
+    return r;
+}
+
+static uint8_t *row_of(struct pn_table *t, uint64_t key, pn_place place, size_t i) {
     if ((uint32_t)place != PN_NO_ROW) return pn_rows_at(&t->rows, place);
     uint8_t *row = pn_rows_make_new(&t->rows, key);
+    if (is_cold(t, i)) {
+        memcpy(row, t->cold->records + (t->cold->found_at[i] - 1) * t->rows.row_bytes, t->rows.row_bytes);
+        t->cold->n_rows--;
+        t->counters.promoted++;
+        return row;
+    }
     float decoded[t->spec.storage == PN_CODEC_FLOAT32 ? 1 : t->spec.dim];
     const float *values = (const float *)(const void *)row;
     first_values(t, key, row);
@@ -148,7 +199,7 @@ static uint8_t *row_of(struct pn_table *t, uint64_t key, pn_place place) {
 static bool filter_missing(struct pn_table *t, const uint64_t *keys, size_t n, uint64_t step, const uint64_t *skip) {
     for (size_t i = 0; i < n; i++) {
         const uint32_t i_slot = (uint32_t)(t->places[i] >> 32);
-        if ((uint32_t)t->places[i] != PN_NO_ROW || pn_slot_skipped(skip, i_slot) || pn_filter_admits(&t->filter, pn_mix64(keys[i]), step)) continue;
+        if ((uint32_t)t->places[i] != PN_NO_ROW || is_cold(t, i) || pn_slot_skipped(skip, i_slot) || pn_filter_admits(&t->filter, pn_mix64(keys[i]), step)) continue;
         if (!pn_filter_reserve(&t->filter, i_slot)) return false;
         t->places[i] = (pn_place)i_slot << 32 | PN_DROPPED;
     }
@@ -158,7 +209,7 @@ static bool filter_missing(struct pn_table *t, const uint64_t *keys, size_t n, u
 static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, const uint64_t *skip) {
     for (size_t i = 0; i < n; i++) {
         if (pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
-        if ((uint32_t)t->places[i] == PN_NO_ROW) t->counters.admitted++;
+        if ((uint32_t)t->places[i] == PN_NO_ROW && !is_cold(t, i)) t->counters.admitted++;
         if ((uint32_t)t->places[i] != PN_DROPPED) continue;
         pn_filter_count(&t->filter, pn_mix64(keys[i]));
         t->counters.dropped++;
@@ -208,6 +259,10 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
     if (n_missing > 0 && t->spec.explicit_rows)
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) return PN_NOT_SEEDED;
+    if (n_missing > 0 && t->cold != NULL) {
+        enum pn_result result = look_cold(t, keys, n, skip);
+        if (result != PN_OK) return result;
+    }
     const bool filtered = n_missing > 0 && pn_filter_on(&t->filter) && !t->spec.explicit_rows;
     if (filtered && !filter_missing(t, keys, n, step, skip)) return PN_NO_MEMORY;
     if (n_missing > 0 || t->rows.cut) {
@@ -226,7 +281,7 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
         for (size_t i = begin; i < end; i++) {
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
             if ((uint32_t)t->places[i] == PN_DROPPED) continue;
-            rows[count] = row_of(t, keys[i], t->places[i]);
+            rows[count] = row_of(t, keys[i], t->places[i], i);
             if (t->spec.explicit_rows && keys[i] & PN_STATE_KEY) { /* state: no optimizer; the dense table is float32 */
                 float *state = (float *)(void *)rows[count];
                 for (uint32_t d = 0; d < dim; d++) state[d] -= gradients[i * dim + d];
@@ -272,6 +327,7 @@ enum pn_result pn_table_restore(struct pn_table *t, const void *records, size_t 
     const size_t size = pn_table_record_bytes(t);
     const uint8_t *at = records;
     uint64_t keys[N];
+    uint32_t i_slot = 0;
     /* In bounded pieces, each found and given room at once; a half-restored table is of no use anyway. */
     for (; n > 0; n -= n < N ? n : N) {
         size_t count = n < N ? n : N;
@@ -287,12 +343,24 @@ enum pn_result pn_table_restore(struct pn_table *t, const void *records, size_t 
             memcpy(row, r->payload, t->payload_bytes);
             if (t->spec.track) *pn_trace_of(t, row) = (struct pn_trace){r->frequency, r->last_step};
         }
+        while (pn_table_crowded(t)) {
+            struct pn_demotion *d = pn_table_demote(t, &i_slot, 0);
+            if (d == NULL) return PN_NO_MEMORY;
+            const uint64_t before = t->rows.n_rows;
+            pn_demotion_write(d);
+            pn_table_demoted(t, d);
+            if (t->rows.n_rows == before) return PN_IO; /* the tier takes nothing */
+        }
     }
     return PN_OK;
 }
 
 bool pn_table_cut(struct pn_table *t) {
     if (!pn_rows_cut(&t->rows)) return false;
+    if (!pn_cold_cut(t)) {
+        pn_rows_cut_abort(&t->rows);
+        return false;
+    }
     if (pn_filter_on(&t->filter)) pn_filter_cut(&t->filter);
     return true;
 }
@@ -323,6 +391,7 @@ size_t pn_table_scan(struct pn_table *t, void *out, size_t max) {
 void pn_table_cut_abort(struct pn_table *t) {
     pn_rows_cut_abort(&t->rows);
     pn_filter_cut_abort(&t->filter);
+    pn_cold_cut_end(t);
 }
 
 const uint8_t *pn_table_scan_counts(struct pn_table *t, uint32_t *i_slot, size_t *n_bytes) {

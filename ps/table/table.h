@@ -14,13 +14,21 @@ struct pn_table;
 
 /* schema is copied. NULL: no memory. */
 struct pn_table *pn_table_open(const struct pn_table_spec *schema);
+/* The same with a second tier (schema->memory, schema->track): rows beyond the limit live there. The tier's reference goes to the table, also when it fails;
+ * its records are of pn_table_tier_bytes. */
+struct pn_tier;
+struct pn_table *pn_table_open_tiered(const struct pn_table_spec *schema, struct pn_tier *);
+size_t pn_table_tier_bytes(const struct pn_table_spec *);
 void pn_table_close(struct pn_table *);
 
 uint32_t pn_table_dim(const struct pn_table *);
-uint64_t pn_table_rows(const struct pn_table *);
+uint64_t pn_table_rows(const struct pn_table *);         /* in memory and in the second tier */
+uint64_t pn_table_cold_rows(const struct pn_table *);    /* of these in the second tier alone */
+uint64_t pn_table_cold_bytes(const struct pn_table *);   /* of the second tier, on disk */
 uint64_t pn_table_bytes(const struct pn_table *);        /* memory held: pages, index, kept images */
 struct pn_table_counters {
     uint64_t admitted, dropped, evicted; /* rows made though there is admission; gradients dropped before it; rows that eviction took */
+    uint64_t promoted, demoted, demotions_failed; /* rows brought into memory, rows taken out of it; batches that the tier refused (they stay in memory) */
 };
 const struct pn_table_counters *pn_table_counters(const struct pn_table *);
 /* A bounded piece of eviction: one slot. The caller takes slots in turn, between requests. `step`: the newest step applied. Does nothing while a cut is
@@ -35,6 +43,7 @@ bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
 /* rows out: n * dim float32. A missing key gives the initializer's row and creates nothing; returns how many were
  * missing (explicit tables: zeros). Keys may repeat. */
 size_t pn_table_pull(const struct pn_table *, const uint64_t *keys, size_t n, float *rows);
+/* SIZE_MAX from a table with a second tier: that failed, or no memory. */
 /* The same as a codec encodes them: n * pn_codec_row_bytes. Where the codec is the table's storage, rows are copied as they are. */
 size_t pn_table_pull_as(const struct pn_table *, enum pn_codec, const uint64_t *keys, size_t n, void *rows);
 
@@ -59,5 +68,23 @@ bool pn_table_cut(struct pn_table *);
  * Returns how many; 0: all have been given and the snapshot is over. */
 size_t pn_table_scan(struct pn_table *, void *out, size_t max);
 void pn_table_cut_abort(struct pn_table *);
+
+/* ---- the second tier ---- */
+/* Demotion, in three parts: the coldest rows of slots beyond their share, from *i_slot on (moved on), are copied; written to the tier; and those that were
+ * not pushed meanwhile are taken out of memory. NULL: nothing to do, a cut is under way, or no memory. Of several at a time each has slots of
+ * its own. */
+struct pn_demotion;
+struct pn_demotion *pn_table_demote(struct pn_table *, uint32_t *i_slot, uint64_t step);
+void pn_demotion_write(struct pn_demotion *);                    /* any thread; holds the tier, not the table */
+void pn_table_demoted(struct pn_table *, struct pn_demotion *);  /* frees it; NULL: the table has gone */
+bool pn_table_crowded(const struct pn_table *);                  /* more than an eighth above the limit: demote at once */
+/* The tier's part of a cut, behind pn_table_scan, where pn_table_cut_is_cold. NULL: there is none, or no memory. next: whole records of the tier, on any
+ * thread; 0: the end or *failed. keep: on the owner's thread, drops those that were in memory at the cut, returns how many are left. */
+struct pn_cold_scan;
+bool pn_table_cut_is_cold(const struct pn_table *);
+struct pn_cold_scan *pn_table_cold_scan(struct pn_table *);
+size_t pn_cold_scan_next(struct pn_cold_scan *, void *records, size_t max, bool *failed);
+size_t pn_table_cold_keep(struct pn_table *, void *records, size_t n);
+void pn_cold_scan_end(struct pn_cold_scan *);
 
 #endif

@@ -1,7 +1,9 @@
-/* One shard that owns all slots, on ZeroMQ, without a coordinator: what bench-wire asks.  bench-server DIM [CODEC]; prints its address. */
+/* One shard that owns all slots, on ZeroMQ, without a coordinator: what bench-wire asks.  bench-server DIM [CODEC [MEMORY]]; prints its address. */
+#include <unistd.h>
 #include "common/shell/shell.h"
 #include "common/wire.h"
 #include "ps/shard.h"
+#include "ps/tier/rocksdb.h"
 #include "tests/benchmarks/workload.h"
 
 static struct pn_shard *shard;
@@ -23,9 +25,11 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    char text[1000];
-    snprintf(text, sizeof text, BENCH_JOB, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
-    if (pn_shard_open(&shard, pn_shell_env(shell), text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
+    char text[1000], memory[60] = "", dir[100];
+    if (argc > 3) snprintf(memory, sizeof memory, ", memory: %s", argv[3]);
+    snprintf(text, sizeof text, BENCH_JOB, memory, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
+    snprintf(dir, sizeof dir, "build/bench-tier-%d", (int)getpid());
+    if (pn_shard_open(&shard, pn_shell_env(shell), pn_tiers_rocksdb(dir), text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
@@ -33,5 +37,10 @@ int main(int argc, char **argv) {
     fflush(stdout);
     static const struct pn_core_ops ops = {.start = start, .message = message};
     pn_shell_run(shell, &ops, shard);
+    if (argc > 3) {
+        const struct pn_table_counters *c = pn_table_counters(shard->tables[0]);
+        fprintf(stderr, "second tier: %llu of %llu rows, %llu came into memory, %llu left it\n", (unsigned long long)pn_table_cold_rows(shard->tables[0]),
+                (unsigned long long)pn_table_rows(shard->tables[0]), (unsigned long long)c->promoted, (unsigned long long)c->demoted);
+    }
     return 0;
 }

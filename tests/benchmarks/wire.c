@@ -136,7 +136,7 @@ int main(int argc, char **argv) {
     if (optind + 1 != argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
     struct pn_error err;
     char text[1000], *report_text = NULL;
-    snprintf(text, sizeof text, BENCH_JOB, (int)B.dim - 1, codec);
+    snprintf(text, sizeof text, BENCH_JOB, "", (int)B.dim - 1, codec);
     if (pn_job_parse(&B.job, text, strlen(text), "bench", NULL, &report_text, &err) != PN_OK) {
         fprintf(stderr, "%s\n", report_text);
         return 1;

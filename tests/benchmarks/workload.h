@@ -38,10 +38,11 @@ static inline uint64_t zipf_next(struct zipf *z) {
     }
 }
 
-/* A job with one table of dim floats (the linear weight and an embedding of dim - 1), Adagrad, and the dense parameters' table. */
+/* A job with one table of dim floats (the linear weight and an embedding of dim - 1), Adagrad, and the dense parameters' table; behind the optimizer what else
+ * the table has, ", memory: 1Gi". */
 #define BENCH_JOB                                                                                                                        \
     "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: bench}\nspec:\n  data: {train: {format: csv, uri: /none, label: y}}\n"   \
-    "  features: [{name: x, type: categorical}]\n  tables: {defaults: {optimizer: {name: adagrad, lr: 0.01}, init: zero}}\n"             \
+    "  features: [{name: x, type: categorical}]\n  tables: {defaults: {optimizer: {name: adagrad, lr: 0.01}, init: zero%s}}\n"           \
     "  model: {name: fm, embeddingDim: %d}\n  training: {codec: %s, consistency: {mode: async, ack: applied}}\n"
 
 enum { RAW_KEYS = 26 * 2048 };

@@ -11,6 +11,7 @@
 #include "ps/ps.h"
 #include "serving/serving.h"
 #include "tests/sim/sim.h"
+#include "tests/unit/fake_tier.h"
 #include "worker/audit.h"
 #include "worker/worker.h"
 
@@ -141,6 +142,7 @@ void sim_boot(struct sim *sim, struct sim_node *n) {
         snprintf(o.name, sizeof o.name, "%s", n->name);
         snprintf(o.address, sizeof o.address, "%s", n->address);
         snprintf(o.coordinator, sizeof o.coordinator, "%s", coordinator);
+        o.tiers = &fake_tiers;
         n->core = pn_ps_open(&n->env, &o);
         n->ops = &pn_ps_core;
         break;
@@ -271,13 +273,14 @@ static void draw(struct scenario *s) {
     f->partition_ms = 100 + sim_draw(sim, 3000);
     f->disk_full_every_ms = sim_chance(sim, 0.3) ? 500 + sim_draw(sim, 3000) : 0;
     f->disk_full_ms = 100 + sim_draw(sim, 1500);
+    const bool tiered = sim_chance(sim, 0.3); /* memory for one row a slot: the others live in the second tier */
     snprintf(s->yaml, sizeof s->yaml,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: audit}\nspec:\n"
-             "  data:\n    train: {format: audit, rows: %llu}\n  model: {name: audit}\n  audit: {keys: %llu}\n"
+             "  data:\n    train: {format: audit, rows: %llu}\n  model: {name: audit}\n  audit: {keys: %llu%s}\n"
              "  training: {batchSize: 32, seed: %llu, dataShards: %u, inFlight: %u, consistency: {mode: %s, ack: durable%s}}\n"
              "  checkpoint: {every: %llums, keep: 2, ringBytes: %s}\n"
              "  failurePolicy: {maxRestarts: 100000}\n",
-             (unsigned long long)(s->steps * 32 * s->n_producers), (unsigned long long)s->n_keys, (unsigned long long)sim_draw(sim, 1000),
+             (unsigned long long)(s->steps * 32 * s->n_producers), (unsigned long long)s->n_keys, tiered ? ", memory: 1024" : "", (unsigned long long)sim_draw(sim, 1000),
              s->n_producers, 1 + (uint32_t)sim_draw(sim, 16), s->mode, strcmp(s->mode, "ssp") == 0 ? ", staleness: 3" : "",
              (unsigned long long)(100 + sim_draw(sim, 2000)), sim_chance(sim, 0.3) ? "64Ki" : "16Mi");
 }

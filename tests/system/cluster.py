@@ -138,15 +138,16 @@ spec:
   data:
     train: {{format: audit, rows: {rows}}}
   model: {{name: audit}}
-  audit: {{keys: {keys}}}
+  audit: {{keys: {keys}{memory}}}
   training: {{batchSize: 32, seed: {seed}, dataShards: {producers}, inFlight: 8, consistency: {{mode: {mode}, ack: durable}}}}
   checkpoint: {{every: {every}, keep: 3}}
   failurePolicy: {{maxRestarts: 100000}}
 """
 
 
-def audit_job(steps, producers=2, keys=500, seed=1, mode="async", every="500ms"):
-    return AUDIT.format(rows=steps * 32 * producers, producers=producers, keys=keys, seed=seed, mode=mode, every=every)
+def audit_job(steps, producers=2, keys=500, seed=1, mode="async", every="500ms", memory=None):
+    """memory: of the table, e.g. "1Ki"; rows beyond it live in the second tier."""
+    return AUDIT.format(memory=f", memory: {memory}" if memory else "", rows=steps * 32 * producers, producers=producers, keys=keys, seed=seed, mode=mode, every=every)
 
 
 def audit_check(cluster, id, steps, producers=2, keys=500):

@@ -3,6 +3,7 @@
 #define PN_TESTS_PS_UTIL_H
 #include "ps/shard.h"
 #include "tests/unit/fake_env.h"
+#include "tests/unit/fake_tier.h"
 
 enum { PEER = 7, TERM = 5, ALL = PN_SLOTS - 1 };
 
@@ -15,6 +16,14 @@ static inline const char *audit_job(const char *mode) {
              mode, strcmp(mode, "ssp") == 0 ? ", staleness: 2" : "");
     return text;
 }
+/* The same with a second tier and memory for one row a slot. */
+static inline const char *tiered_job(const char *mode) {
+    static char text[600];
+    char *at = strstr(strcpy(text, audit_job(mode)), "{keys: 100}");
+    memmove(at + 25, at + 11, strlen(at + 11) + 1);
+    memcpy(at, "{keys: 100, memory: 1024}", 25);
+    return text;
+}
 /* Logistic regression: table 0 of 1 float (Adagrad), and the dense table 1 of 256 floats, whose rows exist by SEED only. */
 static const char lr_job[] =
     "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data:\n    train: {format: csv, uri: /nowhere/a.csv, label: y}\n"
@@ -23,7 +32,7 @@ static const char lr_job[] =
 static inline struct pn_shard *open_shard(struct fake *f, const char *job, uint32_t n_producers, uint32_t first, uint32_t last) {
     struct pn_shard *s = NULL;
     struct pn_error err = {""};
-    enum pn_result r = pn_shard_open(&s, &f->env, job, "j", TERM, 1, n_producers, first, last, &err);
+    enum pn_result r = pn_shard_open(&s, &f->env, &fake_tiers, job, "j", TERM, 1, n_producers, first, last, &err);
     ck_assert_msg(r == PN_OK, "%s", err.text);
     return s;
 }

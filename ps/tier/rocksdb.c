@@ -1,0 +1,260 @@
+#include "ps/tier/rocksdb.h"
+#include <pthread.h>
+#include <rocksdb/c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define BATCH 1024u          /* keys of a MultiGet: what RocksDB allocates a call stays in the cache */
+#define TWO_THREADS 256u     /* keys from which half goes to the helper */
+
+struct database {
+    struct pn_tiers tiers;   /* first */
+    char dir[400];
+    rocksdb_t *db;
+    rocksdb_options_t *options;
+    rocksdb_readoptions_t *read, *read_all;
+    rocksdb_writeoptions_t *write;
+    rocksdb_column_family_handle_t *main;
+    uint64_t n_opened;
+    /* One helper takes half of a large get. */
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    bool started;
+    struct part { struct tier *tier; const uint64_t *keys; size_t n, n_bytes; uint8_t *records; bool *found; bool ok; } *job;
+};
+struct tier {
+    struct pn_tier tier;     /* first */
+    struct database *db;
+    rocksdb_column_family_handle_t *family;
+};
+struct pn_tier_scan { struct tier *t; rocksdb_iterator_t *it; bool begun; };
+
+static struct tier *tier_of(struct pn_tier *t) { return (struct tier *)(void *)t; }
+
+/* ---- get ---- */
+static bool get_part(struct part *p) {
+    uint64_t wire[BATCH];
+    const char *keys[BATCH];
+    size_t sizes[BATCH];
+    rocksdb_pinnableslice_t *values[BATCH];
+    char *errors[BATCH];
+    bool ok = true;
+    for (size_t begin = 0; begin < p->n; begin += BATCH) {
+        const size_t n = p->n - begin < BATCH ? p->n - begin : BATCH;
+        for (size_t i = 0; i < n; i++) {
+            wire[i] = __builtin_bswap64(p->keys[begin + i]); /* sorted as numbers are */
+            keys[i] = (const char *)&wire[i];
+            sizes[i] = sizeof wire[i];
+        }
+        rocksdb_batched_multi_get_cf(p->tier->db->db, p->tier->db->read, p->tier->family, n, keys, sizes, values, errors, false);
+        for (size_t i = 0; i < n; i++) {
+            p->found[begin + i] = false;
+            if (errors[i] != NULL) {
+                ok = false;
+                free(errors[i]);
+            }
+            if (values[i] == NULL) continue;
+            size_t size;
+            const char *value = rocksdb_pinnableslice_value(values[i], &size);
+            if (value != NULL && size == p->tier->tier.record_bytes) {
+                memcpy(p->records + (begin + i) * p->n_bytes, value, p->n_bytes);
+                p->found[begin + i] = true;
+            } else {
+                ok = false;
+            }
+            rocksdb_pinnableslice_destroy(values[i]);
+        }
+    }
+    return ok;
+}
+
+static void *help(void *ctx) {
+    struct database *d = ctx;
+    pthread_mutex_lock(&d->lock);
+    for (;;) {
+        while (d->job == NULL) pthread_cond_wait(&d->wake, &d->lock);
+        struct part *p = d->job;
+        pthread_mutex_unlock(&d->lock);
+        p->ok = get_part(p);
+        pthread_mutex_lock(&d->lock);
+        d->job = NULL;
+        pthread_cond_signal(&d->done);
+    }
+    return NULL;
+}
+
+static bool get(struct pn_tier *tier, const uint64_t *keys, size_t n, size_t n_bytes, void *records, bool *found) {
+    struct database *d = tier_of(tier)->db;
+    struct part mine = {.tier = tier_of(tier), .keys = keys, .n = n, .n_bytes = n_bytes, .records = records, .found = found}, other;
+    if (n < TWO_THREADS || !d->started) return get_part(&mine);
+    mine.n = n / 2;
+    other = (struct part){.tier = tier_of(tier), .keys = keys + mine.n, .n = n - mine.n, .n_bytes = n_bytes, .records = (uint8_t *)records + mine.n * n_bytes, .found = found + mine.n};
+    pthread_mutex_lock(&d->lock);
+    d->job = &other;
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->lock);
+    const bool ok = get_part(&mine);
+    pthread_mutex_lock(&d->lock);
+    while (d->job != NULL) pthread_cond_wait(&d->done, &d->lock);
+    pthread_mutex_unlock(&d->lock);
+    return ok && other.ok;
+}
+
+/* ---- put, scan ---- */
+static bool put(struct pn_tier *tier, const uint64_t *keys, const void *records, size_t n) {
+    struct database *d = tier_of(tier)->db;
+    enum { PIECE = 1024 };
+    bool ok = true;
+    for (size_t at = 0; at < n && ok; at += PIECE) {
+        rocksdb_writebatch_t *b = rocksdb_writebatch_create();
+        for (size_t i = at; i < n && i < at + PIECE; i++) {
+            const uint64_t wire = __builtin_bswap64(keys[i]);
+            rocksdb_writebatch_put_cf(b, tier_of(tier)->family, (const char *)&wire, sizeof wire, (const char *)records + i * tier->record_bytes, tier->record_bytes);
+        }
+        char *err = NULL;
+        rocksdb_write(d->db, d->write, b, &err);
+        ok = err == NULL;
+        free(err);
+        rocksdb_writebatch_destroy(b);
+    }
+    return ok;
+}
+
+static struct pn_tier_scan *scan(struct pn_tier *tier) {
+    struct pn_tier_scan *s = calloc(1, sizeof *s);
+    if (s == NULL) return NULL;
+    s->t = tier_of(tier);
+    s->it = rocksdb_create_iterator_cf(s->t->db->db, s->t->db->read_all, s->t->family);
+    rocksdb_iter_seek_to_first(s->it);
+    return s;
+}
+
+static size_t next(struct pn_tier_scan *s, uint64_t *keys, void *records, size_t max, bool *failed) {
+    size_t n = 0;
+    for (; n < max && rocksdb_iter_valid(s->it); n++, rocksdb_iter_next(s->it)) {
+        size_t key_bytes, bytes;
+        const char *key = rocksdb_iter_key(s->it, &key_bytes), *value = rocksdb_iter_value(s->it, &bytes);
+        if (key_bytes != 8 || bytes != s->t->tier.record_bytes) break;
+        memcpy(&keys[n], key, 8);
+        keys[n] = __builtin_bswap64(keys[n]);
+        memcpy((uint8_t *)records + n * bytes, value, bytes);
+    }
+    char *err = NULL;
+    rocksdb_iter_get_error(s->it, &err);
+    *failed = err != NULL || (n < max && rocksdb_iter_valid(s->it));
+    free(err);
+    return *failed ? 0 : n;
+}
+
+static void scan_end(struct pn_tier_scan *s) {
+    rocksdb_iter_destroy(s->it);
+    free(s);
+}
+
+static uint64_t bytes(const struct pn_tier *tier) {
+    const struct tier *t = (const struct tier *)(const void *)tier;
+    uint64_t n = 0;
+    rocksdb_property_int_cf(t->db->db, t->family, "rocksdb.total-sst-files-size", &n);
+    return n;
+}
+
+static void destroy(struct pn_tier *tier) {
+    struct tier *t = tier_of(tier);
+    char *err = NULL;
+    rocksdb_drop_column_family(t->db->db, t->family, &err);
+    free(err);
+    rocksdb_column_family_handle_destroy(t->family);
+    free(t);
+}
+
+static const struct pn_tier_ops ops = {.get = get, .put = put, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
+
+/* ---- the database ---- */
+static enum pn_result open_database(struct database *d, struct pn_error *err) {
+    char *why = NULL;
+    rocksdb_destroy_db(d->options, d->dir, &why); /* scratch of an earlier life */
+    free(why);
+    why = NULL;
+    const char *names[1] = {"default"};
+    const rocksdb_options_t *options[1] = {d->options};
+    for (char *slash = strchr(d->dir + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(d->dir, 0777);
+        *slash = '/';
+    }
+    d->db = rocksdb_open_column_families(d->options, d->dir, 1, names, options, &d->main, &why);
+    if (why == NULL) {
+        pthread_t helper;
+        d->started = pthread_create(&helper, NULL, help, d) == 0;
+        return PN_OK;
+    }
+    pn_fail(err, PN_IO, "the second tier in %s cannot be opened: %s", d->dir, why);
+    free(why);
+    d->db = NULL;
+    return PN_IO;
+}
+
+static enum pn_result open_tier(struct pn_tiers *tiers, const char *name, size_t record_bytes, struct pn_tier **out, struct pn_error *err) {
+    struct database *d = (struct database *)(void *)tiers;
+    if (d->db == NULL) {
+        enum pn_result r = open_database(d, err);
+        if (r != PN_OK) return r;
+    }
+    struct tier *t = calloc(1, sizeof *t);
+    if (t == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a second tier");
+    char family[100], *why = NULL;
+    snprintf(family, sizeof family, "%.64s-%llu", name, (unsigned long long)++d->n_opened); /* the one before may still be read */
+    t->tier.ops = &ops;
+    t->tier.record_bytes = record_bytes;
+    atomic_init(&t->tier.refs, 1);
+    t->db = d;
+    t->family = rocksdb_create_column_family(d->db, d->options, family, &why);
+    if (why != NULL) {
+        pn_fail(err, PN_IO, "the second tier of table %s cannot be made: %s", name, why);
+        free(why);
+        free(t);
+        return PN_IO;
+    }
+    *out = &t->tier;
+    return PN_OK;
+}
+
+struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
+    struct database *d = calloc(1, sizeof *d);
+    if (d == NULL || strlen(dir) >= sizeof d->dir) {
+        free(d);
+        return NULL;
+    }
+    d->tiers.open = open_tier;
+    snprintf(d->dir, sizeof d->dir, "%s", dir);
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_cond_init(&d->wake, NULL);
+    pthread_cond_init(&d->done, NULL);
+    rocksdb_options_t *o = d->options = rocksdb_options_create();
+    rocksdb_options_set_create_if_missing(o, 1);
+    rocksdb_options_set_compression(o, rocksdb_no_compression);
+    /* Plain tables: mapped files, an index by hash over the first three bytes of a key (16M prefixes: a row or so each), a Bloom filter a file. */
+    rocksdb_options_set_allow_mmap_reads(o, 1);
+    rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(3));
+    rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
+    rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
+    rocksdb_options_set_level0_stop_writes_trigger(o, 60);
+    rocksdb_options_set_write_buffer_size(o, 32u << 20);
+    rocksdb_options_set_max_write_buffer_number(o, 3);
+    rocksdb_options_set_target_file_size_base(o, 64u << 20);
+    rocksdb_options_set_max_bytes_for_level_base(o, 512u << 20);
+    rocksdb_options_set_max_background_jobs(o, 2);
+    rocksdb_options_set_info_log_level(o, 3); /* errors */
+    rocksdb_options_set_keep_log_file_num(o, 2);
+    rocksdb_options_set_max_open_files(o, -1);
+    d->read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(d->read, 0);
+    d->read_all = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_total_order_seek(d->read_all, 1);
+    d->write = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_disable_WAL(d->write, 1);
+    rocksdb_writeoptions_set_memtable_insert_hint_per_batch(d->write, 1); /* batches come sorted */
+    return &d->tiers;
+}
