@@ -7,6 +7,7 @@
 #include "common/half.h"
 
 #define BLOCK 256u
+#define LEAST 1e-30f /* int8: a row without a larger number is zeros, for the inverse of its scale would not be finite */
 
 const char *const pn_codec_names[PN_CODECS + 1] = {"float32", "float16", "bfloat16", "int8", NULL};
 
@@ -25,7 +26,7 @@ static void encode_int8(const float *row, size_t dim, signed char *out) {
         memset(out + 4, 0, dim);
         return;
     }
-    const float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
+    const float scale = most >= LEAST ? most / 127 : 0, inverse = scale > 0 ? 1 / scale : 0;
     memcpy(out, &scale, 4);
     for (size_t i = 0; i < dim; i++) {
         float q = row[i] * inverse;
@@ -177,7 +178,7 @@ MACHINES static void int8_row(const float *row, size_t dim, uint32_t seed, signe
         encode_int8(row, dim, out);
         return;
     }
-    const float scale = most / 127, inverse = scale > 0 ? 1 / scale : 0;
+    const float scale = most >= LEAST ? most / 127 : 0, inverse = scale > 0 ? 1 / scale : 0;
     memcpy(out, &scale, 4);
     for (size_t i = 0; i < dim; i++) {
         const float q = row[i] * inverse + 128.0f + (float)(bits_of(seed, (uint32_t)i) >> 16) * 0x1p-16f; /* exact; positive: cutting off is floor */

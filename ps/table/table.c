@@ -64,9 +64,9 @@ static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
 /* Copies n rows as they are stored; the sizes that models use most get a loop of their own. from[n, n + AHEAD) may be brought, not read. */
 #define GATHER(BYTES)                                                                                      \
     for (size_t i = 0; i < AHEAD; i++)                                                                     \
-        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch(from[i] + b);            \
+        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch((const void *)((uintptr_t)from[i] + b)); \
     for (size_t i = 0; i < n; i++) {                                                                       \
-        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch(from[i + AHEAD] + b);    \
+        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch((const void *)((uintptr_t)from[i + AHEAD] + b)); \
         if (from[i] != NULL) memcpy(out + i * (BYTES), from[i], (BYTES));                                  \
         else if (t->spec.explicit_rows) memset(out + i * (BYTES), 0, (BYTES));                             \
         else first_values(t, keys[i], out + i * (BYTES));                                                  \

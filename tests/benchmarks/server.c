@@ -1,4 +1,5 @@
-/* One shard that owns all slots, on ZeroMQ, without a coordinator: what bench-wire asks.  bench-server DIM [CODEC [MEMORY]]; prints its address. */
+/* One shard on ZeroMQ, without a coordinator: what bench-wire asks.
+ *   bench-server DIM [CODEC [MEMORY|- [I OF]]]: shard I (from 0) of OF; prints its address. */
 #include <unistd.h>
 #include "common/shell/shell.h"
 #include "common/wire.h"
@@ -26,10 +27,14 @@ int main(int argc, char **argv) {
         return 1;
     }
     char text[1000], memory[60] = "", dir[100];
-    if (argc > 3) snprintf(memory, sizeof memory, ", memory: %s", argv[3]);
+    const bool tiered = argc > 3 && strcmp(argv[3], "-") != 0;
+    const uint32_t n_shards = argc > 5 ? (uint32_t)atoi(argv[5]) : 1, i_shard = argc > 5 ? (uint32_t)atoi(argv[4]) : 0;
+    if (n_shards < 1 || i_shard >= n_shards) return 2;
+    if (tiered) snprintf(memory, sizeof memory, ", memory: %s", argv[3]);
     snprintf(text, sizeof text, BENCH_JOB, memory, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
     snprintf(dir, sizeof dir, "build/bench-tier-%d", (int)getpid());
-    if (pn_shard_open(&shard, pn_shell_env(shell), pn_tiers_rocksdb(dir), text, "bench", 1, 1, 4, 0, PN_SLOTS - 1, &err) != PN_OK) {
+    if (pn_shard_open(&shard, pn_shell_env(shell), pn_tiers_rocksdb(dir), text, "bench", 1, 1, 4, (i_shard * PN_SLOTS + n_shards - 1) / n_shards,
+                      ((i_shard + 1) * PN_SLOTS + n_shards - 1) / n_shards - 1, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
@@ -37,7 +42,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     static const struct pn_core_ops ops = {.start = start, .message = message};
     pn_shell_run(shell, &ops, shard);
-    if (argc > 3) {
+    if (tiered) {
         const struct pn_table_counters *c = pn_table_counters(shard->tables[0]);
         fprintf(stderr, "second tier: %llu of %llu rows, %llu came into memory, %llu left it\n", (unsigned long long)pn_table_cold_rows(shard->tables[0]),
                 (unsigned long long)pn_table_rows(shard->tables[0]), (unsigned long long)c->promoted, (unsigned long long)c->demoted);

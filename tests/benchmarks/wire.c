@@ -1,8 +1,11 @@
 /* One client process and one server process (bench-server) over tcp on loopback.
- *   bench-wire ADDRESS [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill|check] [--name NAME]
+ *   bench-wire ADDRESS... [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill|check] [--name NAME]
+ *   several addresses: shards of as many slots each. --pids A,B,..: the servers' processes: CPU time a row of client and servers is reported, too
  *   check pushes one batch to new rows, pulls it and compares with what Adagrad makes of it.
  *   fill pushes new rows: [--from RANK] [--batch KEYS] [--producer P]   both ends: [--codec float16] */
 #include <getopt.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include "common/shell/shell.h"
 #include "ps/client/client.h"
 #include "tests/benchmarks/workload.h"
@@ -23,12 +26,31 @@ static struct {
     double *latencies;
     size_t n_latencies;
     float *values;
+    int pids[PN_MAX_SHARDS], n_pids;
+    double cpu;
     struct slot { float *rows; size_t n; double since; bool blocked; struct pn_client_part part; } slots[MAX_IN_FLIGHT];
 } B;
 
 enum { MAX_LATENCIES = 4000000 };
 
 static void done(void *owner, enum pn_result r);
+
+/* CPU seconds of this process and the servers so far, all threads. */
+static double cpu_s(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    double s = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+    for (int i = 0; i < B.n_pids; i++) {
+        char path[60];
+        unsigned long user = 0, system = 0;
+        snprintf(path, sizeof path, "/proc/%d/stat", B.pids[i]);
+        FILE *f = fopen(path, "r");
+        if (f == NULL || fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2) fprintf(stderr, "no process %d\n", B.pids[i]);
+        if (f != NULL) fclose(f);
+        s += (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    }
+    return s;
+}
 
 static void pulled_to_check(void *owner, enum pn_result r) {
     struct slot *s = owner;
@@ -83,12 +105,14 @@ static void done(void *owner, enum pn_result r) {
     }
     if (B.begin == 0 && B.requests++ == 2 * B.in_flight) { /* warm */
         B.begin = now;
+        B.cpu = cpu_s();
         B.requests = 0;
         B.end = now + B.seconds;
     }
     if (B.op == 2 ? B.next < B.n_batches : B.begin == 0 || now < B.end) issue(s);
     else if (B.open == 0) {
         B.end = now;
+        B.cpu = cpu_s() - B.cpu;
         pn_shell_stop(B.shell);
     }
 }
@@ -114,7 +138,7 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
 
 int main(int argc, char **argv) {
     static const struct option options[] = {{"rows", 1, 0, 'r'}, {"dim", 1, 0, 'd'}, {"raw", 1, 0, 'k'}, {"in-flight", 1, 0, 'f'}, {"seconds", 1, 0, 's'}, {"op", 1, 0, 'o'},
-                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {"codec", 1, 0, 'c'}, {0}};
+                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {"codec", 1, 0, 'c'}, {"pids", 1, 0, 'P'}, {0}};
     size_t raw = RAW_KEYS;
     const char *name = "ps", *codec = "float32";
     uint32_t incarnation = (uint32_t)time(NULL);
@@ -128,12 +152,14 @@ int main(int argc, char **argv) {
         else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : strcmp(optarg, "check") == 0 ? 3 : 0;
         else if (c == 'n') name = optarg;
         else if (c == 'c') codec = optarg;
+        else if (c == 'P')
+            for (char *p = strtok(optarg, ","); p != NULL && B.n_pids < (int)PN_MAX_SHARDS; p = strtok(NULL, ",")) B.pids[B.n_pids++] = atoi(p);
         else if (c == 'p') B.producer = (uint32_t)atoi(optarg);
         else if (c == 'F') B.filled = strtoull(optarg, NULL, 10);
         else if (c == 'b') B.batch = strtoull(optarg, NULL, 10);
         else return 2;
     }
-    if (optind + 1 != argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
+    if (optind + 1 > argc || B.in_flight < 1 || B.in_flight > MAX_IN_FLIGHT) return 2;
     struct pn_error err;
     char text[1000], *report_text = NULL;
     snprintf(text, sizeof text, BENCH_JOB, "", (int)B.dim - 1, codec);
@@ -158,9 +184,12 @@ int main(int argc, char **argv) {
     }
     if (pn_shell_open(&B.shell, "client", NULL, PN_WARN, &err) != PN_OK) return 1;
     B.client = pn_client_open(pn_shell_env(B.shell), &B.job, "bench");
-    static struct pn_shard_map map = {.n_shards = 1};
-    snprintf(map.shards[0].address, sizeof map.shards[0].address, "%s", argv[optind]);
-    map.shards[0].term = 1;
+    static struct pn_shard_map map;
+    for (int i = optind; i < argc && map.n_shards < PN_MAX_SHARDS; i++) {
+        snprintf(map.shards[map.n_shards].address, sizeof map.shards[0].address, "%s", argv[i]);
+        map.shards[map.n_shards++].term = 1;
+    }
+    for (uint32_t s = 0; s < PN_SLOTS; s++) map.owner[s] = (uint16_t)(s * map.n_shards / PN_SLOTS);
     pn_client_map(B.client, &map);
     pn_client_producer(B.client, B.producer, incarnation, 1);
     static const struct pn_core_ops ops = {.start = start, .message = message};
@@ -181,6 +210,10 @@ int main(int argc, char **argv) {
     report(name, (double)B.rows / took / 1e6, "Mrows/s", -1, NULL);
     snprintf(full, sizeof full, "%s.requests", name);
     report(full, (double)B.requests / took, "requests/s", -1, NULL);
+    if (B.n_pids > 0) {
+        snprintf(full, sizeof full, "%s.cpu_ns_per_row", name);
+        report(full, B.cpu * 1e9 / (double)B.rows, "ns of client and servers", -1, NULL);
+    }
     double p50 = quantile(B.latencies, B.n_latencies, 0.5), p99 = quantile(B.latencies, B.n_latencies, 0.99);
     snprintf(full, sizeof full, "%s.p50", name);
     report(full, p50 * 1e6, "us", -1, NULL);

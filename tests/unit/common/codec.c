@@ -56,6 +56,14 @@ START_TEST(large_numbers_are_clipped_and_what_is_no_number_stays_none) {
                 }
             }
         }
+    for (int i = 0; i < 35; i++) row[i] = 1e-40f; /* no scale has a finite inverse */
+    const uint64_t seed = 3;
+    pn_codec_encode(PN_CODEC_INT8, row, 1, 35, wire);
+    pn_codec_decode(PN_CODEC_INT8, wire, 1, 35, back);
+    for (int i = 0; i < 35; i++) ck_assert(back[i] == 0);
+    pn_codec_encode_stochastic(PN_CODEC_INT8, row, 1, 35, &seed, wire);
+    pn_codec_decode(PN_CODEC_INT8, wire, 1, 35, back);
+    for (int i = 0; i < 35; i++) ck_assert(back[i] == 0);
     memset(row, 0, sizeof row);
     pn_codec_encode(PN_CODEC_INT8, row, 1, 35, wire);
     pn_codec_decode(PN_CODEC_INT8, wire, 1, 35, back);
