@@ -170,6 +170,11 @@ static bool drained(struct pn_coordinator *c, struct pn_job_run *j) {
             j->cut.finished[p] = true;
             continue;
         }
+        if (u->owner[0] == '\0') { /* external, nobody's: who takes it goes on behind the last checkpoint, and what was applied since is recognised */
+            j->cut.steps[p] = k != NULL ? k->steps[p] : 0;
+            j->cut.finished[p] = false;
+            continue;
+        }
         struct pn_node *n = pn_node_find(c, u->owner);
         struct json_object *cut = n != NULL && n->beat != NULL && pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "cut") : NULL;
         /* The report must answer this very cut, and all that this plan says: terms of shards among it. */

@@ -17,6 +17,9 @@ struct pn_node {
     enum pn_role role;
     char name[64], address[128], http[128];
     uint64_t incarnation, seen_ms;
+    char serves[32];                 /* a client process: the one external job whose producers it takes; "" for all others */
+    uint32_t takes;                  /* how many of them at most */
+    bool left;                       /* said that it goes: not alive from then on */
     pn_peer peer;
     struct json_object *beat;        /* the last one */
     char *plan;                      /* text of the last plan sent */
@@ -139,6 +142,7 @@ struct pn_checkpoint *pn_job_committed(const struct pn_job_run *); /* newest goo
 void pn_job_end(struct pn_coordinator *, struct pn_job_run *, enum pn_job_state, const char *reason);
 void pn_job_free_run(struct pn_job_run *);
 bool pn_job_all_finished(const struct pn_job_run *);
+bool pn_job_may_have(const struct pn_job_run *, const struct pn_node *); /* is this node one that takes this job's producers? */
 const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
 
 void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */

@@ -88,13 +88,24 @@ static void give_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_t s
     c->counters_dirty = j->dirty = true;
 }
 
+static bool external(const struct pn_job_run *j) { return j->job.model == PN_MODEL_EXTERNAL; }
+
+/* Producers of an external job go to the clients that came for it, all others to plain workers. */
+bool pn_job_may_have(const struct pn_job_run *j, const struct pn_node *n) {
+    return n->role == PN_ROLE_WORKER && (external(j) ? strcmp(n->serves, j->id) == 0 : n->serves[0] == '\0');
+}
+
 static struct pn_node *live_worker(struct pn_coordinator *c, const struct pn_job_run *j) {
     struct pn_node *best = NULL;
     unsigned least = UINT32_MAX;
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
-        if (n->role != PN_ROLE_WORKER || !pn_node_alive(c, n)) continue;
+        if (!pn_job_may_have(j, n) || !pn_node_alive(c, n)) continue;
         unsigned load = 0;
-        for (uint32_t p = 0; p < j->n_producers; p++) load += !j->units[p].finished && strcmp(j->units[p].owner, n->name) == 0;
+        for (uint32_t p = 0; p < j->n_producers; p++) { /* a client's process takes as many as it said, once */
+            const struct pn_work_unit *u = &j->units[p];
+            load += strcmp(u->owner, n->name) == 0 && (external(j) ? u->owner_incarnation == n->incarnation : !u->finished);
+        }
+        if (external(j) && load >= n->takes) continue;
         if (load < least) {
             least = load;
             best = n;
@@ -115,15 +126,16 @@ static void assign(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, c
     pn_log(c->env, PN_INFO, "job %s: producer %u goes to %s, incarnation %" PRIu64 ", from step %" PRIu64, j->id, p, n->name, u->incarnation, u->first_step);
 }
 
-/* Seats and owners anew, from the newest good checkpoint or from nothing. False while no server or no worker is there. */
+/* Seats and owners anew, from the newest good checkpoint or from nothing. False while no server or no worker is there; an external job does not
+ * wait for its clients, they find it by its being there. */
 bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     uint32_t n_ps = 0, n_workers = 0;
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next)
         if (pn_node_alive(c, n)) {
             n_ps += n->role == PN_ROLE_PS && n_ps < 64;
-            n_workers += n->role == PN_ROLE_WORKER;
+            n_workers += pn_job_may_have(j, n);
         }
-    if (n_ps == 0 || n_workers == 0) return false;
+    if (n_ps == 0 || (n_workers == 0 && !external(j))) return false;
     if (j->n_producers == 0) j->n_producers = j->job.n_producers > 0 ? j->job.n_producers : n_workers > PN_MAX_PRODUCERS ? PN_MAX_PRODUCERS : n_workers;
     const struct pn_checkpoint *k = pn_job_committed(j);
     j->generation++;
@@ -147,9 +159,11 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     if (j->gate_epochs == 0) j->gate_epochs = 1;
     j->gate = PN_GATE_OPEN;
     j->gate_step = 0;
-    for (uint32_t p = 0; p < j->n_producers; p++)
+    for (uint32_t p = 0; p < j->n_producers; p++) {
         if (j->stopped) j->units[p].finished = true; /* nobody trains on */
-        else if (!j->units[p].finished) assign(c, j, p, live_worker(c, j));
+        const struct pn_node *n = j->units[p].finished ? NULL : live_worker(c, j);
+        if (n != NULL) assign(c, j, p, n);
+    }
     pn_log(c->env, PN_INFO, "job %s generation %" PRIu64 " begins on %u servers, %u producers, from checkpoint %" PRIu64, j->id, j->generation, j->n_shards, j->n_producers,
            k != NULL ? k->epoch : 0);
     return true;
@@ -226,7 +240,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
-            if (u->ring_full && !u->finished) j->cut_wanted = true;
+            if (u->ring_full && (!u->finished || external(j))) j->cut_wanted = true; /* a client that has finished waits for the checkpoint that says so */
         }
         if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
             j->model = json_object_get(model);
@@ -251,9 +265,26 @@ static uint64_t look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uin
         return 0;
     }
     struct pn_node *n = pn_node_find(c, u->owner);
-    if (pn_node_alive(c, n) && n->incarnation == u->owner_incarnation) return 0;
+    const bool here = pn_node_alive(c, n) && pn_job_may_have(j, n);
+    if (here && n->incarnation == u->owner_incarnation) return 0;
     u->finished = false; /* what it pushed last is in no checkpoint: it may have to be pushed again */
-    struct pn_node *next = pn_node_alive(c, n) ? n : live_worker(c, j);
+    const bool owned = u->owner[0] != '\0';
+    if (external(j)) { /* nobody's until a client comes; clients may come and go, that is no restart of the job */
+        if (owned) {
+            pn_log(c->env, PN_INFO, "job %s: producer %u is free, its client %s has gone", j->id, p, u->owner);
+            pn_cut_abandon(c, j, "a client has gone");
+            u->owner[0] = '\0';
+            u->owner_incarnation = 0;
+            j->dirty = true;
+            if (j->phase == PN_FINAL) j->phase = PN_TRAIN;
+        }
+        struct pn_node *client = live_worker(c, j);
+        if (client == NULL) return 0;
+        pn_cut_abandon(c, j, "a client came");
+        assign(c, j, p, client);
+        return 0;
+    }
+    struct pn_node *next = here ? n : live_worker(c, j);
     if (next == NULL) return 0;
     uint64_t lost = u->owner_incarnation;
     pn_cut_abandon(c, j, "a worker was lost");

@@ -10,7 +10,7 @@ struct pn_node *pn_node_find(struct pn_coordinator *c, const char *name) {
 }
 
 bool pn_node_alive(const struct pn_coordinator *c, const struct pn_node *n) {
-    return n != NULL && n->beat != NULL && pn_now_ms(c->env) - n->seen_ms < c->options.lease_ms;
+    return n != NULL && n->beat != NULL && !n->left && pn_now_ms(c->env) - n->seen_ms < c->options.lease_ms;
 }
 
 struct json_object *pn_node_job(const struct pn_node *n, const struct pn_job_run *j) {
@@ -87,6 +87,9 @@ void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame 
         n->revision = 0;
     }
     n->role = (enum pn_role)which;
+    n->left = pn_json_bool(o, "leaving", false);
+    snprintf(n->serves, sizeof n->serves, "%s", pn_json_str(pn_json_get(o, "serves"), "job", ""));
+    n->takes = (uint32_t)pn_json_u64(pn_json_get(o, "serves"), "producers", 0);
     n->seen_ms = pn_now_ms(c->env);
     n->peer = from;
     snprintf(n->address, sizeof n->address, "%s", pn_json_str(o, "address", ""));
@@ -94,6 +97,13 @@ void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame 
     if (n->beat != NULL) json_object_put(n->beat);
     n->beat = o;
     pn_reconcile(c);
+    if (n->left) { /* what it had is given up by now */
+        struct pn_node **at = &c->nodes;
+        while (*at != n) at = &(*at)->next;
+        *at = n->next;
+        free_node(n);
+        return;
+    }
     struct json_object *plan = pn_json_get(n->beat, "plan");
     uint64_t epoch = json_object_get_uint64(pn_json_at(plan, 0)), revision = json_object_get_uint64(pn_json_at(plan, 1));
     if (n->plan != NULL && (epoch != c->epoch || revision != n->revision)) pn_plan_repeat(c, n);

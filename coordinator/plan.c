@@ -47,8 +47,19 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
     pn_json_add(plan, "snapshot", pn_publication_plan(c, n));
 }
 
+/* What a client is told of the job that it came for, whatever its state. */
+static struct json_object *external_of(struct pn_coordinator *c, const struct pn_node *n) {
+    struct json_object *o = json_object_new_object();
+    const struct pn_job_run *j = pn_job_find(c, n->serves);
+    const bool fits = j != NULL && pn_job_may_have(j, n);
+    pn_json_add_str(o, "state", j == NULL ? "UNKNOWN" : fits ? pn_job_state_name(c, j) : "NOT_EXTERNAL");
+    pn_json_add_str(o, "reason", j != NULL ? j->reason : "");
+    return o;
+}
+
 static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json_object *plan) {
     struct pn_job_run *j = pn_job_running(c);
+    if (j != NULL && !pn_job_may_have(j, n)) j = NULL;
     struct json_object *job = NULL, *cut = NULL, *evaluate = NULL;
     if (j != NULL) {
         struct json_object *shards = json_object_new_array(), *slots = json_object_new_array(), *producers = json_object_new_array(), *committed = NULL;
@@ -109,6 +120,7 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
     pn_json_add(plan, "job", job);
     pn_json_add(plan, "cut", cut);
     pn_json_add(plan, "evaluate", evaluate);
+    if (n->serves[0] != '\0') pn_json_add(plan, "external", external_of(c, n));
 }
 
 static void plan_serving(struct pn_coordinator *c, struct json_object *plan) {

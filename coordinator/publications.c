@@ -91,6 +91,7 @@ bool pn_publication_uses(const struct pn_coordinator *c, const struct pn_job_run
 bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool force, struct pn_http_request *asker, struct pn_error *err) {
     const struct pn_checkpoint *k = pn_job_committed(j);
     const struct pn_metric *m = j->validation.known ? &j->validation : j->test.known ? &j->test : &j->epoch_validation;
+    if (j->job.model == PN_MODEL_EXTERNAL) return pn_fail(err, PN_REFUSED, "job %s is external: no features are known by which a replica could rank", j->id) == PN_OK;
     if (c->publication != NULL) return pn_fail(err, PN_BUSY, "another publication is under way; try again when it is done") == PN_OK;
     if (k == NULL) return pn_fail(err, PN_NOT_FOUND, "job %s has no committed checkpoint to publish from; take one first", j->id) == PN_OK;
     if (!force && j->job.publish_min_auc > 0 && (!m->known || !(m->auc >= j->job.publish_min_auc)))

@@ -112,7 +112,8 @@ struct pn_table_spec {
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 
-enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM };
+/* EXTERNAL: nothing is read or computed here; client processes (client/pinion.h) pull and push the declared tables. */
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM };
 /* Models whose rows begin with a linear weight. */
 static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
 /* Models with a tower of hidden layers. */
@@ -128,7 +129,8 @@ struct pn_job {
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
-     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep and DeepFM 1 + embedding_dim (first: the linear weight); else embedding_dim. */
+     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep and DeepFM 1 + embedding_dim (first: the linear weight); else embedding_dim;
+     * of an external job what the table's own `dim` says. */
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
@@ -152,9 +154,9 @@ struct pn_job {
     enum pn_consistency consistency;
     uint64_t staleness;                      /* ssp */
     bool ack_durable;                        /* true ("safe"): replay ring until durable; false ("fast") */
-    uint32_t n_producers;                    /* data shards, fixed for the job's life; 0: number of workers at submission */
+    uint32_t n_producers;                    /* data shards, fixed for the job's life; 0: number of workers at submission; external: 1 or more */
     enum pn_codec codec;                     /* of embedding rows on the wire; dense parameters always travel as float32 */
-    uint32_t max_in_flight;                  /* batches a producer; 1..64 */
+    uint32_t max_in_flight;                  /* batches a producer (external: unacknowledged pushes); 1..64 */
     uint32_t max_restarts;
     uint64_t checkpoint_every_ms;            /* 0: only on demand, at the end, and when a replay ring is full */
     uint32_t checkpoint_keep;                /* >= 2 */

@@ -9,7 +9,7 @@
 
 static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", NULL};
 static const char *const formats_later[] = {"ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "wide_deep", "dcn_v2", "dlrm", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", NULL};
 static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", "sasrec", "transact", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
@@ -309,9 +309,13 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
     return (struct pn_optimizer_spec){.kind = kind, .lr = lr, .epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f, .beta1 = 0.9f, .beta2 = 0.999f, .ftrl_beta = 1.0f};
 }
 
-static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_table_spec *t) {
+static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, bool external, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory"), KEYS("dim"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "dim"), NULL)) return;
+    struct fy_node *dim = pn_yaml_get(n, "dim");
+    uint64_t width = t->dim;
+    if (dim != NULL && !external) pn_yaml_problem(y, dim, "dim is for external jobs; here the model says how wide a row is (spec.model.embeddingDim)");
+    else if (pn_yaml_count(y, dim, "dim", 1, 1024, &width)) t->dim = (uint32_t)width;
     int storage = (int)t->storage;
     if (pn_yaml_choice(y, pn_yaml_get(n, "storage"), "storage", pn_codec_names, NULL, &storage)) t->storage = (enum pn_codec)storage;
     read_optimizer(y, pn_yaml_get(n, "optimizer"), &t->optimizer);
@@ -354,16 +358,18 @@ static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     const char *known[PN_MAX_TABLES + 2] = {"defaults"};
     for (size_t i = 0; i < job->n_tables; i++) known[i + 1] = job->tables[i].name;
     if (n != NULL && !pn_yaml_keys(y, n, "spec.tables", known, NULL)) return;
-    read_table(y, pn_yaml_get(n, "defaults"), "tables.defaults", &defaults);
+    const bool external = job->model == PN_MODEL_EXTERNAL;
+    read_table(y, pn_yaml_get(n, "defaults"), "tables.defaults", external, &defaults);
     for (size_t i = 0; i < job->n_tables; i++) {
         struct pn_table_spec *t = &job->tables[i];
         char name[64];
         snprintf(name, sizeof name, "%s", t->name);
         *t = defaults;
         snprintf(t->name, sizeof t->name, "%s", name);
-        t->dim = (job->model == PN_MODEL_LR ? 0 : job->embedding_dim) + pn_model_wide(job->model);
+        if (!external) t->dim = (job->model == PN_MODEL_LR ? 0 : job->embedding_dim) + pn_model_wide(job->model);
         t->init_seed = pn_hash(name, strlen(name), pn_mix64(job->seed));
-        read_table(y, pn_yaml_get(n, name), "a table", t);
+        read_table(y, pn_yaml_get(n, name), "a table", external, t);
+        if (t->dim == 0) pn_yaml_problem(y, pn_yaml_get(n, name), "table \"%s\" needs dim: the floats of a row (or tables.defaults has it for all)", name);
     }
 }
 
@@ -381,20 +387,50 @@ static void read_widths(struct pn_yaml *y, struct fy_node *n, const char *what, 
         if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) widths[(*count)++] = (uint32_t)v;
 }
 
+/* An external job has no features that would name its tables: spec.tables does, in its order. */
+static void declare_tables(struct pn_yaml *y, struct fy_node *spec, struct pn_job *job) {
+    struct fy_node *n = pn_yaml_get(spec, "tables");
+    if (n == NULL || fy_node_get_type(n) != FYNT_MAPPING) {
+        pn_yaml_problem(y, n != NULL ? n : spec, "an external job needs spec.tables: a name and what a row is for each, e.g. {users: {dim: 16}}");
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(n, &it)) != NULL;) {
+        struct fy_node *key = fy_node_pair_key(pair);
+        char name[64] = "";
+        if (!pn_yaml_text(y, key, "a table's name", name, sizeof name) || strcmp(name, "defaults") == 0) continue;
+        if (name[0] == '\0' || strcmp(name, "dense") == 0) pn_yaml_problem(y, key, "table name \"%s\" is taken", name);
+        else if (job->n_tables >= PN_MAX_TABLES - 1) pn_yaml_problem(y, key, "more than %d tables", PN_MAX_TABLES - 1);
+        else if (find_table(job, name) < 0) { /* one that stands twice is refused by the reader of keys */
+            struct pn_table_spec *t = &job->tables[job->n_tables++];
+            *t = (struct pn_table_spec){0};
+            snprintf(t->name, sizeof t->name, "%s", name);
+        }
+    }
+    if (job->n_tables == 0) pn_yaml_problem(y, n, "an external job needs at least one table besides defaults");
+}
+
 static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     job->embedding_dim = 8;
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit, external");
         return;
     }
     if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"),
                       KEYS("attention", "experts", "heads", "distill"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm or audit");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+        if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
+    if (job->model == PN_MODEL_EXTERNAL) {
+        job->n_producers = 1;
+        job->max_in_flight = 64;
+        return;
+    }
     uint64_t v = job->embedding_dim;
     if (pn_yaml_count(y, pn_yaml_get(n, "embeddingDim"), "embeddingDim", 1, 1023, &v)) job->embedding_dim = (uint32_t)v;
     read_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
@@ -441,6 +477,8 @@ static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
                       KEYS("precision", "negatives"))) return;
     read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
     read_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
+    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "earlyStopping", "clipNorm"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+        if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its clients decide", *key);
     count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
     pn_yaml_count(y, pn_yaml_get(n, "maxSteps"), "maxSteps", 1, 1ull << 48, &job->max_steps);
@@ -489,6 +527,7 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
     }
     n = pn_yaml_get(spec, "publish");
     if (n != NULL && pn_yaml_keys(y, n, "spec.publish", KEYS("model", "storage", "gate"), KEYS("every", "delta", "labels"))) {
+        if (job->model == PN_MODEL_EXTERNAL) pn_yaml_problem(y, n, "an external job cannot be published: no features are known by which a replica could rank");
         job->publish = true;
         int storage = PN_STORE_FLOAT16;
         if (pn_yaml_get(n, "model") == NULL) pn_yaml_problem(y, n, "spec.publish needs a model name");
@@ -513,11 +552,15 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     if (!pn_yaml_keys(y, spec, "spec", KEYS("data", "features", "tables", "model", "optimizer", "training", "checkpoint", "failurePolicy", "validation", "publish", "audit"),
                       KEYS("privacy", "tracking", "resources", "stream", "schedule"))) return;
     struct fy_node *data = pn_yaml_get(spec, "data");
-    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle"), KEYS("stream"))) {
+    bool external = false;
+    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external"), KEYS("stream"))) {
+        pn_yaml_truth(y, pn_yaml_get(data, "external"), "external", &external);
+        for (const char *const *key = KEYS("train", "validation", "test", "shuffle"); external && *key != NULL; key++)
+            if (pn_yaml_get(data, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(data, *key), "an external job has no %s: its clients bring the data", *key);
         read_data(y, pn_yaml_get(data, "train"), "spec.data.train", base, &job->train);
         read_data(y, pn_yaml_get(data, "validation"), "spec.data.validation", base, &job->validation);
         read_data(y, pn_yaml_get(data, "test"), "spec.data.test", base, &job->test);
-        if (!job->train.present) pn_yaml_problem(y, data, "spec.data needs train");
+        if (!job->train.present && !external) pn_yaml_problem(y, data, "spec.data needs train, or external: true for a job whose clients bring the data");
         struct fy_node *shuffle = pn_yaml_get(data, "shuffle");
         if (shuffle != NULL && pn_yaml_keys(y, shuffle, "shuffle", KEYS("buffer", "seed"), NULL)) {
             pn_yaml_count(y, pn_yaml_get(shuffle, "buffer"), "buffer", 0, 100000000, &job->shuffle_buffer);
@@ -528,6 +571,8 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     read_training(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
+    if ((job->model == PN_MODEL_EXTERNAL) != external && (external || job->train.present))
+        pn_yaml_problem(y, pn_yaml_get(spec, "model"), "model {name: external} and data {external: true} go together");
     struct fy_node *features = pn_yaml_get(spec, "features"), *audit = pn_yaml_get(spec, "audit");
     uint64_t audit_memory = 0;
     job->audit_keys = 1000;
@@ -540,6 +585,13 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         job->tables[0] = (struct pn_table_spec){.name = "audit", .dim = 8, .optimizer = default_optimizer(PN_SGD, 1.0f), .init = PN_INIT_ZERO,
                                                 .memory = audit_memory, .track = audit_memory > 0};
         job->n_tables = 1;
+    } else if (job->model == PN_MODEL_EXTERNAL) {
+        if (features != NULL) pn_yaml_problem(y, features, "an external job takes no features: its clients make the keys");
+        if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");
+        if (pn_yaml_get(spec, "optimizer") != NULL)
+            pn_yaml_problem(y, pn_yaml_get(spec, "optimizer"), "spec.optimizer is for dense parameters, which an external job keeps itself; a table's is tables.NAME.optimizer");
+        declare_tables(y, spec, job);
+        read_tables(y, pn_yaml_get(spec, "tables"), job);
     } else {
         if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");
         if (features == NULL || fy_node_get_type(features) != FYNT_SEQUENCE || fy_node_sequence_item_count(features) < 1 ||

@@ -120,8 +120,34 @@ static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
     put(o, "}");
 }
 
+static void tables(struct out *o, const struct pn_job *job) {
+    static const char *const inits[] = {"zero", "constant", "uniform", "normal", "xavier"};
+    put(o, "  tables:\n");
+    for (size_t i = 0; i < job->i_dense_table; i++) {
+        const struct pn_table_spec *t = &job->tables[i];
+        put(o, "    ");
+        quoted(o, t->name);
+        put(o, ": {");
+        if (job->model == PN_MODEL_EXTERNAL) put(o, "dim: %u, ", t->dim);
+        put(o, "optimizer: ");
+        optimizer(o, &t->optimizer);
+        if (t->init == PN_INIT_ZERO) put(o, ", init: zero");
+        else put(o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
+        if (t->storage != PN_CODEC_FLOAT32) put(o, ", storage: %s", pn_codec_names[t->storage]);
+        if (t->admit_probability > 0) put(o, ", admission: {probability: %.9g}", (double)t->admit_probability);
+        else if (t->admit_count > 0) put(o, ", admission: {count: %u, counters: %u}", t->admit_count, t->admit_counters);
+        const bool evicts = t->evict_age > 0 || t->evict_rows > 0;
+        if (evicts) put(o, ", eviction: {");
+        if (t->evict_age > 0) put(o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
+        if (t->evict_rows > 0) put(o, "maxRows: %llu", (unsigned long long)t->evict_rows);
+        if (evicts) put(o, "}");
+        if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
+        put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
+    }
+}
+
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "wide_deep", "dcn_v2", "dlrm"}, *const inits[] = {"zero", "constant", "uniform", "normal", "xavier"},
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
@@ -130,34 +156,20 @@ char *pn_job_text(const struct pn_job *job) {
     data(&o, "train", &job->train);
     data(&o, "validation", &job->validation);
     data(&o, "test", &job->test);
-    put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
-    if (job->model == PN_MODEL_AUDIT) {
+    const bool external = job->model == PN_MODEL_EXTERNAL;
+    if (external) put(&o, "    external: true\n");
+    else put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
+    if (external) {
+        tables(&o, job);
+        put(&o, "  model: {name: external}\n");
+    } else if (job->model == PN_MODEL_AUDIT) {
         put(&o, "  audit: {keys: %llu", (unsigned long long)job->audit_keys);
         if (job->tables[0].memory > 0) put(&o, ", memory: %llu", (unsigned long long)job->tables[0].memory);
         put(&o, "}\n  model: {name: audit}\n");
     } else {
         put(&o, "  features:\n");
         for (size_t i = 0; i < job->n_fields; i++) field(&o, job, &job->fields[i]);
-        put(&o, "  tables:\n");
-        for (size_t i = 0; i < job->i_dense_table; i++) {
-            const struct pn_table_spec *t = &job->tables[i];
-            put(&o, "    ");
-            quoted(&o, t->name);
-            put(&o, ": {optimizer: ");
-            optimizer(&o, &t->optimizer);
-            if (t->init == PN_INIT_ZERO) put(&o, ", init: zero");
-            else put(&o, ", init: {%s: %.9g}", inits[t->init], (double)t->init_scale);
-            if (t->storage != PN_CODEC_FLOAT32) put(&o, ", storage: %s", pn_codec_names[t->storage]);
-            if (t->admit_probability > 0) put(&o, ", admission: {probability: %.9g}", (double)t->admit_probability);
-            else if (t->admit_count > 0) put(&o, ", admission: {count: %u, counters: %u}", t->admit_count, t->admit_counters);
-            const bool evicts = t->evict_age > 0 || t->evict_rows > 0;
-            if (evicts) put(&o, ", eviction: {");
-            if (t->evict_age > 0) put(&o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
-            if (t->evict_rows > 0) put(&o, "maxRows: %llu", (unsigned long long)t->evict_rows);
-            if (evicts) put(&o, "}");
-            if (t->memory > 0) put(&o, ", memory: %llu", (unsigned long long)t->memory);
-            put(&o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
-        }
+        tables(&o, job);
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
         if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
@@ -168,9 +180,12 @@ char *pn_job_text(const struct pn_job *job) {
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         put(&o, "}\n");
     }
-    put(&o, "  optimizer: ");
-    optimizer(&o, &job->tables[job->i_dense_table].optimizer);
-    put(&o, "\n  training: {batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
+    if (!external) {
+        put(&o, "  optimizer: ");
+        optimizer(&o, &job->tables[job->i_dense_table].optimizer);
+    }
+    put(&o, "\n  training: {");
+    if (!external) put(&o, "batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
     if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : "auc", job->patience, job->min_delta);

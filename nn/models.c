@@ -74,7 +74,8 @@ void pn_net_build(struct pn_net *net) {
     const size_t both = job->model == PN_MODEL_LR || job->model == PN_MODEL_FM || job->model == PN_MODEL_DLRM
                             ? embedded : pn_add_concat(net, (size_t[]){embedded, numbers}, net->n_dense > 0 ? 2 : 1);
     switch (job->model) {
-    case PN_MODEL_AUDIT: return;
+    case PN_MODEL_AUDIT:
+    case PN_MODEL_EXTERNAL: return;
     case PN_MODEL_DLRM: net->logit = dlrm(net, embedded, numbers); return;
     case PN_MODEL_DCN_V2: net->logit = dcn_v2(net, both); return;
     case PN_MODEL_LR:

@@ -145,13 +145,13 @@ static void featured(struct pn_work *w) {
     for (uint32_t t = 0; ok && t < run->job.i_dense_table; t++) {
         e->rows[t] = malloc((e->batch.n_unique[t] * run->job.tables[t].dim + 1) * sizeof(float));
         ok = e->rows[t] != NULL;
-        if (e->batch.n_unique[t] > 0) e->parts[n++] = (struct pn_client_part){t, e->batch.n_unique[t], e->batch.unique[t], e->rows[t]};
+        if (e->batch.n_unique[t] > 0) e->parts[n++] = (struct pn_client_part){t, e->batch.n_unique[t], e->batch.unique[t], e->rows[t], NULL};
     }
     if (!ok) {
         finish(e, PN_NO_MEMORY, "no memory for a batch of the evaluation");
         return;
     }
-    e->parts[n++] = (struct pn_client_part){run->job.i_dense_table, run->n_dense_rows, e->dense_keys, e->dense};
+    e->parts[n++] = (struct pn_client_part){run->job.i_dense_table, run->n_dense_rows, e->dense_keys, e->dense, NULL};
     pn_client_pull(run->client, UINT32_MAX, 0, e->parts, n, pulled, e);
 }
 

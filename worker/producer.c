@@ -241,11 +241,11 @@ static enum pn_result push(struct pn_producer *p, struct step *s) {
     size_t n = 0;
     const struct pn_job *job = &p->run->job;
     if (audit(p)) {
-        if (s->n_keys > 0) parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->gradients[0]};
+        if (s->n_keys > 0) parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->gradients[0], NULL};
     } else if (s->have_batch) {
         for (uint32_t t = 0; t < job->i_dense_table; t++)
-            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->gradients[t]};
-        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->gradients[job->i_dense_table]};
+            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->gradients[t], NULL};
+        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->gradients[job->i_dense_table], NULL};
     }
     enum pn_result r = pn_client_push(p->run->client, p->id, s->step, s->last, parts, n, acknowledged, s);
     if (r != PN_OK) return r;
@@ -414,15 +414,15 @@ static void start(struct pn_producer *p, struct step *s) {
             fail(p, PN_NO_MEMORY, "no memory for a step");
             return;
         }
-        parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->rows[0]};
+        parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->rows[0], NULL};
     } else if (s->have_batch) {
         if (!allocate(p, s)) {
             fail(p, PN_NO_MEMORY, "no memory for a step");
             return;
         }
         for (uint32_t t = 0; t < job->i_dense_table; t++)
-            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t]};
-        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table]};
+            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t], NULL};
+        parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
     } else { /* no data at all: one empty push says so */
         s->state = READY;
         return;

@@ -218,25 +218,6 @@ static void changed(void *owner) {
 
 /* ---- starting a job ---- */
 
-static bool read_map(struct pn_worker *w, struct json_object *job, struct pn_shard_map *map) {
-    struct json_object *shards = pn_json_get(job, "shards"), *slots = pn_json_get(job, "slots");
-    memset(map, 0, sizeof *map);
-    size_t n = pn_json_length(shards);
-    if (n == 0 || n > PN_MAX_SHARDS || pn_json_length(slots) != n) {
-        pn_log(w->env, PN_WARN, "a plan without a sound shard map");
-        return false;
-    }
-    map->n_shards = (uint32_t)n;
-    uint32_t slot = 0;
-    for (uint32_t s = 0; s < n; s++) {
-        snprintf(map->shards[s].address, sizeof map->shards[s].address, "%s", pn_json_str(pn_json_at(shards, s), "address", ""));
-        map->shards[s].term = pn_json_u64(pn_json_at(shards, s), "term", 0);
-        uint32_t end = s + 1 < n ? (uint32_t)json_object_get_uint64(pn_json_at(slots, s + 1)) : PN_SLOTS;
-        for (; slot < end && slot < PN_SLOTS; slot++) map->owner[slot] = (uint16_t)s;
-    }
-    return true;
-}
-
 static void open_run(struct pn_worker *w, struct json_object *job) {
     struct pn_run *run = calloc(1, sizeof *run);
     if (run == NULL) return;
@@ -293,7 +274,7 @@ static void seed(struct pn_worker *w) {
         pn_net_init(net, run->job.seed, values);
         for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = pn_net_row_key(net, i);
         pn_net_close(net);
-        struct pn_client_part part = {run->job.i_dense_table, run->n_dense_rows, keys, values};
+        struct pn_client_part part = {run->job.i_dense_table, run->n_dense_rows, keys, values, NULL};
         pn_client_seed(run->client, &part, seed_done, w);
     } else {
         pn_run_fail(run, PN_NO_MEMORY, "no memory for the dense parameters");
@@ -372,7 +353,10 @@ static void apply_plan(struct pn_worker *w) {
         return;
     }
     struct pn_shard_map map;
-    if (!read_map(w, job, &map)) return;
+    if (!pn_shard_map_read(job, &map)) {
+        pn_log(w->env, PN_WARN, "a plan without a sound shard map");
+        return;
+    }
     if (!w->seeded) {
         for (uint32_t s = 0; s < map.n_shards; s++)
             if (map.shards[s].term == 0) return; /* not all are up yet */

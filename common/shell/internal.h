@@ -24,12 +24,15 @@ struct pn_shell {
     struct pn_transport *transport;
     struct pn_files *files;
     struct pn_pool *pool;
-    bool stopping;
+    bool stopping, embedded;
+    void (*log)(void *owner, enum pn_log_level, const char *line); /* embedded */
+    void *log_owner;
 };
 
 /* transport.c */
 enum pn_result pn_transport_open(struct pn_transport **, struct pn_shell *, const char *bind, struct pn_error *);
-void pn_transport_close(struct pn_transport *);
+void pn_transport_close(struct pn_transport *); /* the sockets; its handles close with the loop, then it is freed: */
+void pn_transport_free(struct pn_transport *);
 const char *pn_transport_address(const struct pn_transport *);
 pn_peer pn_transport_connect(struct pn_transport *, const char *address);
 void pn_transport_disconnect(struct pn_transport *, pn_peer);
@@ -46,7 +49,8 @@ void pn_files_unmap(const void *data, size_t n_bytes);
 
 /* pool.c: threads for pure computation, apart from libuv's own (files), so that neither starves the other */
 struct pn_pool *pn_pool_open(struct pn_shell *, unsigned n_threads);
-void pn_pool_close(struct pn_pool *);
+void pn_pool_close(struct pn_pool *); /* ends the threads; its handle closes with the loop, then: */
+void pn_pool_free(struct pn_pool *);
 void pn_pool_start(struct pn_pool *, struct pn_work *);
 
 /* logs.c */

@@ -89,6 +89,6 @@ void pn_pool_close(struct pn_pool *p) {
     for (unsigned i = 0; i < p->n_threads; i++) pthread_join(p->threads[i], NULL);
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->wake);
-    p->shell->pool = NULL;
-    /* the async handle lies in here: it is closed by the shell, which frees nothing of a process that ends */
 }
+
+void pn_pool_free(struct pn_pool *p) { free(p); }

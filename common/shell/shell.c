@@ -120,7 +120,11 @@ static void io(struct pn_env *e, struct pn_io *r) { pn_files_start(shell_of(e)->
 static void work(struct pn_env *e, struct pn_work *w) { pn_pool_start(shell_of(e)->pool, w); }
 static enum pn_result map(struct pn_env *e, const char *path, const void **d, size_t *n) { (void)e; return pn_files_map(path, d, n); }
 static void unmap(struct pn_env *e, const void *d, size_t n) { (void)e; pn_files_unmap(d, n); }
-static void log_line(struct pn_env *e, enum pn_log_level level, const char *line) { (void)e; pn_logs_write(level, line); }
+static void log_line(struct pn_env *e, enum pn_log_level level, const char *line) {
+    struct pn_shell *s = shell_of(e);
+    if (!s->embedded) pn_logs_write(level, line);
+    else if (s->log != NULL) s->log(s->log_owner, level, line);
+}
 
 static const struct pn_env_ops ops = {
     .now_ns = now_ns, .wall_ms = wall_ms, .random = random64, .timer_start = timer_start, .timer_stop = timer_stop, .connect = connect_to,
@@ -133,27 +137,51 @@ static void on_signal(uv_signal_t *h, int number) {
     pn_shell_stop(h->data);
 }
 
+static enum pn_result open_parts(struct pn_shell *s, const char *bind, unsigned n_threads, struct pn_error *err) {
+    s->files = pn_files_open(s);
+    s->pool = pn_pool_open(s, n_threads);
+    return s->files == NULL || s->pool == NULL ? pn_fail(err, PN_NO_MEMORY, "no memory") : pn_transport_open(&s->transport, s, bind, err);
+}
+
+static struct pn_shell *new_shell(const char *name) {
+    struct pn_shell *s = calloc(1, sizeof *s);
+    if (s == NULL || uv_loop_init(&s->loop) != 0) {
+        free(s);
+        return NULL;
+    }
+    s->env.ops = &ops;
+    snprintf(s->name, sizeof s->name, "%s", name);
+    uv_timer_init(&s->loop, &s->timer);
+    s->timer.data = s;
+    return s;
+}
+
+enum pn_result pn_shell_open_embedded(struct pn_shell **out, const char *name, void (*log)(void *, enum pn_log_level, const char *), void *owner, struct pn_error *err) {
+    struct pn_shell *s = new_shell(name);
+    if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
+    s->embedded = true;
+    s->log = log;
+    s->log_owner = owner;
+    enum pn_result r = open_parts(s, NULL, 0, err);
+    if (r != PN_OK) pn_shell_close(s);
+    else *out = s;
+    return r;
+}
+
 enum pn_result pn_shell_open(struct pn_shell **out, const char *name, const char *bind, enum pn_log_level level, struct pn_error *err) {
     /* Messages of megabytes come and go all the time: their memory stays with the process instead of being unmapped and zeroed again. */
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
-    struct pn_shell *s = calloc(1, sizeof *s);
+    struct pn_shell *s = new_shell(name);
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
-    s->env.ops = &ops;
-    snprintf(s->name, sizeof s->name, "%s", name);
     pn_logs_open(s->name, level);
-    uv_loop_init(&s->loop);
-    uv_timer_init(&s->loop, &s->timer);
-    s->timer.data = s;
     uv_signal_init(&s->loop, &s->term);
     uv_signal_init(&s->loop, &s->intr);
     s->term.data = s->intr.data = s;
     uv_signal_start(&s->term, on_signal, SIGTERM);
     uv_signal_start(&s->intr, on_signal, SIGINT);
     signal(SIGPIPE, SIG_IGN);
-    s->files = pn_files_open(s);
-    s->pool = pn_pool_open(s, 2);
-    enum pn_result r = s->files == NULL || s->pool == NULL ? pn_fail(err, PN_NO_MEMORY, "no memory") : pn_transport_open(&s->transport, s, bind, err);
+    enum pn_result r = open_parts(s, bind, 2, err);
     if (r != PN_OK) {
         pn_shell_close(s);
         return r;
@@ -194,6 +222,8 @@ void pn_shell_close(struct pn_shell *s) {
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     if (s->files != NULL) pn_files_close(s->files);
+    if (s->pool != NULL) pn_pool_free(s->pool);
+    pn_transport_free(s->transport);
     free(s->heap);
     free(s);
 }

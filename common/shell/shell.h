@@ -1,4 +1,5 @@
-/* The shell of a role: libuv's loop, ZeroMQ, threads and real files behind struct pn_env. One a process, one thread runs it. */
+/* The shell of a role: libuv's loop, ZeroMQ, threads and real files behind struct pn_env. One a process, one thread runs it; embedded ones
+ * (in a program that is not ours) may be many, one thread each. */
 #ifndef PN_COMMON_SHELL_SHELL_H
 #define PN_COMMON_SHELL_SHELL_H
 
@@ -8,6 +9,10 @@ struct pn_shell;
 /* bind: NULL (no incoming messages) or "tcp://127.0.0.1:PORT", port 0 for a free one. Only loopback is allowed: nothing is
  * encrypted yet. PN_INVALID, PN_EXISTS (address in use): err names it. */
 enum pn_result pn_shell_open(struct pn_shell **, const char *name, const char *bind, enum pn_log_level, struct pn_error *);
+/* Without incoming messages, in somebody else's process: signals, malloc's settings and stderr stay as they are, lines of the log go to `log`
+ * (on the thread that runs the shell; NULL: nowhere). Only the thread that runs it may call it, but for uv_async_send on handles of its loop. */
+enum pn_result pn_shell_open_embedded(struct pn_shell **, const char *name, void (*log)(void *owner, enum pn_log_level, const char *line), void *owner, struct pn_error *);
+/* After pn_shell_run has returned, its core is closed and no work or io is under way. Closes all handles of the loop. */
 void pn_shell_close(struct pn_shell *);
 struct pn_env *pn_shell_env(struct pn_shell *);
 const char *pn_shell_address(const struct pn_shell *);   /* the bound address with its real port */

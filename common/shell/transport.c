@@ -231,6 +231,12 @@ void pn_transport_close(struct pn_transport *t) {
     zmq_ctx_term(t->context);
 }
 
+void pn_transport_free(struct pn_transport *t) {
+    if (t == NULL) return;
+    for (size_t i = 0; i < t->n_connections; i++) free(t->connections[i]);
+    free(t);
+}
+
 const char *pn_transport_address(const struct pn_transport *t) { return t->address; }
 
 pn_peer pn_transport_connect(struct pn_transport *t, const char *address) {

@@ -175,7 +175,8 @@ int verb_submit(const struct cli *c) {
         return EXIT_REFUSED;
     }
     if (cli_option(c, "dry-run", NULL) != NULL) {
-        printf("%s: good: %zu features, %zu tables, model of %zu hidden layers, %u epochs of batches of %u\n", file, job.n_fields, job.n_tables, job.n_hidden, job.epochs, job.batch_size);
+        if (job.model == PN_MODEL_EXTERNAL) printf("%s: good: external, %zu tables, %u producers for clients to take\n", file, job.n_tables - 1, job.n_producers);
+        else printf("%s: good: %zu features, %zu tables, model of %zu hidden layers, %u epochs of batches of %u\n", file, job.n_fields, job.n_tables, job.n_hidden, job.epochs, job.batch_size);
         return EXIT_DONE;
     }
     struct json_object *o = json_object_new_object();

@@ -173,6 +173,12 @@ static bool split_parts(const struct pn_client *c, const struct pn_client_part *
     return true;
 }
 
+/* Where the row of the k-th key of a part (in the order of the wire) lies in the caller's array. */
+static float *row_of(const struct pn_client_part *part, const uint32_t *order, size_t k, size_t dim) {
+    if (order != NULL) k = order[k];
+    return part->rows + (part->places != NULL ? part->places[k] : k) * dim;
+}
+
 static size_t row_bytes_of(const struct pn_client *c, uint32_t i_table) { return pn_codec_row_bytes(pn_job_codec(c->job, i_table), c->job->tables[i_table].dim); }
 
 /* Makes one message a shard out of the parts. values: rows go along (push, seed). */
@@ -205,8 +211,8 @@ static bool build(struct pn_client *c, enum pn_kind kind, uint64_t sequence, con
             for (size_t k = 0; order != NULL && k < n; k++) memcpy(body + k * 8, &parts[p].keys[order[first + k]], 8);
             body += n * 8;
             if (!values) continue;
-            if (order == NULL && n > 0) pn_codec_encode(codec, parts[p].rows + first * dim, n, dim, body);
-            for (size_t k = 0; order != NULL && k < n; k++) pn_codec_encode(codec, parts[p].rows + order[first + k] * dim, 1, dim, body + k * row_bytes);
+            if (order == NULL && parts[p].places == NULL && n > 0) pn_codec_encode(codec, parts[p].rows + first * dim, n, dim, body);
+            else for (size_t k = 0; k < n; k++) pn_codec_encode(codec, row_of(&parts[p], order, first + k, dim), 1, dim, body + k * row_bytes);
             memset(body + n * row_bytes, 0, pn_pad8(n * row_bytes) - n * row_bytes);
             body += pn_pad8(n * row_bytes);
         }
@@ -579,8 +585,8 @@ static void on_rows(struct pn_client *c, struct pn_frame *f, uint32_t s) {
             const size_t row_bytes = pn_codec_row_bytes(codec, dim);
             const uint8_t *rows = pn_frame_take(f, counts[i], row_bytes);
             if (rows == NULL) return;
-            if (split->order == NULL && counts[i] > 0) pn_codec_decode(codec, rows, counts[i], dim, p->parts[i].rows + first * dim);
-            for (size_t k = 0; split->order != NULL && k < counts[i]; k++) pn_codec_decode(codec, rows + k * row_bytes, 1, dim, p->parts[i].rows + split->order[first + k] * dim);
+            if (split->order == NULL && p->parts[i].places == NULL && counts[i] > 0) pn_codec_decode(codec, rows, counts[i], dim, p->parts[i].rows + first * dim);
+            else for (size_t k = 0; k < counts[i]; k++) pn_codec_decode(codec, rows + k * row_bytes, 1, dim, row_of(&p->parts[i], split->order, first + k, dim));
         }
         p->legs[s].answered = true;
         if (--p->n_open > 0) return;

@@ -7,7 +7,7 @@
 
 #include "common/env.h"
 #include "common/hash.h"
-#include "common/wire.h"
+#include "common/json.h"
 #include "job/job.h"
 
 #define PN_MAX_IN_FLIGHT 64u
@@ -20,7 +20,8 @@ struct pn_client_part {
     uint32_t i_table;
     size_t n_keys;
     const uint64_t *keys;   /* unique within the part; in the order of pn_unique nothing has to be sorted */
-    float *rows;            /* pull: out, n_keys * dim. push, seed: in, read during the call only */
+    float *rows;            /* pull: out. push, seed: in, read during the call only. The row of keys[k] lies at rows + place * dim, where */
+    const uint32_t *places; /* place = places[k], each below 2^31; NULL: place = k */
 };
 
 struct pn_shard_map {
@@ -28,6 +29,9 @@ struct pn_shard_map {
     struct { char address[128]; uint64_t term; } shards[PN_MAX_SHARDS];
     uint16_t owner[PN_SLOTS];   /* slot -> index of shard */
 };
+
+/* The map of a plan's job (docs/architecture.md, PLAN body). False: it is not sound. */
+bool pn_shard_map_read(struct json_object *plan_job, struct pn_shard_map *);
 
 struct pn_client *pn_client_open(struct pn_env *, const struct pn_job *job /* borrowed */, const char *job_id);
 void pn_client_close(struct pn_client *); /* no callback runs any more */

@@ -81,7 +81,7 @@ static void push(struct slot *s) {
 static void issue(struct slot *s) {
     const struct batch *b = &B.batches[B.next++ % B.n_batches];
     s->n = b->n;
-    s->part = (struct pn_client_part){0, b->n, b->keys, B.op == 0 ? s->rows : B.values};
+    s->part = (struct pn_client_part){0, b->n, b->keys, B.op == 0 ? s->rows : B.values, NULL};
     B.open++;
     s->since = now_s();
     if (B.op == 0) pn_client_pull(B.client, UINT32_MAX, 0, &s->part, 1, done, s);
@@ -122,7 +122,7 @@ static void start(void *core) {
     if (B.op == 3) {
         struct slot *s = &B.slots[0];
         s->n = B.batches[0].n;
-        s->part = (struct pn_client_part){0, s->n, B.batches[0].keys, B.values};
+        s->part = (struct pn_client_part){0, s->n, B.batches[0].keys, B.values, NULL};
         if (pn_client_push(B.client, B.producer, 1, false, &s->part, 1, pushed_to_check, s) != PN_OK) exit(1);
         return;
     }

@@ -27,7 +27,7 @@ struct scenario {
     char job_id[64], state[32], reason[256];
     uint64_t newest;          /* checkpoint epoch */
     char checkpoint_dir[512];
-    bool healed;
+    bool healed, clients;
     uint64_t n_published, n_publish_refused;
     uint64_t clock_seen[64];
 };
@@ -148,6 +148,15 @@ void sim_boot(struct sim *sim, struct sim_node *n) {
         break;
     }
     case SIM_WORKER: {
+        struct scenario *s = (struct scenario *)sim;
+        if (s->clients) {
+            struct sim_client_options o = {.job_id = s->job_id, .n_keys = s->n_keys, .n_steps = s->steps};
+            snprintf(o.name, sizeof o.name, "%s", n->name);
+            snprintf(o.coordinator, sizeof o.coordinator, "%s", coordinator);
+            n->core = sim_client_open(&n->env, &o);
+            n->ops = &sim_client_core;
+            break;
+        }
         struct pn_worker_options o = {0};
         snprintf(o.name, sizeof o.name, "%s", n->name);
         snprintf(o.coordinator, sizeof o.coordinator, "%s", coordinator);
@@ -285,6 +294,18 @@ static void draw(struct scenario *s) {
              (unsigned long long)(100 + sim_draw(sim, 2000)), sim_chance(sim, 0.3) ? "64Ki" : "16Mi");
 }
 
+/* The same world with an external job: one client a producer, and sometimes one more. */
+static void draw_clients(struct scenario *s) {
+    s->n_workers = s->n_producers + (uint32_t)sim_draw(&s->sim, 2);
+    snprintf(s->yaml, sizeof s->yaml,
+             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: audit}\nspec:\n  data: {external: true}\n  model: {name: external}\n"
+             "  tables: {audit: {dim: %u, optimizer: {name: sgd, lr: 1}, init: zero}}\n"
+             "  training: {dataShards: %u, inFlight: %u, consistency: {mode: %s, ack: durable%s}}\n"
+             "  checkpoint: {every: %llums, keep: 2, ringBytes: %s}\n  failurePolicy: {maxRestarts: 100000}\n",
+             PN_AUDIT_DIM, s->n_producers, 1 + (uint32_t)sim_draw(&s->sim, 16), s->mode, strcmp(s->mode, "ssp") == 0 ? ", staleness: 3" : "",
+             (unsigned long long)(100 + sim_draw(&s->sim, 2000)), sim_chance(&s->sim, 0.3) ? "64Ki" : "16Mi");
+}
+
 /* ---- the verdict ---- */
 static void fail(struct sim_verdict *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void fail(struct sim_verdict *out, const char *format, ...) {
@@ -352,13 +373,15 @@ static void read_checkpoint(struct scenario *s, struct audit *a) {
     sim_disk_unmap(data);
 }
 
-void sim_scenario(uint64_t seed, FILE *log, struct sim_verdict *out) {
+void sim_scenario(uint64_t seed, bool clients, FILE *log, struct sim_verdict *out) {
     struct scenario *s = calloc(1, sizeof *s);
     assert(s != NULL);
     struct sim *sim = &s->sim;
     sim_open(sim, seed);
     sim->log = log;
     draw(s);
+    s->clients = clients;
+    if (clients) draw_clients(s);
     if (log != NULL) fprintf(log, "seed %llu: %u servers, %u workers, %s\n%s", (unsigned long long)seed, s->n_ps, s->n_workers, s->mode, s->yaml);
     sim_add(sim, SIM_COORDINATOR, 0);
     for (uint32_t i = 0; i < s->n_ps; i++) sim_add(sim, SIM_PS, (int)i);

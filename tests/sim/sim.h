@@ -98,7 +98,17 @@ void sim_store_close(struct sim_store *);
 struct pn_store *sim_store_connect(struct sim_store *); /* drops a transaction left open by a dead life */
 
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
+/* client.c: a process that pushes the oracle's steps as a client of an external job. */
+struct sim_client_options {
+    char name[64], coordinator[128];
+    const char *job_id;       /* read again and again: "" until the job was submitted */
+    uint64_t n_keys, n_steps;
+    void (*changed)(void *owner); /* set by client.c */
+};
+void *sim_client_open(struct pn_env *, const struct sim_client_options *);
+extern const struct pn_core_ops sim_client_core;
+
 struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
-void sim_scenario(uint64_t seed, FILE *log, struct sim_verdict *out);
+void sim_scenario(uint64_t seed, bool clients /* the job is external */, FILE *log, struct sim_verdict *out);
 
 #endif

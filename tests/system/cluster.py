@@ -22,6 +22,16 @@ def skip(reason):
     sys.exit(77)
 
 
+def why_not():
+    """What tests/system/venv said when it could not install something, on one line."""
+    try:
+        with open(os.path.join(ROOT, "build", "venv.missing")) as f:
+            lines = f.read().strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1] if lines else "tests/run installs it into build/venv where it can"
+
+
 def data(name):
     path = os.path.join(SHARED, name)
     return path if os.path.isdir(path) else None

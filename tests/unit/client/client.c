@@ -86,7 +86,7 @@ static uint64_t key_of_shard(uint32_t shard, uint64_t after) {
 static enum pn_result push(struct rig *r, uint64_t step, struct told *t) {
     uint64_t key = key_of_shard(0, 0);
     float g[3] = {1, 2, (float)step};
-    struct pn_client_part part = {0, 1, &key, g};
+    struct pn_client_part part = {0, 1, &key, g, NULL};
     return pn_client_push(r->c, 0, step, false, &part, 1, tell, t);
 }
 
@@ -95,7 +95,7 @@ START_TEST(a_pull_asks_each_shard_for_its_keys_and_puts_rows_where_they_belong) 
     rig_open(&r, PN_ASYNC, true);
     uint64_t a = key_of_shard(0, 0), b = key_of_shard(1, 0), keys[4] = {b, a, key_of_shard(1, b), key_of_shard(0, a)};
     float rows[12] = {0};
-    struct pn_client_part part = {0, 4, keys, rows};
+    struct pn_client_part part = {0, 4, keys, rows, NULL};
     struct told t = {0};
     struct got g[SENT_MAX];
     pn_client_pull(r.c, 0, 0, &part, 1, tell, &t);
@@ -136,7 +136,7 @@ START_TEST(a_pull_goes_only_to_shards_with_keys_unless_staleness_is_bounded) {
         rig_open(&r, ssp ? PN_SSP : PN_ASYNC, true);
         uint64_t key = key_of_shard(1, 0);
         float row[3];
-        struct pn_client_part part = {0, 1, &key, row};
+        struct pn_client_part part = {0, 1, &key, row, NULL};
         struct told t = {0};
         struct got g[SENT_MAX];
         pn_client_pull(r.c, 0, 0, &part, 1, tell, &t);
@@ -311,7 +311,7 @@ START_TEST(a_push_that_came_before_the_seed_is_repeated_behind_it) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[2] = {1, 2};
-    struct pn_client_part part = {1, 1, &key, row};
+    struct pn_client_part part = {1, 1, &key, row, NULL};
     pn_client_seed(r.c, &part, tell, &seeded);
     size_t n = receive(&r, g);
     ck_assert(n == 1 && g[0].kind == PN_SEED && g[0].shard == 0);
@@ -341,7 +341,7 @@ START_TEST(a_shard_that_lost_its_memory_gets_the_seed_before_the_pushes) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[2] = {1, 2};
-    struct pn_client_part part = {1, 1, &key, row};
+    struct pn_client_part part = {1, 1, &key, row, NULL};
     pn_client_seed(r.c, &part, tell, &t);
     push(&r, 1, &t);
     size_t n = receive(&r, g);
@@ -363,7 +363,7 @@ START_TEST(what_was_cancelled_is_not_called_but_its_push_goes_on) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[3];
-    struct pn_client_part part = {0, 1, &key, row};
+    struct pn_client_part part = {0, 1, &key, row, NULL};
     pn_client_pull(r.c, 0, 0, &part, 1, tell, &t);
     push(&r, 1, &t);
     drop(g, receive(&r, g));
@@ -390,7 +390,7 @@ START_TEST(the_client_may_be_closed_by_its_own_callback) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[3] = {0};
-    struct pn_client_part part = {0, 1, &key, row};
+    struct pn_client_part part = {0, 1, &key, row, NULL};
     ck_assert_int_eq(pn_client_push(r.c, 0, 1, true, &part, 1, close_inside, &r), PN_OK);
     size_t n = receive(&r, g);
     for (size_t i = 0; i < n; i++) ack(&r, &g[i]);
@@ -418,7 +418,7 @@ START_TEST(a_commit_from_before_the_seed_does_not_lose_it) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[2] = {1, 2};
-    struct pn_client_part part = {1, 1, &key, row};
+    struct pn_client_part part = {1, 1, &key, row, NULL};
     pn_client_seed(r.c, &part, tell, &t);
     size_t n = receive(&r, g);
     ack(&r, &g[0]);
@@ -439,7 +439,7 @@ START_TEST(a_refused_seed_is_told) {
     struct got g[SENT_MAX];
     uint64_t key = key_of_shard(0, 0);
     float row[2] = {1, 2};
-    struct pn_client_part part = {1, 1, &key, row};
+    struct pn_client_part part = {1, 1, &key, row, NULL};
     pn_client_seed(r.c, &part, tell, &t);
     size_t n = receive(&r, g);
     answer(&r, &g[0], PN_REFUSAL, 1, "invalid");

@@ -33,6 +33,8 @@ struct node {
     bool hold_drain, ring_full, hold_evaluation, fail_evaluation;
     uint64_t steps;                     /* a worker's producers end here */
     uint64_t per_epoch;                 /* steps an epoch, producer 0 one more: for jobs with early stopping */
+    const char *serves;                 /* a client: the job that it came for */
+    bool leaving;
     /* ps */
     char job[32];
     const char *failed_code;
@@ -478,6 +480,13 @@ static inline struct json_object *make_beat(struct node *n) {
     json_object_array_add(plan, json_object_new_uint64(n->revision));
     pn_json_add(o, "plan", plan);
     if (n->role == PS && n->plan != NULL) obey_ps(n);
+    if (n->serves != NULL) {
+        struct json_object *serves = json_object_new_object();
+        pn_json_add_str(serves, "job", n->serves);
+        pn_json_add_u64(serves, "producers", 1);
+        pn_json_add(o, "serves", serves);
+    }
+    if (n->leaving) pn_json_add_bool(o, "leaving", true);
     return n->role == PS ? ps_beat(n, o) : n->role == WORKER ? worker_beat(n, o) : o;
 }
 

@@ -100,6 +100,60 @@ START_TEST(every_mistake_is_named_by_line_and_column) {
     }
 } END_TEST
 
+static const char external[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: e}\nspec:\n  data: {external: true}\n"
+    "  tables:\n    defaults: {dim: 16, optimizer: {name: sgd, lr: 1}, init: zero}\n    users: {}\n    items: {dim: 3, eviction: {maxRows: 5000}}\n"
+    "  model: {name: external}\n  training: {dataShards: 2, codec: float16, consistency: {mode: ssp, staleness: 3}}\n  checkpoint: {every: 1s}\n";
+
+START_TEST(an_external_job_declares_its_tables_and_is_printed_and_read_again) {
+    static struct pn_job j, again;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, external, &err) == PN_OK, "%s", err.text);
+    ck_assert(j.model == PN_MODEL_EXTERNAL && j.n_tables == 3 && j.i_dense_table == 2 && j.n_producers == 2 && j.max_in_flight == 64 && !j.train.present);
+    ck_assert_str_eq(j.tables[0].name, "users");
+    ck_assert(j.tables[0].dim == 16 && j.tables[1].dim == 3 && j.tables[1].evict_rows == 5000);
+    char *text = pn_job_text(&j);
+    ck_assert_msg(parse(&again, text, &err) == PN_OK, "%s\n%s", err.text, text);
+    char *twice = pn_job_text(&again);
+    ck_assert_str_eq(text, twice);
+    ck_assert(memcmp(j.tables, again.tables, sizeof j.tables) == 0 && again.staleness == 3);
+    free(text);
+    free(twice);
+    pn_job_free(&j);
+    pn_job_free(&again);
+} END_TEST
+
+static const struct { const char *from, *to, *place, *words; } bad_external[] = {
+    {"name: external", "name: lr", "job.yaml:10:", "go together"},
+    {"{external: true}", "{external: yes please}", "job.yaml:5:", "external"},
+    {"{external: true}", "{}", "job.yaml:", "external: true"},
+    {"{external: true}", "{external: true, shuffle: {seed: 1}}", "job.yaml:5:", "has no shuffle"},
+    {"dim: 16, ", "", "job.yaml:", "needs dim"},
+    {"dim: 3", "dim: 0", "job.yaml:9:", "from 1 to 1024"},
+    {"    users: {}\n", "    dense: {}\n", "job.yaml:8:", "is taken"},
+    {"    users: {}\n    items: {dim: 3, eviction: {maxRows: 5000}}\n", "", "job.yaml:7:", "at least one table"},
+    {"items: {dim", "users: {dim", "job.yaml:", ""},
+    {"name: external}", "name: external, hidden: [3]}", "job.yaml:10:", "hidden has no meaning"},
+    {"dataShards: 2", "batchSize: 2", "job.yaml:11:", "batchSize has no meaning"},
+    {"  checkpoint:", "  features: [1]\n  checkpoint:", "job.yaml:12:", "takes no features"},
+    {"  checkpoint:", "  optimizer: {name: sgd}\n  checkpoint:", "job.yaml:12:", "dense parameters"},
+    {"  checkpoint:", "  publish: {model: m}\n  checkpoint:", "job.yaml:12:", "cannot be published"},
+};
+
+START_TEST(every_mistake_of_an_external_job_is_named_by_line) {
+    static struct pn_job j;
+    for (size_t i = 0; i < sizeof bad_external / sizeof *bad_external; i++) {
+        char text[4096];
+        const char *at = strstr(external, bad_external[i].from);
+        ck_assert_ptr_nonnull(at);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - external), external, bad_external[i].to, at + strlen(bad_external[i].from));
+        struct pn_error err = {""};
+        ck_assert_msg(parse(&j, text, &err) == PN_INVALID, "%s", bad_external[i].to);
+        ck_assert_msg(strncmp(err.text, bad_external[i].place, strlen(bad_external[i].place)) == 0 && strstr(err.text, bad_external[i].words) != NULL, "%s: %s",
+                      bad_external[i].to, err.text);
+    }
+} END_TEST
+
 START_TEST(bytes_that_are_no_text_never_reach_the_yaml_reader) {
     static struct pn_job j;
     struct pn_error err;
@@ -178,6 +232,8 @@ int main(void) {
     tcase_add_test(t, a_good_job_is_read_as_written);
     tcase_add_test(t, a_job_printed_and_read_again_is_the_same_job);
     tcase_add_test(t, every_mistake_is_named_by_line_and_column);
+    tcase_add_test(t, an_external_job_declares_its_tables_and_is_printed_and_read_again);
+    tcase_add_test(t, every_mistake_of_an_external_job_is_named_by_line);
     tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
     tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
