@@ -70,15 +70,18 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);
     const struct pn_metric *v = j->validation.known ? &j->validation : &j->epoch_validation;
-    if (v->known) {
-        pn_json_add_double(o, "validation_auc", v->auc);
-        pn_json_add_double(o, "validation_logloss", v->logloss);
-    }
+    if (v->known) pn_metric_write(o, "validation_", v);
     if (j->test.known) {
-        pn_json_add_double(o, "test_auc", j->test.auc);
-        pn_json_add_double(o, "test_logloss", j->test.logloss);
+        pn_metric_write(o, "test_", &j->test);
         pn_json_add_u64(o, "test_rows", j->test.rows);
     }
+    if (j->best.known) {
+        pn_json_add_u64(o, "best_epoch", j->best_epoch);
+        pn_json_add_double(o, "best_auc", j->best.auc);
+        pn_json_add_double(o, "best_logloss", j->best.logloss);
+        pn_json_add_u64(o, "best_checkpoint", j->best_checkpoint);
+    }
+    if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
     for (const struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) {
         if (k->dirty && !k->bad) continue; /* not durable: not there */
         struct json_object *e = json_object_new_object();
@@ -210,6 +213,12 @@ static void post_restore(struct pn_coordinator *c, struct pn_http_request *r, st
     j->phase = PN_TRAIN;
     j->restarts = 0;
     j->validation = j->test = (struct pn_metric){0};
+    if (j->job.patience > 0) { /* its later epochs are of a life that is given up: they are trained and measured again */
+        j->stopped = false;
+        j->misses = 0;
+        j->gate_epochs = 1; /* rises with every epoch whose validation is measured, also those that the checkpoint has already */
+        if (j->best_checkpoint > k->epoch) j->best = (struct pn_metric){0};
+    }
     j->dirty = true;
     if (!pn_records_flush(c)) {
         pn_answer_error(r, 503, "the store fails; it is tried again");

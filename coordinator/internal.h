@@ -49,10 +49,12 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
     double loss_sum, seconds, fraction;
-    bool finished, ring_full;
+    bool finished, ring_full, waiting;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
-struct pn_metric { bool known; double auc, logloss; uint64_t rows; };
+struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc; uint64_t rows; }; /* NaN: not measured */
+struct pn_metric pn_metric_read(struct json_object *);                                        /* as a worker reports it and a record holds it */
+void pn_metric_write(struct json_object *, const char *prefix, const struct pn_metric *);    /* PREFIXauc ...; what is NaN is left out */
 
 /* A cut under way. */
 struct pn_cut {
@@ -82,6 +84,13 @@ struct pn_job_run {
     bool cut_wanted, cut_untold, dirty;
     struct pn_asker *cut_askers;
     struct pn_metric epoch_validation, validation, test;
+    /* early stopping (gate.c) */
+    enum pn_gate { PN_GATE_OPEN, PN_GATE_EVALUATE, PN_GATE_SAVE } gate;
+    uint64_t gate_epochs, gate_step, gate_try, gate_lives, best_epoch, best_checkpoint, misses, train_ms; /* train_ms: spent before this coordinator's life */
+    uint64_t began_ms;
+    struct pn_metric best;
+    bool stopped;                    /* training is over: only evaluation and publication follow */
+    struct json_object *history;     /* [{epoch, auc, logloss, seconds}] of each epoch; NULL: none */
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
@@ -135,6 +144,15 @@ void pn_job_free_run(struct pn_job_run *);
 bool pn_job_all_finished(const struct pn_job_run *);
 bool pn_job_may_have(const struct pn_job_run *, const struct pn_node *); /* is this node one that takes this job's producers? */
 const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
+
+void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */
+void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
+bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
+struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
+
+/* gate.c: early stopping */
+void pn_gate_step(struct pn_coordinator *, struct pn_job_run *);
+bool pn_gate_asks(const struct pn_job_run *);                 /* an evaluation of validation is wanted from j->evaluator */
 
 /* checkpoints.c */
 void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);

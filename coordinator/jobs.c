@@ -69,6 +69,7 @@ void pn_job_free_run(struct pn_job_run *j) {
     }
     if (j->cut.files != NULL) json_object_put(j->cut.files);
     if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
+    if (j->history != NULL) json_object_put(j->history);
     if (j->model != NULL) json_object_put(j->model);
     pn_job_free(&j->job);
     free(j->text);
@@ -127,7 +128,7 @@ static void assign(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, c
 
 /* Seats and owners anew, from the newest good checkpoint or from nothing. False while no server or no worker is there; an external job does not
  * wait for its clients, they find it by its being there. */
-static bool begin(struct pn_coordinator *c, struct pn_job_run *j) {
+bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     uint32_t n_ps = 0, n_workers = 0;
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next)
         if (pn_node_alive(c, n)) {
@@ -154,7 +155,12 @@ static bool begin(struct pn_coordinator *c, struct pn_job_run *j) {
         uint64_t incarnation = u->incarnation;
         *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p]};
     }
+    if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
+    if (j->gate_epochs == 0) j->gate_epochs = 1;
+    j->gate = PN_GATE_OPEN;
+    j->gate_step = 0;
     for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (j->stopped) j->units[p].finished = true; /* nobody trains on */
         const struct pn_node *n = j->units[p].finished ? NULL : live_worker(c, j);
         if (n != NULL) assign(c, j, p, n);
     }
@@ -200,7 +206,7 @@ static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_
             if (k != NULL) k->bad = k->dirty = true;
             j->n_shards = 0; /* begins anew in this event */
             count_restart(c, j, n->name);
-            if (j->state == PN_RUNNING && !begin(c, j)) j->state = PN_PENDING;
+            if (j->state == PN_RUNNING && !pn_job_begin(c, j)) j->state = PN_PENDING;
         } else if (seat->retry_ms == 0) {
             seat->retry_ms = pn_now_ms(c->env) + RETRY_MS;
         } else if (pn_now_ms(c->env) >= seat->retry_ms) {
@@ -232,6 +238,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->seconds = pn_json_double(e, "seconds", 0);
             u->fraction = pn_json_double(e, "fraction", 0);
             u->ring_full = pn_json_bool(e, "ring_full", false);
+            u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
             if (u->ring_full && (!u->finished || external(j))) j->cut_wanted = true; /* a client that has finished waits for the checkpoint that says so */
         }
@@ -240,7 +247,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             j->dirty = true;
         }
         if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
-            j->epoch_validation = (struct pn_metric){true, pn_json_double(v, "auc", 0), pn_json_double(v, "logloss", 0), pn_json_u64(v, "rows", 0)};
+            j->epoch_validation = pn_metric_read(v);
         if (strcmp(pn_json_str(job, "state", ""), "failed") == 0 && pn_node_alive(c, n)) {
             pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(job, "error", "a worker failed"));
             return;
@@ -304,6 +311,18 @@ static void look_at_units(struct pn_coordinator *c, struct pn_job_run *j) {
 }
 
 /* ---- after training ---- */
+void pn_job_task(const struct pn_job_run *j, char task[80]) {
+    if (j->phase == PN_TRAIN) snprintf(task, 80, "%s-%" PRIu64 "-gate-%" PRIu64 "-%" PRIu64, j->id, j->generation, j->gate_epochs, j->gate_try);
+    else snprintf(task, 80, "%s-%" PRIu64 "-%d", j->id, j->generation, (int)j->phase);
+}
+
+struct pn_node *pn_job_evaluator(struct pn_coordinator *c, struct pn_job_run *j) {
+    struct pn_node *n = pn_node_find(c, j->evaluator);
+    if (pn_node_alive(c, n)) return n;
+    if ((n = live_worker(c, j)) != NULL) snprintf(j->evaluator, sizeof j->evaluator, "%s", n->name);
+    return n;
+}
+
 static void next_phase(struct pn_coordinator *c, struct pn_job_run *j) {
     j->dirty = true;
     for (;;) {
@@ -318,22 +337,23 @@ static void next_phase(struct pn_coordinator *c, struct pn_job_run *j) {
     }
 }
 
+void pn_job_after_training(struct pn_coordinator *c, struct pn_job_run *j) {
+    j->phase = PN_FINAL;
+    next_phase(c, j);
+}
+
 static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
-    struct pn_node *n = pn_node_find(c, j->evaluator);
-    if (!pn_node_alive(c, n)) {
-        n = live_worker(c, j);
-        if (n == NULL) return;
-        snprintf(j->evaluator, sizeof j->evaluator, "%s", n->name);
-    }
+    struct pn_node *n = pn_job_evaluator(c, j);
+    if (n == NULL) return;
     struct json_object *e = pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
     char task[80];
-    snprintf(task, sizeof task, "%s-%" PRIu64 "-%d", j->id, j->generation, (int)j->phase);
+    pn_job_task(j, task);
     if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return;
     const char *state = pn_json_str(e, "state", "");
     if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
     if (strcmp(state, "done") != 0) return;
     struct pn_metric *m = j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation;
-    *m = (struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)};
+    *m = pn_metric_read(e);
     next_phase(c, j);
 }
 
@@ -341,16 +361,18 @@ void pn_jobs_step(struct pn_coordinator *c) {
     struct pn_job_run *j = pn_job_running(c);
     if (j == NULL) {
         for (j = c->jobs; j != NULL && j->state != PN_PENDING; j = j->next) {}
-        if (j == NULL || !begin(c, j)) return;
+        if (j == NULL || !pn_job_begin(c, j)) return;
         j->dirty = true;
     }
     take_reports(c, j);
     for (uint32_t s = 0; s < j->n_shards && j->state == PN_RUNNING; s++) look_at_seat(c, j, s);
-    if (j->state == PN_RUNNING && j->phase <= PN_FINAL) look_at_units(c, j);
+    if (j->state == PN_RUNNING && j->phase <= PN_FINAL && !j->stopped) look_at_units(c, j);
     if (j->state != PN_RUNNING) return;
     switch (j->phase) {
     case PN_TRAIN:
-        if (pn_job_all_finished(j)) {
+        if (j->stopped) pn_job_after_training(c, j);
+        else if (j->job.patience > 0) pn_gate_step(c, j);
+        else if (pn_job_all_finished(j)) {
             j->phase = PN_FINAL;
             j->dirty = true;
         }

@@ -103,9 +103,15 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
             pn_json_add_u64(cut, "epoch", j->cut.epoch);
             pn_json_add_u64(cut, "upto", j->cut.upto);
         }
-        if ((j->phase == PN_EVALUATE_VALIDATION || j->phase == PN_EVALUATE_TEST) && strcmp(j->evaluator, n->name) == 0) {
+        if (j->job.patience > 0 && !j->stopped) {
+            struct json_object *gate = json_object_new_object();
+            pn_json_add_u64(gate, "epochs", j->gate_epochs);
+            pn_json_add_u64(gate, "step", j->gate_step);
+            pn_json_add(job, "gate", gate);
+        }
+        if ((j->phase == PN_EVALUATE_VALIDATION || j->phase == PN_EVALUATE_TEST || pn_gate_asks(j)) && strcmp(j->evaluator, n->name) == 0) {
             char task[80];
-            snprintf(task, sizeof task, "%s-%" PRIu64 "-%d", j->id, j->generation, (int)j->phase);
+            pn_job_task(j, task);
             evaluate = json_object_new_object();
             pn_json_add_str(evaluate, "task", task);
             pn_json_add_str(evaluate, "split", j->phase == PN_EVALUATE_TEST ? "test" : "validation");

@@ -192,6 +192,7 @@ static void dense_loaded(struct pn_load *l) {
         const char *at = l->data + 16 + i * (8 + dim * 4);
         uint64_t key;
         memcpy(&key, at, 8);
+        key &= ~PN_STATE_KEY; /* the place in the flat vector */
         ok = key <= p->n_parameters / dim;
         for (uint64_t d = 0; ok && d < dim; d++)
             if (key * dim + d < p->n_parameters) memcpy(&p->parameters[key * dim + d], at + 8 + d * 4, 4);

@@ -1,23 +1,42 @@
 /* What the coordinator must not forget, as JSON records: "meta/counters", "job/ID", "checkpoint/ID/EPOCH", "model/NAME". */
 #include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "coordinator/internal.h"
 
+static const struct { const char *name; size_t offset; } figures[] = {
+    {"auc", offsetof(struct pn_metric, auc)}, {"logloss", offsetof(struct pn_metric, logloss)}, {"ne", offsetof(struct pn_metric, ne)},
+    {"calibration", offsetof(struct pn_metric, calibration)}, {"ece", offsetof(struct pn_metric, ece)}, {"gauc", offsetof(struct pn_metric, gauc)}};
+
+struct pn_metric pn_metric_read(struct json_object *e) {
+    struct pn_metric m = {.known = true, .rows = pn_json_u64(e, "rows", 0)};
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) *(double *)(void *)((char *)&m + figures[i].offset) = pn_json_double(e, figures[i].name, i < 2 ? 0 : NAN);
+    return m;
+}
+
+void pn_metric_write(struct json_object *o, const char *prefix, const struct pn_metric *m) {
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        const double v = *(const double *)(const void *)((const char *)m + figures[i].offset);
+        char name[64];
+        snprintf(name, sizeof name, "%s%s", prefix, figures[i].name);
+        if (isfinite(v)) pn_json_add_double(o, name, v);
+    }
+}
+
 static void add_metric(struct json_object *o, const char *name, const struct pn_metric *m) {
     if (!m->known) return;
     struct json_object *e = json_object_new_object();
-    pn_json_add_double(e, "auc", m->auc);
-    pn_json_add_double(e, "logloss", m->logloss);
+    pn_metric_write(e, "", m);
     pn_json_add_u64(e, "rows", m->rows);
     pn_json_add(o, name, e);
 }
 
 static void get_metric(struct json_object *o, const char *name, struct pn_metric *m) {
     struct json_object *e = pn_json_get(o, name);
-    if (e == NULL) return;
-    *m = (struct pn_metric){true, pn_json_double(e, "auc", 0), pn_json_double(e, "logloss", 0), pn_json_u64(e, "rows", 0)};
+    if (e != NULL) *m = pn_metric_read(e);
 }
 
 /* ---- jobs ---- */
@@ -54,6 +73,14 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     add_metric(o, "epoch_validation", &j->epoch_validation);
     add_metric(o, "validation", &j->validation);
     add_metric(o, "test", &j->test);
+    add_metric(o, "best", &j->best);
+    pn_json_add_u64(o, "gate_epochs", j->gate_epochs);
+    pn_json_add_u64(o, "best_epoch", j->best_epoch);
+    pn_json_add_u64(o, "best_checkpoint", j->best_checkpoint);
+    pn_json_add_u64(o, "misses", j->misses);
+    pn_json_add_u64(o, "train_ms", j->train_ms);
+    pn_json_add_bool(o, "stopped", j->stopped);
+    if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     return o;
 }
@@ -102,6 +129,15 @@ static void load_job(void *ctx, const char *id, const char *json) {
     get_metric(o, "epoch_validation", &j->epoch_validation);
     get_metric(o, "validation", &j->validation);
     get_metric(o, "test", &j->test);
+    get_metric(o, "best", &j->best);
+    j->gate_epochs = pn_json_u64(o, "gate_epochs", 1);
+    j->best_epoch = pn_json_u64(o, "best_epoch", 0);
+    j->best_checkpoint = pn_json_u64(o, "best_checkpoint", 0);
+    j->misses = pn_json_u64(o, "misses", 0);
+    j->train_ms = pn_json_u64(o, "train_ms", 0);
+    j->stopped = pn_json_bool(o, "stopped", false);
+    j->began_ms = pn_now_ms(l->c->env);
+    if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);
     j->last_checkpoint_ms = pn_now_ms(l->c->env);

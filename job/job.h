@@ -15,13 +15,15 @@
 #define PN_MAX_LAYERS 16
 #define PN_MAX_PRODUCERS 64
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM };
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
  * CRITEO: TSV label, I1..I13, C1..C26. Any path may end in .zst or .gz, or exist with that ending.
  * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
+ * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
+ *   without, one column `features`: the ids joined by '|'.
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
@@ -30,7 +32,18 @@ struct pn_data {
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
     enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST } part;
-    uint64_t first_row, n_rows;
+    uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
+    char columns[1000];    /* libfm: names with ',' between; "": none given */
+    /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c). */
+    struct {
+        uint32_t per_positive;   /* 0: none */
+        char column[64];         /* whose value is drawn */
+        char group[64];          /* never one that this column's value was seen with ... */
+        char seen[4][400];       /* ... in a positive row of these files, whose values are also what is drawn from */
+        uint32_t n_seen;
+        uint64_t seed;
+        bool redraw;             /* others in each epoch */
+    } negatives;
     bool present;
 };
 
@@ -61,6 +74,9 @@ struct pn_field {
     uint32_t crossed[4], n_crossed; /* indices of earlier fields */
 };
 
+/* Has keys, and so a table: all but plain numbers. */
+static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+
 enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
 struct pn_optimizer_spec {
     enum pn_optimizer kind;
@@ -69,6 +85,10 @@ struct pn_optimizer_spec {
     float initial_accumulator;   /* adagrad */
     float beta1, beta2;          /* adam .9 .999 */
     float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+    /* Schedule of lr, by a producer's own step s: s / warmup below warmup; then from 1 down to lr_floor, which is reached at step warmup + lr_steps and kept. */
+    uint32_t warmup, lr_steps;   /* lr_steps 0: no way down */
+    float lr_floor;              /* as a share of lr */
+    bool cosine;                 /* half a cosine; else a straight line */
     /* Lazy decay: a row that comes back after k steps gets l2 * min(k, decay_cap), so that rare rows decay as the dense run lets them. 0: off.
      * decay_pace: pushes that one step stands for, all producers together; set by the shard. */
     uint32_t decay_cap, decay_pace;
@@ -93,7 +113,13 @@ struct pn_table_spec {
 };
 
 /* EXTERNAL: nothing is read or computed here; client processes (client/pinion.h) pull and push the declared tables. */
-enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL };
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM };
+/* Models whose rows begin with a linear weight. */
+static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
+/* Models with a tower of hidden layers. */
+static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM; }
+enum pn_norm { PN_NORM_NONE, PN_NORM_LAYER, PN_NORM_BATCH };
+enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 
 struct pn_job {
@@ -103,7 +129,7 @@ struct pn_job {
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
-     * embedding table is what the model needs a row: LR 1, FM and DeepFM 1 + embedding_dim (first: the linear weight);
+     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep and DeepFM 1 + embedding_dim (first: the linear weight); else embedding_dim;
      * of an external job what the table's own `dim` says. */
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
@@ -112,7 +138,14 @@ struct pn_job {
     uint32_t embedding_dim;
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
-    float dropout;
+    float dropout;                           /* of hidden units */
+    float embedding_dropout;                 /* of the pooled embeddings */
+    enum pn_norm norm;                       /* between each hidden layer and its relu */
+    uint32_t n_cross;                        /* DCN-V2: cross layers */
+    bool stacked;                            /* DCN-V2: the tower over the crosses, not beside them */
+    uint32_t bottom[PN_MAX_LAYERS];          /* DLRM: hidden layers between the numbers and their vector */
+    size_t n_bottom;
+    enum pn_interaction interaction;         /* DLRM */
     float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;
@@ -129,6 +162,13 @@ struct pn_job {
     uint32_t checkpoint_keep;                /* >= 2 */
     uint64_t ring_bytes;                     /* replay ring of a producer, bytes; default 256 MiB */
     bool evaluate_every_epoch;
+    uint32_t group_by;                       /* evaluation: AUC by this field's key, 1 + its index; 0: none */
+    /* Early stopping: after each epoch of all producers training waits while validation is measured; patience epochs without min_delta of progress end
+     * it, and the job goes back to its best epoch's checkpoint. 0: off. */
+    uint32_t patience;
+    double min_delta;
+    bool stop_by_logloss;                    /* else by AUC */
+    float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];
@@ -139,6 +179,9 @@ struct pn_job {
 
 /* The floats of one row of the dense parameters' table. */
 #define PN_DENSE_ROW 256u
+/* Rows of it whose key has this bit hold state, not weights (running statistics of batch norm): a push is subtracted as it is, no optimizer acts on them.
+ * The other bits are the row's place in the flat vector, behind the weights. */
+#define PN_STATE_KEY (1ull << 63)
 
 /* Reads text (not NUL-terminated needed) into *job. `file` is the name for messages. Relative data paths are resolved
  * against `base` (NULL: left as they are). PN_INVALID: err has the first problem in one line

@@ -7,21 +7,88 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", NULL};
-static const char *const formats_later[] = {"libsvm", "libfm", "ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", NULL};
-static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "widedeep", "wide&deep", "dcnv2", "dcn-v2", "dlrm",
-                                           "finalmlp", "sasrec", "transact", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", NULL};
+static const char *const formats_later[] = {"ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", NULL};
+static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", "sasrec", "transact", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
+
+/* A path or file:// URI into out. */
+static void read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]) {
+    char text[400] = "";
+    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
+    else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
+        const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
+        if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
+        else if (strstr(path, "${") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": the only variable is ${PINION_DATA}, replaced by `pinion submit`; it is not set", text);
+        else {
+            int k = path[0] == '/' || base == NULL ? snprintf(out, 400, "%s", path) : snprintf(out, 400, "%s/%s", base, path);
+            if (k < 0 || k >= 400) pn_yaml_problem(y, uri, "the path is longer than 399 characters");
+        }
+    }
+}
+
+/* ",a,b,c," has ",b,": is it one of the columns? */
+static bool has_column(const char *columns, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *at = columns; n > 0 && (at = strstr(at, name)) != NULL; at++)
+        if ((at == columns || at[-1] == ',') && (at[n] == ',' || at[n] == '\0')) return true;
+    return false;
+}
+
+static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_FIELDS) {
+        pn_yaml_problem(y, n, "columns must be a list of 1 to %d names", PN_MAX_FIELDS);
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *c; (c = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        char name[64] = "";
+        if (!pn_yaml_text(y, c, "a column", name, sizeof name)) continue;
+        const size_t used = strlen(d->columns);
+        if (name[0] == '\0' || strchr(name, ',') != NULL) pn_yaml_problem(y, c, "a column's name is not empty and has no comma");
+        else if (has_column(d->columns, name)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
+        else if (used + strlen(name) + 2 > sizeof d->columns) pn_yaml_problem(y, c, "the columns' names are longer than %zu characters together", sizeof d->columns - 1);
+        else snprintf(d->columns + used, sizeof d->columns - used, "%s%s", used > 0 ? "," : "", name);
+    }
+}
+
+static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_data *d) {
+    if (n == NULL || !pn_yaml_keys(y, n, "negatives", KEYS("perPositive", "column", "group", "seen", "seed", "redraw"), KEYS("distribution"))) return;
+    uint64_t count = 1;
+    pn_yaml_count(y, pn_yaml_get(n, "perPositive"), "perPositive", 1, 1000, &count);
+    d->negatives.per_positive = (uint32_t)count;
+    pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &d->negatives.seed);
+    pn_yaml_truth(y, pn_yaml_get(n, "redraw"), "redraw", &d->negatives.redraw);
+    snprintf(d->negatives.column, sizeof d->negatives.column, "item");
+    snprintf(d->negatives.group, sizeof d->negatives.group, "user");
+    pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
+    pn_yaml_text(y, pn_yaml_get(n, "group"), "group", d->negatives.group, sizeof d->negatives.group);
+    if (!has_column(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
+    if (!has_column(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
+    struct fy_node *seen = pn_yaml_get(n, "seen");
+    if (seen == NULL) { /* the file itself */
+        snprintf(d->negatives.seen[0], sizeof d->negatives.seen[0], "%s", d->path);
+        d->negatives.n_seen = 1;
+        return;
+    }
+    if (fy_node_get_type(seen) != FYNT_SEQUENCE || fy_node_sequence_item_count(seen) < 1 || fy_node_sequence_item_count(seen) > 4) {
+        pn_yaml_problem(y, seen, "seen must be a list of 1 to 4 files");
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *s; (s = fy_node_sequence_iterate(seen, &it)) != NULL;) read_path(y, s, base, d->negatives.seen[d->negatives.n_seen++]);
+}
 
 static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = (enum pn_format)format;
+    d->format = format == 5 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -37,18 +104,15 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
         pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
     if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test"), NULL, &part)) d->part = part;
     struct fy_node *uri = pn_yaml_get(n, "uri");
-    char text[400] = "";
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
-    else if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
-    else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
-        const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
-        if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
-        else if (strstr(path, "${") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": the only variable is ${PINION_DATA}, replaced by `pinion submit`; it is not set", text);
-        else {
-            int k = path[0] == '/' || base == NULL ? snprintf(d->path, sizeof d->path, "%s", path) : snprintf(d->path, sizeof d->path, "%s/%s", base, path);
-            if (k < 0 || (size_t)k >= sizeof d->path) pn_yaml_problem(y, uri, "the path is longer than %zu characters", sizeof d->path - 1);
-        }
+    else read_path(y, uri, base, d->path);
+    struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
+    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || negatives != NULL)) {
+        pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm only", columns != NULL ? "columns" : "negatives");
+        return;
     }
+    read_columns(y, columns, d);
+    read_negatives(y, negatives, base, d);
 }
 
 static int find_field(const struct pn_job *job, const char *name) {
@@ -101,7 +165,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
     }
 }
 
-static bool keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+static bool keyed(const struct pn_field *f) { return pn_field_keyed(f); }
 
 static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", NULL};
@@ -206,10 +270,20 @@ static void count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint
     if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
 }
 
+static void read_schedule(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
+    if (n == NULL || !pn_yaml_keys(y, n, "schedule", KEYS("warmup", "shape", "steps", "floor"), NULL)) return;
+    int shape = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "shape"), "shape", KEYS("linear", "cosine"), KEYS("exponential"), &shape)) o->cosine = shape == 1;
+    count32(y, pn_yaml_get(n, "warmup"), "warmup", 1, 1u << 30, &o->warmup);
+    count32(y, pn_yaml_get(n, "steps"), "steps", 1, 1u << 30, &o->lr_steps);
+    read_real32(y, pn_yaml_get(n, "floor"), "floor", 0, 1, &o->lr_floor);
+}
+
 static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap"),
-                      KEYS("momentum", "weightDecay", "warmup", "schedule", "clip"))) return;
+    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap", "schedule"),
+                      KEYS("momentum", "weightDecay", "warmup", "clip"))) return;
+    read_schedule(y, pn_yaml_get(n, "schedule"), o);
     int kind = (int)o->kind;
     if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("adamw", "lamb", "rmsprop", "momentum"), &kind)) {
         if (kind != (int)o->kind) o->epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f;
@@ -223,6 +297,7 @@ static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optim
     read_real32(y, pn_yaml_get(n, "l1"), "l1", 0, 1000, &o->l1);
     read_real32(y, pn_yaml_get(n, "l2"), "l2", 0, 1000, &o->l2);
     read_real32(y, pn_yaml_get(n, "beta"), "beta", 0, 1000, &o->ftrl_beta);
+    if (pn_yaml_get(n, "schedule") != NULL && o->kind == PN_FTRL) pn_yaml_problem(y, pn_yaml_get(n, "schedule"), "ftrl has no schedule: its rate is part of what a row remembers");
     int decay = o->decay_cap > 0;
     if (pn_yaml_choice(y, pn_yaml_get(n, "decay"), "decay", KEYS("touched", "lazy"), NULL, &decay)) o->decay_cap = decay ? 50 : 0;
     count32(y, pn_yaml_get(n, "decayCap"), "decayCap", 1, 1u << 20, &o->decay_cap);
@@ -291,11 +366,25 @@ static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
         snprintf(name, sizeof name, "%s", t->name);
         *t = defaults;
         snprintf(t->name, sizeof t->name, "%s", name);
-        if (!external) t->dim = job->model == PN_MODEL_LR ? 1 : 1 + job->embedding_dim;
+        if (!external) t->dim = (job->model == PN_MODEL_LR ? 0 : job->embedding_dim) + pn_model_wide(job->model);
         t->init_seed = pn_hash(name, strlen(name), pn_mix64(job->seed));
         read_table(y, pn_yaml_get(n, name), "a table", external, t);
         if (t->dim == 0) pn_yaml_problem(y, pn_yaml_get(n, name), "table \"%s\" needs dim: the floats of a row (or tables.defaults has it for all)", name);
     }
+}
+
+/* A list of layer widths; NULL: what is there stays. */
+static void read_widths(struct pn_yaml *y, struct fy_node *n, const char *what, uint32_t widths[PN_MAX_LAYERS], size_t *count) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_LAYERS) {
+        pn_yaml_problem(y, n, "%s must be a list of 1 to %d layer widths", what, PN_MAX_LAYERS);
+        return;
+    }
+    void *it = NULL;
+    uint64_t v = 0;
+    *count = 0;
+    for (struct fy_node *h; (h = fy_node_sequence_iterate(n, &it)) != NULL;)
+        if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) widths[(*count)++] = (uint32_t)v;
 }
 
 /* An external job has no features that would name its tables: spec.tables does, in its order. */
@@ -326,15 +415,16 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, deepfm, audit, external");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout"), KEYS("cross", "attention", "experts", "heads", "distill"))) return;
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"),
+                      KEYS("attention", "experts", "heads", "distill"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, deepfm, audit or external");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
         job->n_producers = 1;
@@ -345,28 +435,49 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     if (pn_yaml_count(y, pn_yaml_get(n, "embeddingDim"), "embeddingDim", 1, 1023, &v)) job->embedding_dim = (uint32_t)v;
     read_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
     read_real32(y, pn_yaml_get(n, "linearScale"), "linearScale", 0.001, 1000, &job->linear_scale);
-    struct fy_node *hidden = pn_yaml_get(n, "hidden");
-    if (hidden != NULL && job->model != PN_MODEL_DEEPFM) pn_yaml_problem(y, hidden, "hidden has a meaning for deepfm only");
-    if (hidden == NULL && job->model == PN_MODEL_DEEPFM) {
+    read_real32(y, pn_yaml_get(n, "embeddingDropout"), "embeddingDropout", 0, 0.95, &job->embedding_dropout);
+    int norm = PN_NORM_NONE;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "norm"), "norm", KEYS("none", "layer", "batch"), NULL, &norm)) job->norm = (enum pn_norm)norm;
+    static const struct { const char *key; unsigned models; const char *where; } only[] = {
+        {"hidden", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
+        {"norm", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
+        {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
+        {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"}};
+    for (size_t i = 0; i < sizeof only / sizeof *only; i++)
+        if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
+    job->n_cross = 2;
+    count32(y, pn_yaml_get(n, "cross"), "cross", 1, PN_MAX_LAYERS, &job->n_cross);
+    int structure = 0, interaction = PN_INTERACTION_DOT;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "structure"), "structure", KEYS("parallel", "stacked"), NULL, &structure)) job->stacked = structure == 1;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "interaction"), "interaction", KEYS("dot", "cat", "both"), NULL, &interaction)) job->interaction = (enum pn_interaction)interaction;
+    if (pn_model_deep(job->model)) { /* where hidden does not say otherwise */
         job->hidden[0] = 64;
         job->hidden[1] = 32;
         job->n_hidden = 2;
     }
-    if (hidden == NULL) return;
-    if (fy_node_get_type(hidden) != FYNT_SEQUENCE || fy_node_sequence_item_count(hidden) < 1 || fy_node_sequence_item_count(hidden) > PN_MAX_LAYERS) {
-        pn_yaml_problem(y, hidden, "hidden must be a list of 1 to %d layer widths", PN_MAX_LAYERS);
-        return;
-    }
-    void *it = NULL;
-    for (struct fy_node *h; (h = fy_node_sequence_iterate(hidden, &it)) != NULL;)
-        if (pn_yaml_count(y, h, "a layer width", 1, 8192, &v)) job->hidden[job->n_hidden++] = (uint32_t)v;
+    read_widths(y, pn_yaml_get(n, "hidden"), "hidden", job->hidden, &job->n_hidden);
+    read_widths(y, pn_yaml_get(n, "bottom"), "bottom", job->bottom, &job->n_bottom);
+}
+
+static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    if (n == NULL || !pn_yaml_keys(y, n, "earlyStopping", KEYS("metric", "patience", "minDelta"), NULL)) return;
+    int metric = 0;
+    job->patience = 2;
+    job->min_delta = 1e-6;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "metric"), "metric", KEYS("auc", "logloss"), NULL, &metric)) job->stop_by_logloss = metric == 1;
+    count32(y, pn_yaml_get(n, "patience"), "patience", 1, 100000, &job->patience);
+    pn_yaml_real(y, pn_yaml_get(n, "minDelta"), "minDelta", 0, 1, &job->min_delta);
+    if (!job->validation.present) pn_yaml_problem(y, n, "earlyStopping needs spec.data.validation");
+    if (job->model == PN_MODEL_AUDIT) pn_yaml_problem(y, n, "the audit model has no metric to stop by");
 }
 
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec"),
-                      KEYS("earlyStopping", "precision", "negatives"))) return;
-    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm"),
+                      KEYS("precision", "negatives"))) return;
+    read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
+    read_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
+    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "earlyStopping", "clipNorm"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its clients decide", *key);
     count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
@@ -397,15 +508,21 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
     if (n != NULL && pn_yaml_keys(y, n, "spec.failurePolicy", KEYS("maxRestarts"), KEYS("onNaN")))
         count32(y, pn_yaml_get(n, "maxRestarts"), "maxRestarts", 0, 1u << 30, &job->max_restarts);
     n = pn_yaml_get(spec, "validation");
-    if (n != NULL && pn_yaml_keys(y, n, "spec.validation", KEYS("metrics", "everyEpoch"), KEYS("gate", "segments"))) {
+    if (n != NULL && pn_yaml_keys(y, n, "spec.validation", KEYS("metrics", "everyEpoch", "groupBy"), KEYS("gate", "segments"))) {
+        char name[64] = "";
+        if (pn_yaml_get(n, "groupBy") != NULL && pn_yaml_text(y, pn_yaml_get(n, "groupBy"), "groupBy", name, sizeof name)) {
+            const int i = find_field(job, name);
+            if (i < 0 || !keyed(&job->fields[i])) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
+            else job->group_by = (uint32_t)i + 1;
+        }
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
         struct fy_node *m = pn_yaml_get(n, "metrics");
         void *it = NULL;
-        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss");
+        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc");
         else if (m != NULL)
             for (struct fy_node *x; (x = fy_node_sequence_iterate(m, &it)) != NULL;) {
                 int which;
-                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss"), KEYS("calibration", "ne", "gauc", "hr@10", "ndcg@10", "recall@20"), &which);
+                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), KEYS("hr@10", "ndcg@10", "recall@20"), &which);
             }
     }
     n = pn_yaml_get(spec, "publish");

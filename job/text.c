@@ -39,7 +39,7 @@ static void quoted(struct out *o, const char *text) {
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit"}, *const parts[] = {"all", "train", "test"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm"}, *const parts[] = {"all", "train", "test"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -52,6 +52,25 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
         put(o, ", threshold: %.17g, split: ", d->threshold);
         quoted(o, d->split);
         put(o, ", part: %s", parts[d->part]);
+        for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
+            char name[64];
+            end = strchr(c, ',') != NULL ? strchr(c, ',') : c + strlen(c);
+            snprintf(name, sizeof name, "%.*s", (int)(end - c), c);
+            put(o, c == d->columns ? ", columns: [" : ", ");
+            quoted(o, name);
+            if (*end == '\0') put(o, "]");
+        }
+        if (d->negatives.per_positive > 0) {
+            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s, column: ", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
+            quoted(o, d->negatives.column);
+            put(o, ", group: ");
+            quoted(o, d->negatives.group);
+            for (uint32_t i = 0; i < d->negatives.n_seen; i++) {
+                put(o, i == 0 ? ", seen: [" : ", ");
+                quoted(o, d->negatives.seen[i]);
+            }
+            put(o, "]}");
+        }
     }
     put(o, "}\n");
 }
@@ -92,6 +111,12 @@ static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
     put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
         (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
     if (s->decay_cap > 0) put(o, ", decay: lazy, decayCap: %u", s->decay_cap);
+    if (s->warmup > 0 || s->lr_steps > 0) {
+        put(o, ", schedule: {shape: %s, floor: %.9g", s->cosine ? "cosine" : "linear", (double)s->lr_floor);
+        if (s->warmup > 0) put(o, ", warmup: %u", s->warmup);
+        if (s->lr_steps > 0) put(o, ", steps: %u", s->lr_steps);
+        put(o, "}");
+    }
     put(o, "}");
 }
 
@@ -122,7 +147,8 @@ static void tables(struct out *o, const struct pn_job *job) {
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm"},
+                             *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
     quoted(&o, job->name);
@@ -146,6 +172,11 @@ char *pn_job_text(const struct pn_job *job) {
         tables(&o, job);
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
+        if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
+        if (job->norm != PN_NORM_NONE) put(&o, ", norm: %s", job->norm == PN_NORM_LAYER ? "layer" : "batch");
+        if (job->model == PN_MODEL_DCN_V2) put(&o, ", cross: %u, structure: %s", job->n_cross, job->stacked ? "stacked" : "parallel");
+        if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
+        for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         put(&o, "}\n");
     }
@@ -157,13 +188,20 @@ char *pn_job_text(const struct pn_job *job) {
     if (!external) put(&o, "batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
+    if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : "auc", job->patience, job->min_delta);
+    if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");
     if (job->consistency == PN_SSP) put(&o, ", staleness: %llu", (unsigned long long)job->staleness);
     put(&o, "}}\n  checkpoint: {");
     if (job->checkpoint_every_ms > 0) put(&o, "every: %llums, ", (unsigned long long)job->checkpoint_every_ms);
-    put(&o, "keep: %u, ringBytes: %llu}\n  failurePolicy: {maxRestarts: %u}\n  validation: {everyEpoch: %s}\n", job->checkpoint_keep,
+    put(&o, "keep: %u, ringBytes: %llu}\n  failurePolicy: {maxRestarts: %u}\n  validation: {everyEpoch: %s", job->checkpoint_keep,
         (unsigned long long)job->ring_bytes, job->max_restarts, job->evaluate_every_epoch ? "true" : "false");
+    if (job->group_by > 0) {
+        put(&o, ", groupBy: ");
+        quoted(&o, job->fields[job->group_by - 1].name);
+    }
+    put(&o, "}\n");
     if (job->publish) {
         put(&o, "  publish: {model: ");
         quoted(&o, job->publish_model);

@@ -1,28 +1,72 @@
-/* The blocks that models are made of: explicit forward and backward. nn/cpu/ has the reference; a CUDA backend stands beside it with the same names.
- * All matrices are row-major float32. Sizes: n examples, f sparse fields, k embedding floats behind the linear weight (a row is [w, v_1 .. v_k]). */
+/* The computations that models are made of: explicit forward and backward. nn/cpu/ has the reference; a CUDA backend stands beside it with the same
+ * names. All matrices are row-major float32. Sizes: n examples, f sparse fields, k embedding floats of a field.
+ *
+ * Every backward ADDS to the gradients of its inputs and parameters (the caller clears them), so that a value may feed several blocks. Parameters belong to one
+ * block: batch norm takes their gradients as its own sums and overwrites them.
+ * Pure: no state, no allocation; any thread. A gradient of an input may be NULL where nobody needs it, if the comment says so. */
 #ifndef PN_NN_BLOCKS_H
 #define PN_NN_BLOCKS_H
 
 #include "nn/model.h"
 
-/* Pools the rows of each (example, field): pooled[n * f * (1 + k)]. */
-void pn_pool_forward(const struct pn_job *, const size_t *fields, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], size_t dim, float *pooled);
-/* Adds up gradients by unique key: row_gradients[t] is overwritten. */
-void pn_pool_backward(const struct pn_job *, const size_t *fields, const struct pn_batch *, const float *pooled_gradient, size_t dim, float *const row_gradients[PN_MAX_TABLES]);
+/* Pools the rows of each (example, field). A row is [w, v_1 .. v_k] if `wide`, else [v_1 .. v_k].
+ *   linear    out: n, linear_scale * the sum of the fields' pooled w; untouched unless wide
+ *   embedded  out: n * f * k; untouched if k is 0 */
+void pn_pool_forward(const struct pn_job *, const size_t *fields, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
+                     float *linear, float *embedded);
+/* Adds up gradients by unique key: row_gradients[t] (n_unique[t] * (wide + k)) is overwritten. */
+void pn_pool_backward(const struct pn_job *, const size_t *fields, const struct pn_batch *, bool wide, size_t k, float linear_scale, const float *linear_gradient,
+                      const float *embedded_gradient, float *const row_gradients[PN_MAX_TABLES]);
 
-/* Second order of a factorization machine (Rendle 2010, eq. 5): out[e] += 1/2 sum_d [(sum_i v_id)^2 - sum_i v_id^2]; sums[n * k] is kept for backward. */
-void pn_fm_forward(const float *pooled, size_t n, size_t f, size_t k, float *sums, float *out);
-void pn_fm_backward(const float *pooled, const float *sums, const float *gradient, size_t n, size_t f, size_t k, float *pooled_gradient /* added to */);
+/* Second order of a factorization machine (Rendle 2010, eq. 5): out[e] = 1/2 sum_d [(sum_i v_id)^2 - sum_i v_id^2]; sums[n * k] is kept for backward. */
+void pn_fm_forward(const float *embedded, size_t n, size_t f, size_t k, float *sums, float *out);
+void pn_fm_backward(const float *embedded, const float *sums, const float *gradient, size_t n, size_t f, size_t k, float *embedded_gradient);
 
-/* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). */
+/* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). b, and db below, may be NULL: no bias. */
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out);
-/* gradient of out comes in *g (changed in place by relu); dw, db overwritten; din NULL or overwritten. */
+/* The gradient of out comes in *g (changed in place by relu); din may be NULL. */
 void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din);
 
-/* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, i). Backward is the same call on the gradient. */
-void pn_dropout(float *x, size_t n, float rate, uint64_t seed);
+/* A cross layer of DCN-V2 (Wang et al. 2021, eq. 1, full rank): out = x0 * (x W + b) + x, * by element; all n * width, W [width * width].
+ * product: n * width, x W + b, kept for backward. */
+void pn_cross_forward(const float *x0, const float *x, size_t n, size_t width, const float *w, const float *b, float *product, float *out);
+/* scratch: n * width. dx0 and dx may be the same array (the first layer). */
+void pn_cross_backward(const float *x0, const float *x, const float *product, const float *g, size_t n, size_t width, const float *w, float *scratch, float *dw, float *db,
+                       float *dx0, float *dx);
+
+/* The interaction of DLRM (Naumov et al. 2019): of the m vectors of k of each example the dot products of all pairs i < j, in the order (0,1), (0,2), (1,2),
+ * (0,3) ...: out[n * m (m - 1) / 2]. */
+void pn_dot_forward(const float *vectors, size_t n, size_t m, size_t k, float *out);
+void pn_dot_backward(const float *vectors, const float *g, size_t n, size_t m, size_t k, float *dvectors);
+
+/* Layer normalisation (Ba et al. 2016): out = (in - mean) / sqrt(variance + 1e-5) * scale + shift over each example's width; relu: max(0, .).
+ * inverse: n, 1 / sqrt(.), and normal: n * width, both kept for backward. */
+void pn_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, bool relu, float *inverse, float *normal, float *out);
+/* The gradient of out comes in *g (changed in place by relu). */
+void pn_norm_backward(const float *out, const float *inverse, const float *normal, size_t n, size_t width, const float *scale, bool relu, float *g, float *dscale, float *dshift,
+                      float *din);
+
+/* Batch normalisation (Ioffe and Szegedy 2015): as layer norm, but over the examples of the batch, each unit by itself.
+ *   running  mean [width] and variance [width] over batches; used in place of the batch's own when `training` is false
+ *   own      3 * width: mean, variance, 1 / sqrt(variance + 1e-5) of this batch; normal: n * width; both kept for backward */
+void pn_batch_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, const float *running, bool training, bool relu, float *own,
+                           float *normal, float *out);
+/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias). */
+void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
+                            float *dscale, float *dshift, float *drunning, float *din);
+
+/* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, i). Backward is the same call on the gradient.
+ * add: out += instead of out =. */
+void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out);
 
 /* Log loss on logits: scores = sigmoid, gradient (NULL allowed) = (score - label) / n; returns the sum of losses. */
 double pn_bce(const float *logits, const float *labels, size_t n, float *scores, float *gradient);
+
+/* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define PN_MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define PN_MACHINES
+#endif
 
 #endif

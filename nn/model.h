@@ -50,10 +50,12 @@ void pn_batch_free(struct pn_batch *);
 
 /* ---- models ---- */
 struct pn_net;
-/* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). */
+/* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). Behind them come
+ * whole rows of state (running statistics of batch norm), which move by what a push subtracts and not by the optimizer (PN_STATE_KEY). */
 enum pn_result pn_net_open(struct pn_net **, const struct pn_job *, size_t n_dense_inputs, struct pn_error *);
 void pn_net_close(struct pn_net *);
-size_t pn_net_parameters(const struct pn_net *);                      /* floats, without padding */
+size_t pn_net_parameters(const struct pn_net *);                      /* floats, without padding at the end; state included */
+uint64_t pn_net_row_key(const struct pn_net *, size_t i_row);         /* the key of a row of the flat vector in the dense table: state has PN_STATE_KEY */
 void pn_net_init(const struct pn_net *, uint64_t seed, float *parameters);
 /* Named blocks of the flat vector, for safetensors and ONNX. Returns false past the end. */
 bool pn_net_block(const struct pn_net *, size_t i, const char **name, size_t *offset, size_t shape[2]);
@@ -71,5 +73,19 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
 /* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */
 double pn_auc(const float *scores, const float *labels, size_t n);
 double pn_log_loss(const float *scores, const float *labels, size_t n); /* mean, natural log, clamped at 1e-7 */
+/* Log loss over the entropy of the labels' mean (He et al. 2014): 1 says no more than the mean does. NaN when one class is missing. */
+double pn_normalised_entropy(const float *scores, const float *labels, size_t n);
+/* Mean score over mean label: 1 is right, above is too high. NaN without a positive. */
+double pn_calibration(const float *scores, const float *labels, size_t n);
+/* Expected calibration error (Naeini et al. 2015): n_bins equal bins of [0, 1], the share of rows in each times |mean score - mean label|. n_bins at most 1000. */
+double pn_calibration_error(const float *scores, const float *labels, size_t n, size_t n_bins);
+/* AUC of each group (a user, a query), weighted by its rows; groups with one class only do not count; NaN when all are such. */
+double pn_group_auc(const float *scores, const float *labels, const uint64_t *groups, size_t n);
+/* Lists by group, best score first; equal scores stand against the positives. Mean over the n_groups groups that have a positive; NaN without one.
+ *   hit     is a positive among the first k (HR@k)       recall  share of the positives among the first k
+ *   ndcg    sum of 1 / log2(place + 1) over positives among the first k, over the best that min(k, positives) can reach
+ *   mrr     1 / place of the first positive, however far down */
+struct pn_ranking { double hit, recall, ndcg, mrr; size_t n_groups; };
+struct pn_ranking pn_rank_metrics(const float *scores, const float *labels, const uint64_t *groups, size_t n, size_t k);
 
 #endif

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ struct pn_evaluation {
     uint64_t *dense_keys;
     struct pn_client_part parts[PN_MAX_TABLES];
     float *scores, *labels;
+    uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
 };
 
@@ -45,6 +47,7 @@ static void free_evaluation(struct pn_evaluation *e) {
     free(e->dense_keys);
     free(e->scores);
     free(e->labels);
+    free(e->groups);
     pn_run_unref(e->run);
     free(e);
 }
@@ -56,6 +59,10 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
     else {
         e->result.auc = e->n > 0 ? pn_auc(e->scores, e->labels, e->n) : 0;
         e->result.logloss = e->n > 0 ? pn_log_loss(e->scores, e->labels, e->n) : 0;
+        e->result.ne = pn_normalised_entropy(e->scores, e->labels, e->n);
+        e->result.calibration = pn_calibration(e->scores, e->labels, e->n);
+        e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
+        e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
         e->result.rows = e->n;
     }
     e->run->changed(e->run->owner);
@@ -66,6 +73,13 @@ static void forward(struct pn_work *w) {
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = e->rows[t];
     e->work_result = pn_net_forward(e->net, &e->batch, rows, e->dense, e->batch_scores);
+}
+
+/* The place of the groups' field among the sparse fields. */
+static size_t group_field(const struct pn_job *job) {
+    size_t at = 0;
+    for (size_t i = 0; i + 1 < job->group_by; i++) at += pn_field_keyed(&job->fields[i]);
+    return at;
 }
 
 static void forwarded(struct pn_work *w) {
@@ -83,6 +97,9 @@ static void forwarded(struct pn_work *w) {
         if (l != NULL) e->labels = l;
         if (s == NULL || l == NULL) e->work_result = PN_NO_MEMORY;
         else e->room = room;
+        uint64_t *g = e->run->job.group_by > 0 && e->work_result == PN_OK ? realloc(e->groups, room * sizeof *g) : NULL;
+        if (g != NULL) e->groups = g;
+        else if (e->run->job.group_by > 0) e->work_result = PN_NO_MEMORY;
     }
     if (e->work_result != PN_OK) {
         finish(e, e->work_result, "the evaluation could not be computed");
@@ -90,6 +107,7 @@ static void forwarded(struct pn_work *w) {
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
     memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);
+    for (size_t i = 0; i < n && e->groups != NULL; i++) e->groups[e->n + i] = e->batch.keys[e->batch.begin[group_field(&e->run->job) * n + i]];
     e->n += n;
     drop_batch(e);
     next(e);
@@ -180,7 +198,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
         free_evaluation(e);
         return NULL;
     }
-    for (size_t i = 0; i < run->n_dense_rows; i++) e->dense_keys[i] = i;
+    for (size_t i = 0; i < run->n_dense_rows; i++) e->dense_keys[i] = pn_net_row_key(e->net, i);
     next(e);
     return e;
 }

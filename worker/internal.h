@@ -44,16 +44,19 @@ struct pn_producer_state {
     double loss_sum, seconds; /* seconds: from the first step started to the last acknowledged */
     double fraction;          /* of the epoch that is being read, 0 to 1; 0 while its length is not known */
     bool finished, fenced, ring_full;
+    bool waiting;             /* at the gate: all it may do is done and acknowledged */
 };
 struct pn_producer *pn_producer_open(struct pn_run *, uint32_t producer, uint32_t incarnation, uint64_t first_step);
 void pn_producer_close(struct pn_producer *); /* nothing of it calls back any more */
 void pn_producer_limit(struct pn_producer *, uint64_t last_step_to_start); /* UINT64_MAX: no limit */
+/* Early stopping: no step of an epoch >= epochs is started but those up to last_step (that others wait for, in sync and ssp). UINT64_MAX: no gate. */
+void pn_producer_gate(struct pn_producer *, uint64_t epochs, uint64_t last_step);
 void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a map */
 void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
 
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
-struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss; uint64_t rows, epoch; };
+struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);
 const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);

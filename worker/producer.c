@@ -4,6 +4,7 @@
  *
  * Everything runs on the core's thread but two pure computations. A closed producer frees itself when its last computation returned. */
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/mutant.h"
@@ -17,6 +18,7 @@ struct step {
     struct step *next;
     struct pn_producer *owner;
     uint64_t step;
+    uint32_t epoch;
     bool last;
     enum { PREPARED, PULLING, READY, COMPUTING, COMPUTED, PUSHED } state;
     struct pn_batch batch;
@@ -36,7 +38,7 @@ struct pn_producer {
     struct pn_run *run;
     bool closed;
     uint32_t id, incarnation;
-    uint64_t next_step, started, limit, first_step, total_steps;
+    uint64_t next_step, started, limit, first_step, total_steps, gate_epochs, gate_step;
     uint64_t samples, loss_rows, begin_ns, last_ns;
     uint64_t rows_read, rows_an_epoch;   /* rows_an_epoch 0: not known yet */
     double loss_sum;
@@ -104,6 +106,9 @@ static void free_producer(struct pn_producer *p) {
 
 static bool audit(const struct pn_producer *p) { return p->run->job.model == PN_MODEL_AUDIT; }
 
+/* The next step is of an epoch that is not open yet. */
+static bool gated(const struct pn_producer *p) { return p->prepared != NULL && p->prepared->epoch >= p->gate_epochs && p->next_step > p->gate_step; }
+
 static void fail(struct pn_producer *p, enum pn_result r, const char *text) { pn_run_fail(p->run, r, text); }
 
 /* ---- preparing: read and features, one batch at a time ---- */
@@ -126,6 +131,7 @@ static void featured(struct pn_work *w) {
     s->have_batch = true;
     append(&p->prepared, s);
     p->n_prepared++;
+    if (p->n_running == 0 && p->n_prepared == 1 && gated(p)) p->run->changed(p->run->owner); /* now it is known that it waits */
     advance(p);
 }
 
@@ -166,6 +172,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         return;
     }
     p->preparing->owner = p;
+    p->preparing->epoch = p->epoch;
     p->raw = raw;
     p->in_features = true;
     p->read_since_ns = pn_now_ns(p->run->env);
@@ -223,7 +230,7 @@ static void acknowledged(void *owner, enum pn_result r) {
     if (last) {
         p->finished = true;
         run->changed(run->owner);
-    } else if (p->n_running == 0 && p->started >= p->limit) {
+    } else if (p->n_running == 0 && (p->started >= p->limit || gated(p))) {
         run->changed(run->owner); /* drained */
     }
     advance(p);
@@ -268,6 +275,27 @@ static void push_in_order(struct pn_producer *p) {
 
 /* ---- computing, one at a time, in order ---- */
 
+/* Pascanu et al. 2013: the whole gradient is scaled down to norm `most`. State rows are no gradient. */
+static void clip(struct pn_producer *p, struct step *s, double most) {
+    const struct pn_job *job = &p->run->job;
+    double squares = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        const double norm = sqrt(squares);
+        if (pass == 1 && !(norm > most)) return;
+        const float scale = pass == 1 ? (float)(most / norm) : 1;
+        for (uint32_t t = 0; t < job->n_tables; t++) {
+            size_t n = s->batch.n_unique[t] * job->tables[t].dim;
+            if (t == job->i_dense_table)
+                for (n = 0; n < p->run->n_dense_rows * PN_DENSE_ROW && !(p->dense_keys[n / PN_DENSE_ROW] & PN_STATE_KEY);) n += PN_DENSE_ROW;
+            float *g = s->gradients[t];
+            for (size_t i = 0; i < n; i++) {
+                if (pass == 0) squares += (double)g[i] * (double)g[i];
+                else g[i] *= scale;
+            }
+        }
+    }
+}
+
 static void compute(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
@@ -276,6 +304,7 @@ static void compute(struct pn_work *w) {
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
     s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), s->gradients,
                             s->gradients[job->i_dense_table], s->scores, &s->loss);
+    if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
     if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
     const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
     for (uint32_t t = 0; t < job->n_tables; t++) {
@@ -404,7 +433,7 @@ static void start(struct pn_producer *p, struct step *s) {
 static bool may_start(struct pn_producer *p) {
     const struct pn_job *job = &p->run->job;
     size_t most = job->consistency == PN_SYNC ? 1 : job->max_in_flight;
-    if (p->finished || p->fenced || p->last_started || p->n_running >= most || p->next_step > p->limit) return false;
+    if (p->finished || p->fenced || p->last_started || p->n_running >= most || p->next_step > p->limit || gated(p)) return false;
     /* sync: the rows must be those behind step next - 1 on every shard, also on one that is being brought up again */
     if (job->consistency == PN_SYNC && pn_client_clock(p->run->client, p->id) != p->next_step - 1) return false;
     /* A full ring waits for a checkpoint; but under a cut the steps that others wait for must go on, or it could never be taken. */
@@ -449,9 +478,9 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
     p->first_step = p->next_step = first_step;
     p->started = first_step - 1;
     p->to_skip = first_step - 1;
-    p->limit = UINT64_MAX;
+    p->limit = p->gate_epochs = UINT64_MAX;
     const struct pn_job *job = &run->job;
-    p->rows_an_epoch = job->train.n_rows / run->n_producers;
+    p->rows_an_epoch = job->train.n_rows * (1 + job->train.negatives.per_positive) / run->n_producers; /* 0 rows: known at the first epoch's end */
     bool ok = pn_client_producer(run->client, id, incarnation, first_step) == PN_OK;
     if (job->model == PN_MODEL_AUDIT) {
         p->total_steps = job->train.n_rows / ((uint64_t)job->batch_size * run->n_producers);
@@ -461,7 +490,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         struct pn_error err;
         p->dense_keys = calloc(run->n_dense_rows, sizeof *p->dense_keys);
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
-        for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = i;
+        for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
     }
     if (!ok) {
         free_producer(p);
@@ -494,6 +523,12 @@ void pn_producer_limit(struct pn_producer *p, uint64_t limit) {
     advance(p);
 }
 
+void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step) {
+    p->gate_epochs = epochs;
+    p->gate_step = last_step;
+    advance(p);
+}
+
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
@@ -504,5 +539,6 @@ void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out
     *out = (struct pn_producer_state){.seconds = seconds, .fraction = fraction < 1 ? fraction : 1,
                                       .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
+                                      .waiting = p->n_running == 0 && gated(p),
                                       .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id)};
 }

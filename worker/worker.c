@@ -1,6 +1,7 @@
 /* Plans and beats of a worker. What it runs is in producer.c and evaluate.c. */
 #include "worker/worker.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,9 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
     if (r->done && r->code == PN_OK) {
         pn_json_add_double(o, "auc", r->auc);
         pn_json_add_double(o, "logloss", r->logloss);
+        const struct { const char *name; double value; } more[] = {{"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc}};
+        for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+            if (isfinite(more[i].value)) pn_json_add_double(o, more[i].name, more[i].value);
         pn_json_add_u64(o, "rows", r->rows);
     } else if (r->done) {
         pn_json_add_str(o, "error", r->error.text);
@@ -142,6 +146,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "fraction", s.fraction);
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
+            pn_json_add_bool(e, "waiting", s.waiting);
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);
@@ -178,10 +183,10 @@ static void send_beat(struct pn_worker *w) {
     json_object_put(o);
 }
 
-/* After each epoch of producer 0, its owner validates while training goes on. */
+/* After each epoch of producer 0, its owner validates while training goes on (with early stopping the coordinator asks instead, and training waits). */
 static void validate(struct pn_worker *w) {
     struct pn_run *run = w->run;
-    if (run == NULL || run->failed || !run->job.evaluate_every_epoch || !run->job.validation.present || run->job.model == PN_MODEL_AUDIT) return;
+    if (run == NULL || run->failed || !run->job.evaluate_every_epoch || run->job.patience > 0 || !run->job.validation.present || run->job.model == PN_MODEL_AUDIT) return;
     if (run->validation != NULL && !pn_evaluation_look(run->validation)->done) return;
     for (struct pn_producer *p = run->producers; p != NULL; p = pn_producer_next(p)) {
         struct pn_producer_state s;
@@ -267,8 +272,8 @@ static void seed(struct pn_worker *w) {
     uint64_t *keys = calloc(run->n_dense_rows, sizeof *keys);
     if (values != NULL && keys != NULL && pn_net_open(&net, &run->job, run->n_dense_inputs, NULL) == PN_OK) {
         pn_net_init(net, run->job.seed, values);
+        for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = pn_net_row_key(net, i);
         pn_net_close(net);
-        for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = i;
         struct pn_client_part part = {run->job.i_dense_table, run->n_dense_rows, keys, values, NULL};
         pn_client_seed(run->client, &part, seed_done, w);
     } else {
@@ -318,6 +323,11 @@ static void take_cut(struct pn_worker *w, struct json_object *cut) {
     }
 }
 
+static void take_gate(struct pn_worker *w, struct json_object *gate) {
+    for (struct pn_producer *p = w->run->producers; p != NULL; p = pn_producer_next(p))
+        pn_producer_gate(p, gate != NULL ? pn_json_u64(gate, "epochs", 0) : UINT64_MAX, pn_json_u64(gate, "step", 0));
+}
+
 static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     struct pn_run *run = w->run;
     const char *task = pn_json_str(e, "task", "");
@@ -359,6 +369,7 @@ static void apply_plan(struct pn_worker *w) {
     take_producers(w, pn_json_get(job, "producers"));
     struct json_object *steps = pn_json_get(pn_json_get(job, "committed"), "steps");
     for (size_t i = 0; i < pn_json_length(steps); i++) pn_client_committed(run->client, (uint32_t)i, json_object_get_uint64(pn_json_at(steps, i)));
+    take_gate(w, pn_json_get(job, "gate"));
     take_cut(w, pn_json_get(w->plan, "cut"));
     take_evaluation(w, pn_json_get(w->plan, "evaluate"));
     for (struct pn_producer *p = run->producers; p != NULL; p = pn_producer_next(p)) pn_producer_poke(p);

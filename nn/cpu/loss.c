@@ -13,12 +13,22 @@ double pn_bce(const float *logits, const float *labels, size_t n, float *scores,
     return sum;
 }
 
-void pn_dropout(float *x, size_t n, float rate, uint64_t seed) {
-    if (rate <= 0) return;
+PN_MACHINES void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out) {
     const float scale = 1.0f / (1.0f - rate);
     const uint64_t limit = (uint64_t)((double)rate * 65536.0);
-    for (size_t i = 0; i < n; i += 4) { /* four decisions of 16 bits a draw */
-        uint64_t r = pn_mix64(seed + i);
-        for (size_t j = i; j < n && j < i + 4; j++, r >>= 16) x[j] = (r & 0xffff) < limit ? 0 : x[j] * scale;
+    enum { BLOCK = 256 }; /* masks first, then one loop without branches */
+    float mask[BLOCK];
+    for (size_t at = 0; at < n; at += BLOCK) {
+        const size_t m = n - at < BLOCK ? n - at : BLOCK;
+        for (size_t i = 0; i < BLOCK; i += 4) { /* four decisions of 16 bits a draw */
+            const uint64_t r = pn_mix64(seed + at + i);
+            for (size_t j = 0; j < 4; j++) mask[i + j] = (r >> (16 * j) & 0xffff) < limit ? 0 : scale;
+        }
+        const float *restrict x = in + at;
+        float *restrict y = out + at;
+        if (add)
+            for (size_t i = 0; i < m; i++) y[i] += x[i] * mask[i];
+        else
+            for (size_t i = 0; i < m; i++) y[i] = x[i] * mask[i];
     }
 }

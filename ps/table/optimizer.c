@@ -91,6 +91,20 @@ ROW ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restr
     }
 }
 
+/* 1 + cos(pi x) for x in [0, 1], by its series about the middle: libm's may differ from machine to machine. */
+static double one_plus_cos(double x) {
+    const double t = 3.14159265358979323846 * (0.5 - x), t2 = t * t; /* cos(pi x) = sin t */
+    return 1 + t * (1 - t2 / 6 * (1 - t2 / 20 * (1 - t2 / 42 * (1 - t2 / 72 * (1 - t2 / 110)))));
+}
+
+float pn_optimizer_pace(const struct pn_optimizer_spec *o, uint64_t step) {
+    if (step < o->warmup) return (float)((double)step / (double)o->warmup);
+    if (o->lr_steps == 0) return 1;
+    const uint64_t since = step - o->warmup;
+    const double x = since < o->lr_steps ? (double)since / (double)o->lr_steps : 1, floor = (double)o->lr_floor;
+    return (float)(floor + (1 - floor) * (o->cosine ? one_plus_cos(x) / 2 : 1 - x));
+}
+
 uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *o, uint32_t dim) {
     switch (o->kind) {
         case PN_SGD: return 0;

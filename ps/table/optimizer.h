@@ -16,6 +16,9 @@ void pn_optimizer_step(const struct pn_optimizer_spec *, uint32_t dim, float *ro
 /* l2: NULL, or for each row what stands in for the optimizer's l2 in this step (lazy decay). */
 void pn_optimizer_steps(const struct pn_optimizer_spec *, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n);
 
+/* The share of lr at a step of the producer that pushes, by the optimizer's schedule: 1 without one. The same on every machine. */
+float pn_optimizer_pace(const struct pn_optimizer_spec *, uint64_t step);
+
 /* Element i_element of the first values of a row is a function of (init_seed, key, i_element) only. */
 void pn_init_row(const struct pn_table_spec *, uint64_t key, float *values);
 

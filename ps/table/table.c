@@ -218,7 +218,7 @@ static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, co
 
 /* One step on rows whose values are not stored as float32: decoded with their state into rows as the optimizers take them, rounded on the way back. What is
  * drawn for the rounding is a function of (seed, key, step): a replay draws the same. */
-static void step_decoded(struct pn_table *t, uint8_t *const *rows, const float *const *gradients, const uint64_t *keys, const float *l2, size_t n, uint64_t step) {
+static void step_decoded(struct pn_table *t, const struct pn_optimizer_spec *o, uint8_t *const *rows, const float *const *gradients, const uint64_t *keys, const float *l2, size_t n, uint64_t step) {
     const size_t dim = t->spec.dim, floats = dim + t->n_state;
     float *decoded[WORK_ROWS];
     for (size_t at = 0; at < n; at += WORK_ROWS) {
@@ -230,7 +230,7 @@ static void step_decoded(struct pn_table *t, uint8_t *const *rows, const float *
             pn_codec_decode(t->spec.storage, rows[at + i], 1, dim, decoded[i]);
             memcpy(decoded[i] + dim, pn_state_of(t, rows[at + i]), t->n_state * sizeof(float));
         }
-        pn_optimizer_steps(&t->spec.optimizer, t->spec.dim, decoded, gradients + at, l2 != NULL ? l2 + at : NULL, count);
+        pn_optimizer_steps(o, t->spec.dim, decoded, gradients + at, l2 != NULL ? l2 + at : NULL, count);
         for (size_t i = 0; i < count; i++) {
             const uint64_t seed = pn_mix64(keys[at + i] ^ pn_mix64(t->spec.init_seed + step));
             pn_codec_encode_stochastic(t->spec.storage, decoded[i], 1, dim, &seed, rows[at + i]);
@@ -250,7 +250,9 @@ static float elapsed(const struct pn_table *t, const struct pn_trace *x, uint32_
 
 enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const float *gradients, size_t n, uint64_t step,
                              const uint64_t *skip) {
-    const struct pn_optimizer_spec *o = &t->spec.optimizer;
+    struct pn_optimizer_spec paced = t->spec.optimizer;
+    const struct pn_optimizer_spec *o = &paced;
+    paced.lr *= pn_optimizer_pace(o, step);
     const uint32_t dim = t->spec.dim;
     if (!reserve_places(t, n)) return PN_NO_MEMORY;
     const size_t n_missing = pn_rows_find(&t->rows, keys, n, t->places);
@@ -280,12 +282,17 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
             if (skip && pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
             if ((uint32_t)t->places[i] == PN_DROPPED) continue;
             rows[count] = row_of(t, keys[i], t->places[i], i);
+            if (t->spec.explicit_rows && keys[i] & PN_STATE_KEY) { /* state: no optimizer; the dense table is float32 */
+                float *state = (float *)(void *)rows[count];
+                for (uint32_t d = 0; d < dim; d++) state[d] -= gradients[i * dim + d];
+                continue;
+            }
             k[count] = keys[i];
             g[count++] = gradients + i * dim;
         }
         if (lazy)
             for (size_t i = 0; i < count; i++) l2[i] = o->l2 * elapsed(t, pn_trace_of(t, rows[i]), (uint32_t)step);
-        if (t->work != NULL) step_decoded(t, rows, g, k, lazy ? l2 : NULL, count, step);
+        if (t->work != NULL) step_decoded(t, o, rows, g, k, lazy ? l2 : NULL, count, step);
         else pn_optimizer_steps(o, dim, (float *const *)(void *)rows, g, lazy ? l2 : NULL, count);
         for (size_t i = 0; t->spec.track && i < count; i++) {
             struct pn_trace *x = pn_trace_of(t, rows[i]);

@@ -38,6 +38,18 @@ struct pn_movielens {
     bool sorted;
 };
 
+/* Negatives to be drawn (libfm.c). */
+struct pn_number_set { uint64_t *at; size_t n, room; };
+struct pn_negatives {
+    size_t i_column, i_group;
+    struct pn_number_set seen, known;  /* pairs (group, value) of positive rows; values */
+    struct pn_span *values;            /* in order of their first row */
+    size_t n_values, max_values;
+    struct pn_text text, line;
+    struct pn_record of;               /* the positive row whose negatives are owed; lives until the stream goes on */
+    uint32_t n_owed;
+};
+
 enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_FAILED };
 
 struct pn_reader {
@@ -79,6 +91,7 @@ struct pn_reader {
     size_t n_window, max_window;
     struct pn_reader_batch batch;
     struct pn_movielens movielens;
+    struct pn_negatives negatives;
 };
 
 /* rows.c */
@@ -98,6 +111,14 @@ bool pn_csv_header(struct pn_reader *, const struct pn_record *);
 bool pn_csv_row(struct pn_reader *, const struct pn_record *);
 bool pn_criteo_columns(struct pn_reader *);
 bool pn_criteo_row(struct pn_reader *, const struct pn_record *);
+
+/* libfm.c */
+bool pn_libfm_columns(struct pn_reader *);
+bool pn_libfm_row(struct pn_reader *, const struct pn_record *);
+bool pn_negatives_load(struct pn_reader *, const struct pn_record *); /* a line of a `seen` file */
+bool pn_negatives_owe(struct pn_reader *, const struct pn_record *);  /* its negatives, if it is positive, come next */
+bool pn_negatives_next(struct pn_reader *, struct pn_record *);       /* valid until the next call */
+void pn_negatives_free(struct pn_reader *);
 
 /* movielens.c */
 bool pn_movielens_columns(struct pn_reader *);

@@ -26,7 +26,7 @@ void pn_reader_close(struct pn_reader *);
  * wrong number of columns (file, line, found, expected). A bad row stops the job: nothing is dropped in silence. */
 void pn_reader_next(struct pn_reader *, void (*done)(void *owner, enum pn_result, const struct pn_raw *raw, const struct pn_error *),
                     void *owner);
-/* The columns that the data will have: fixed for movielens and criteo; for csv known after the first batch (NULL before). */
+/* The columns that the data will have: fixed for movielens, criteo and libfm; for csv known after the first batch (NULL before). */
 const char *const *pn_reader_columns(const struct pn_reader *, size_t *n);
 
 #endif

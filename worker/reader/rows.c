@@ -108,6 +108,7 @@ static bool give(struct pn_reader *r, const struct pn_record *record, bool *full
     r->batch.n_columns = r->n_names;
     bool good = r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
                 : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
+                : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
                                                      : pn_movielens_row(r, record);
     *full = r->batch.n_rows == r->options.batch_size;
     return good;
@@ -138,6 +139,13 @@ static bool hold(struct pn_reader *r, const struct pn_record *record) {
     return true;
 }
 
+/* A row on its way into the shuffle's window, or straight out. */
+static bool pass(struct pn_reader *r, const struct pn_record *record, bool *full) {
+    if (r->options.shuffle_buffer == 0) return give(r, record, full);
+    if (r->n_window == r->options.shuffle_buffer && !give_held(r, pick(r), full)) return false;
+    return hold(r, record);
+}
+
 /* A record of the file with the rows. */
 static bool take(struct pn_reader *r, const struct pn_record *record, bool *full) {
     if (r->data.format == PN_FORMAT_CSV && !r->names) return pn_csv_header(r, record);
@@ -149,9 +157,8 @@ static bool take(struct pn_reader *r, const struct pn_record *record, bool *full
     const uint64_t i = r->n_rows_read++;
     if (i < r->data.first_row) return true;
     if (r->data.n_rows && i + 1 == r->data.first_row + r->data.n_rows) r->ended = true;
-    if (r->options.shuffle_buffer == 0) return give(r, record, full);
-    if (r->n_window == r->options.shuffle_buffer && !give_held(r, pick(r), full)) return false;
-    return hold(r, record);
+    if (r->data.negatives.per_positive > 0 && !pn_negatives_owe(r, record)) return false;
+    return pass(r, record, full);
 }
 
 enum pn_advance pn_reader_advance(struct pn_reader *r) {
@@ -159,6 +166,11 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
     if (r->result != PN_OK) return PN_ADVANCE_FAILED;
     bool full = false;
     while (!full) {
+        if (r->negatives.n_owed > 0) {
+            struct pn_record negative;
+            if (!pn_negatives_next(r, &negative) || !pass(r, &negative, &full)) return PN_ADVANCE_FAILED;
+            continue;
+        }
         if (r->ended) {
             if (r->n_window == 0) break;
             if (!give_held(r, pick(r), &full)) return PN_ADVANCE_FAILED;
@@ -178,7 +190,7 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
                 }
                 break;
             case PN_STREAM_RECORD:
-                if (!(rows ? take(r, &record, &full) : pn_movielens_load(r, &record))) return PN_ADVANCE_FAILED;
+                if (!(rows ? take(r, &record, &full) : r->data.format == PN_FORMAT_LIBFM ? pn_negatives_load(r, &record) : pn_movielens_load(r, &record))) return PN_ADVANCE_FAILED;
                 break;
         }
     }
@@ -199,4 +211,5 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->names);
     free(r->name_text);
     pn_movielens_free(r);
+    pn_negatives_free(r);
 }

@@ -32,6 +32,7 @@ struct node {
     const char *job_error;              /* a worker's run fails with this */
     bool hold_drain, ring_full, hold_evaluation, fail_evaluation;
     uint64_t steps;                     /* a worker's producers end here */
+    uint64_t per_epoch;                 /* steps an epoch, producer 0 one more: for jobs with early stopping */
     const char *serves;                 /* a client: the job that it came for */
     bool leaving;
     /* ps */
@@ -65,6 +66,7 @@ struct world {
     struct call calls[MAX_CALLS];
     size_t n_calls;
     uint64_t n_plans;
+    const double *aucs;                 /* of validation, by epoch from 1; NULL: .79 */
     uint64_t plan_epoch;                /* of the last plan sent */
 };
 static struct world *W;
@@ -406,7 +408,14 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
                 n->units[id].clock = pn_json_u64(p, "first_step", 1) - 1;
             }
             uint64_t *clock = &n->units[id].clock;
-            if (*clock < n->steps && *clock < upto) *clock += 1;
+            struct json_object *gate = pn_json_get(plan, "gate");
+            uint64_t open = UINT64_MAX;
+            if (gate != NULL) {
+                open = pn_json_u64(gate, "epochs", 0) * (n->per_epoch + (id == 0));
+                if (pn_json_u64(gate, "step", 0) > open) open = pn_json_u64(gate, "step", 0);
+            }
+            if (*clock < n->steps && *clock < upto && *clock < open) *clock += 1;
+            pn_json_add_bool(r, "waiting", *clock >= open && *clock < n->steps);
             bool stuck = c != NULL && n->hold_drain;
             pn_json_add_u64(r, "producer", id);
             pn_json_add_u64(r, "incarnation", incarnation);
@@ -435,7 +444,9 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
             evaluation = json_object_new_object();
             pn_json_add_str(evaluation, "task", pn_json_str(e, "task", ""));
             pn_json_add_str(evaluation, "state", n->fail_evaluation ? "failed" : "done");
-            pn_json_add_double(evaluation, "auc", strcmp(pn_json_str(e, "split", ""), "test") == 0 ? 0.81 : 0.79);
+            const char *gate = strstr(pn_json_str(e, "task", ""), "-gate-");
+            const double validation = gate != NULL && W->aucs != NULL ? W->aucs[strtoul(gate + 6, NULL, 10) - 1] : 0.79;
+            pn_json_add_double(evaluation, "auc", strcmp(pn_json_str(e, "split", ""), "test") == 0 ? 0.81 : validation);
             pn_json_add_double(evaluation, "logloss", 0.5);
             pn_json_add_u64(evaluation, "rows", 10);
         }

@@ -64,7 +64,7 @@ START_TEST(a_job_printed_and_read_again_is_the_same_job) {
 static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"name: deepfm", "name: deepmf", "job.yaml:16:17", "did you mean \"deepfm\"?"},
     {"type: categorical}\n    - {name: i", "tyep: categorical}\n    - {name: i", "job.yaml:9:17", "unknown key \"tyep\""},
-    {"name: deepfm", "name: dcnv2", "job.yaml:16:17", "not available yet"},
+    {"name: deepfm", "name: finalmlp", "job.yaml:16:17", "not available yet"},
     {"batchSize: 32", "batchSize: -1", "job.yaml:18:25", "whole number from 1"},
     {"batchSize: 32", "batchSize: many", "job.yaml:18:25", "\"many\""},
     {"admission: {count: 3,", "admission: {count: 3, probability: 0.5,", "job.yaml:15:", "not by both"},
@@ -161,6 +161,70 @@ START_TEST(bytes_that_are_no_text_never_reach_the_yaml_reader) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) ck_assert_int_eq(parse(&j, texts[i], &err), PN_INVALID);
 } END_TEST
 
+/* The click-through keys: data drawn on the fly, models, schedules, early stopping. */
+static const char ctr[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+    "  data:\n    train: {format: libsvm, uri: a, columns: [user, item], negatives: {perPositive: 2, seen: [a, b], seed: 7, redraw: true}}\n"
+    "    validation: {format: libfm, uri: v, columns: [user, item]}\n"
+    "  features:\n    - {name: user, type: categorical}\n    - {name: item, type: categorical}\n"
+    "  tables: {defaults: {optimizer: {name: adam, lr: 0.01, l2: 0.1, decay: lazy, schedule: {shape: cosine, warmup: 5, steps: 100, floor: 0.1}}}}\n"
+    "  model: {name: %s}\n  training: {earlyStopping: {metric: logloss, patience: 3, minDelta: 0.001}, clipNorm: 10}\n  validation: {groupBy: item}\n";
+
+START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
+    static const struct { const char *model; uint32_t dim; } models[] = {
+        {"lr", 1}, {"fm, embeddingDim: 4", 5}, {"wide_deep, embeddingDim: 4, hidden: [8], norm: batch", 5}, {"deepfm, embeddingDim: 4, norm: layer, embeddingDropout: 0.5", 5},
+        {"dcn_v2, embeddingDim: 4, cross: 3, structure: stacked", 4}, {"dlrm, embeddingDim: 4, bottom: [8, 6], interaction: both", 4}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[4096];
+        snprintf(text, sizeof text, ctr, models[i].model);
+        ck_assert_msg(parse(&j, text, &err) == PN_OK, "%s: %s", models[i].model, err.text);
+        ck_assert_uint_eq(j.tables[0].dim, models[i].dim);
+        ck_assert(j.train.format == PN_FORMAT_LIBFM && j.train.negatives.per_positive == 2 && j.train.negatives.redraw && j.train.negatives.n_seen == 2);
+        ck_assert_str_eq(j.train.negatives.seen[1], "/base/b");
+        ck_assert_str_eq(j.train.columns, "user,item");
+        ck_assert(j.patience == 3 && j.stop_by_logloss && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        char *twice = pn_job_text(&again);
+        ck_assert_str_eq(once, twice);
+        ck_assert(again.model == j.model && again.norm == j.norm && again.n_cross == j.n_cross && again.stacked == j.stacked && again.interaction == j.interaction);
+        ck_assert(again.n_hidden == j.n_hidden && again.n_bottom == j.n_bottom && again.train.negatives.seed == 7 && again.patience == 3 && again.group_by == 2);
+        free(once);
+        free(twice);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
+START_TEST(keys_that_do_not_fit_their_model_or_data_are_refused) {
+    static const struct { const char *from, *to, *words; } wrong[] = {
+        {"name: %s", "name: lr, hidden: [3]", "hidden has a meaning for"},
+        {"name: %s", "name: deepfm, cross: 3", "cross has a meaning for dcn_v2 only"},
+        {"name: %s", "name: dcn_v2, bottom: [3]", "bottom has a meaning for dlrm only"},
+        {"columns: [user, item], neg", "columns: [user, user], neg", "stands twice"},
+        {"columns: [user, item], neg", "columns: [owner, item], neg", "has no column \"user\""},
+        {"format: libsvm", "format: csv", "for the formats libfm and libsvm only"},
+        {"groupBy: item", "groupBy: nobody", "no feature with keys"},
+        {"    validation: {format: libfm, uri: v, columns: [user, item]}\n", "", "needs spec.data.validation"},
+        {"name: adam, lr: 0.01, l2: 0.1, decay: lazy", "name: ftrl", "ftrl has no schedule"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        static struct pn_job j;
+        char text[4096], whole[4096];
+        const char *at = strstr(ctr, wrong[i].from);
+        ck_assert_ptr_nonnull(at);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - ctr), ctr, wrong[i].to, at + strlen(wrong[i].from));
+        const char *model = strstr(text, "%s");
+        if (model != NULL) snprintf(whole, sizeof whole, "%.*sfm%s", (int)(model - text), text, model + 2);
+        else snprintf(whole, sizeof whole, "%s", text);
+        struct pn_error err = {""};
+        ck_assert_int_eq(parse(&j, whole, &err), PN_INVALID);
+        ck_assert_msg(strstr(err.text, wrong[i].words) != NULL, "%s: %s", wrong[i].to, err.text);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("job");
     TCase *t = tcase_create("job");
@@ -171,6 +235,8 @@ int main(void) {
     tcase_add_test(t, an_external_job_declares_its_tables_and_is_printed_and_read_again);
     tcase_add_test(t, every_mistake_of_an_external_job_is_named_by_line);
     tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
+    tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
+    tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
-#include "nn/model.h"
+#include "nn/blocks.h"
 
 /* ---- a small batch of raw rows ---- */
 #define ROWS 7
@@ -33,12 +33,11 @@ static void make_job(struct pn_job *job, const char *model) {
     snprintf(text, sizeof text,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
              "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
-             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3, linearScale: 1.5%s}\n",
-             model, strcmp(model, "deepfm") == 0 ? ", hidden: [5, 4]" : "");
+             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3, linearScale: 1.5}\n", model);
     ck_assert_msg(pn_job_parse(job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
 }
 
-/* Every parameter and every row's cell: the analytic gradient against the difference of the mean loss. */
+/* Every parameter and every row's cell: the analytic gradient against the difference of the mean loss. model: name and options. */
 static void check_gradients(const char *model) {
     static struct pn_job job;
     struct raw r;
@@ -57,9 +56,9 @@ static void check_gradients(const char *model) {
     ck_assert_uint_eq(n_bad, 1); /* "oops" */
     ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
     const size_t n_parameters = pn_net_parameters(net), dim = job.tables[0].dim, n_cells = b.n_unique[0] * dim;
-    float *p = calloc(PN_DENSE_ROW, sizeof *p), *dp = calloc(PN_DENSE_ROW, sizeof *dp), *rows = calloc(n_cells, sizeof *rows), *drows = calloc(n_cells, sizeof *drows),
+    const size_t padded = (n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
+    float *p = calloc(padded, sizeof *p), *dp = calloc(padded, sizeof *dp), *rows = calloc(n_cells, sizeof *rows), *drows = calloc(n_cells, sizeof *drows),
           scores[ROWS];
-    ck_assert_uint_le(n_parameters, PN_DENSE_ROW);
     pn_net_init(net, 3, p);
     struct pn_rng g = {5};
     for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
@@ -71,10 +70,11 @@ static void check_gradients(const char *model) {
     float *cells_of[2] = {p, rows}, *gradients[2] = {dp, drows};
     size_t counts[2] = {n_parameters, n_cells}, checked = 0;
     for (int k = 0; k < 2; k++) {
-        float *saved = malloc((counts[k] + 1) * sizeof *saved), *spare = calloc(n_cells + PN_DENSE_ROW, sizeof *spare);
+        float *saved = malloc((counts[k] + 1) * sizeof *saved), *spare = calloc(n_cells + padded, sizeof *spare);
         memcpy(saved, gradients[k], counts[k] * sizeof *saved);
         float *other[PN_MAX_TABLES] = {spare};
         for (size_t i = 0; i < counts[k]; i++, checked++) {
+            if (k == 0 && pn_net_row_key(net, i / PN_DENSE_ROW) & PN_STATE_KEY) break; /* state has no gradient */
             const float x = cells_of[k][i], h = 2e-3f;
             cells_of[k][i] = x + h;
             pn_net_step(net, &b, in, p, 1, other, spare + n_cells, scores, &up);
@@ -105,7 +105,88 @@ static void check_gradients(const char *model) {
 
 START_TEST(gradients_of_lr_are_those_of_finite_differences) { check_gradients("lr"); } END_TEST
 START_TEST(gradients_of_fm_are_those_of_finite_differences) { check_gradients("fm"); } END_TEST
-START_TEST(gradients_of_deepfm_are_those_of_finite_differences) { check_gradients("deepfm"); } END_TEST
+START_TEST(gradients_of_wide_and_deep_are_those_of_finite_differences) { check_gradients("wide_deep, hidden: [5, 4]"); } END_TEST
+START_TEST(gradients_of_deepfm_are_those_of_finite_differences) { check_gradients("deepfm, hidden: [5, 4]"); } END_TEST
+START_TEST(gradients_of_dcn_v2_are_those_of_finite_differences) {
+    check_gradients("dcn_v2, hidden: [5], cross: 1");
+    check_gradients("dcn_v2, hidden: [5, 4], cross: 3");
+    check_gradients("dcn_v2, hidden: [4], cross: 2, structure: stacked");
+} END_TEST
+START_TEST(gradients_of_dlrm_are_those_of_finite_differences) {
+    check_gradients("dlrm, bottom: [4], hidden: [6]");
+    check_gradients("dlrm, bottom: [4], hidden: [5, 4], interaction: cat");
+    check_gradients("dlrm, hidden: [5], interaction: both");
+} END_TEST
+START_TEST(gradients_go_through_dropout_and_norms) { /* the mask is a function of the step's seed: it stays while a cell is moved */
+    check_gradients("deepfm, hidden: [6, 5], dropout: 0.3, embeddingDropout: 0.2");
+    check_gradients("wide_deep, hidden: [7, 5], norm: layer");
+    check_gradients("dlrm, hidden: [6], norm: batch");
+    check_gradients("deepfm, hidden: [7, 5], norm: batch, dropout: 0.2");
+    check_gradients("dcn_v2, hidden: [6], norm: layer, dropout: 0.3, embeddingDropout: 0.3");
+} END_TEST
+
+/* A small function against finite differences of its inputs: the blocks one by one, away from the models. */
+struct probe { size_t n_in, n_out; void (*run)(const float *in, float *out); void (*back)(const float *in, const float *g, float *din); };
+static void check_block(const struct probe *b) {
+    float in[128], din[128] = {0}, g[64], up[64], down[64];
+    struct pn_rng r = {b->n_in};
+    for (size_t i = 0; i < b->n_in; i++) in[i] = (float)pn_rng_normal(&r);
+    for (size_t i = 0; i < b->n_out; i++) g[i] = (float)pn_rng_normal(&r);
+    b->back(in, g, din);
+    for (size_t i = 0; i < b->n_in; i++) {
+        const float x = in[i], h = 1e-2f;
+        double numeric = 0;
+        in[i] = x + h;
+        b->run(in, up);
+        in[i] = x - h;
+        b->run(in, down);
+        in[i] = x;
+        for (size_t k = 0; k < b->n_out; k++) numeric += (double)g[k] * ((double)up[k] - (double)down[k]) / (2 * (double)h);
+        ck_assert_msg(fabs(numeric - (double)din[i]) < 5e-3 * (1 + fabs(numeric)), "input %zu: analytic %g, numeric %g", i, (double)din[i], numeric);
+    }
+}
+
+/* cross: in = x0 [2*3], x [2*3], W [9], b [3]; dot: in = [2 examples * 4 vectors * 3]; norm: in = [2*5], scale [5], shift [5]; fm: in = [2 * 3 * 4]. */
+static void run_cross(const float *in, float *out) {
+    float product[6];
+    pn_cross_forward(in, in + 6, 2, 3, in + 12, in + 21, product, out);
+}
+static void back_cross(const float *in, const float *g, float *din) {
+    float product[6], out[6], scratch[6];
+    pn_cross_forward(in, in + 6, 2, 3, in + 12, in + 21, product, out);
+    pn_cross_backward(in, in + 6, product, g, 2, 3, in + 12, scratch, din + 12, din + 21, din, din + 6);
+}
+static void run_dot(const float *in, float *out) { pn_dot_forward(in, 2, 4, 3, out); }
+static void back_dot(const float *in, const float *g, float *din) { pn_dot_backward(in, g, 2, 4, 3, din); }
+static void run_norm(const float *in, float *out) {
+    float inverse[2], normal[10];
+    pn_norm_forward(in, 2, 5, in + 10, in + 15, false, inverse, normal, out);
+}
+static void back_norm(const float *in, const float *g, float *din) {
+    float inverse[2], normal[10], out[10], copy[10];
+    pn_norm_forward(in, 2, 5, in + 10, in + 15, false, inverse, normal, out);
+    memcpy(copy, g, sizeof copy);
+    pn_norm_backward(out, inverse, normal, 2, 5, in + 10, false, copy, din + 10, din + 15, din);
+}
+static void run_fm(const float *in, float *out) {
+    float sums[8];
+    pn_fm_forward(in, 2, 3, 4, sums, out);
+}
+static void back_fm(const float *in, const float *g, float *din) {
+    float sums[8], out[2];
+    pn_fm_forward(in, 2, 3, 4, sums, out);
+    pn_fm_backward(in, sums, g, 2, 3, 4, din);
+}
+static void run_linear(const float *in, float *out) { pn_linear_forward(in, 2, 3, 4, in + 6, in + 18, false, out); }
+static void back_linear(const float *in, const float *g, float *din) {
+    float copy[8];
+    memcpy(copy, g, sizeof copy);
+    pn_linear_backward(in, NULL, 2, 3, 4, in + 6, false, copy, din + 6, din + 18, din);
+}
+START_TEST(gradients_of_each_block_are_those_of_finite_differences) {
+    static const struct probe blocks[] = {{24, 6, run_cross, back_cross}, {24, 12, run_dot, back_dot}, {20, 10, run_norm, back_norm}, {24, 2, run_fm, back_fm}, {22, 8, run_linear, back_linear}};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) check_block(&blocks[i]);
+} END_TEST
 
 START_TEST(auc_is_the_share_of_ordered_pairs_with_ties_half) {
     struct pn_rng g = {11};
@@ -169,7 +250,12 @@ int main(void) {
     tcase_set_timeout(t, 60);
     tcase_add_test(t, gradients_of_lr_are_those_of_finite_differences);
     tcase_add_test(t, gradients_of_fm_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_of_wide_and_deep_are_those_of_finite_differences);
     tcase_add_test(t, gradients_of_deepfm_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_of_dcn_v2_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_of_dlrm_are_those_of_finite_differences);
+    tcase_add_test(t, gradients_go_through_dropout_and_norms);
+    tcase_add_test(t, gradients_of_each_block_are_those_of_finite_differences);
     tcase_add_test(t, auc_is_the_share_of_ordered_pairs_with_ties_half);
     tcase_add_test(t, features_are_the_same_each_time_and_missing_values_have_keys_of_their_own);
     suite_add_tcase(s, t);

@@ -192,8 +192,26 @@ START_TEST(uniform_and_normal_first_values_have_their_distributions) {
     free(values);
 } END_TEST
 
+START_TEST(a_schedule_rises_falls_and_stays_at_its_floor) {
+    struct pn_optimizer_spec o = {.warmup = 10, .lr_steps = 100, .lr_floor = 0.1f};
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 0), 0, 1e-6f);
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 5), 0.5f, 1e-6f);
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 10), 1, 1e-6f);
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 60), 0.55f, 1e-6f);
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 110), 0.1f, 1e-6f);
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 1u << 30), 0.1f, 1e-6f);
+    o.cosine = true;
+    for (uint64_t s = 10; s <= 110; s += 5) {
+        const double want = 0.1 + 0.9 * (1 + cos(3.14159265358979 * (double)(s - 10) / 100)) / 2;
+        ck_assert_float_eq_tol(pn_optimizer_pace(&o, s), (float)want, 1e-5f);
+    }
+    o = (struct pn_optimizer_spec){.lr = 1};
+    ck_assert(pn_optimizer_pace(&o, 7) == 1);
+} END_TEST
+
 int main(void) {
     TCase *c = tcase_create("optimizers");
+    tcase_add_test(c, a_schedule_rises_falls_and_stays_at_its_floor);
     tcase_add_loop_test(c, every_optimizer_follows_the_float64_reference, 0, N_OPTIMIZERS);
     tcase_add_loop_test(c, a_row_of_one_has_the_bits_of_the_same_element_in_a_wide_row, 0, N_OPTIMIZERS);
     tcase_add_test(c, ftrl_with_a_large_l1_makes_exact_zeros_and_keeps_first_values_until_a_gradient_speaks);

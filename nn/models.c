@@ -1,0 +1,90 @@
+/* The models, each a list of blocks. Names of parameters: bias, numeric.weight, deep.N, cross.N, bottom.N, top.N, head. */
+#include <stdio.h>
+#include "nn/net.h"
+
+/* A tower of linear layers, with layer or batch norm between each and its relu if the job wants it. prefix.N.weight, .bias, .scale, .shift, .mean, .variance. */
+static size_t tower(struct pn_net *net, const char *prefix, size_t in, const uint32_t *widths, size_t n, float dropout) {
+    for (size_t i = 0; i < n; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "%s.%zu", prefix, i);
+        /* Batch norm takes away any bias before it: its gradient would be rounding alone, which Adam makes whole steps of, and running means lag behind them. */
+        in = pn_add_linear(net, name, in, widths[i], net->job->norm != PN_NORM_BATCH, net->job->norm == PN_NORM_NONE, 2);
+        if (net->job->norm == PN_NORM_LAYER) in = pn_add_norm(net, name, in, true);
+        if (net->job->norm == PN_NORM_BATCH) in = pn_add_batch_norm(net, name, in, true);
+        in = pn_add_dropout(net, in, dropout);
+    }
+    return in;
+}
+
+/* tower and a last layer of one unit, named as its next. */
+static size_t tower_to_logit(struct pn_net *net, const char *prefix, size_t in) {
+    const struct pn_job *job = net->job;
+    char name[24];
+    snprintf(name, sizeof name, "%s.%zu", prefix, job->n_hidden);
+    return pn_add_linear(net, name, tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout), 1, true, false, 1);
+}
+
+/* Logistic regression, and what FM, Wide&Deep and DeepFM have of it: bias + scale * sum of weights + numbers * weights. */
+static size_t first_order(struct pn_net *net, size_t linear, size_t numbers) {
+    size_t parts[3], n = 0;
+    parts[n++] = pn_add_bias(net, "bias");
+    parts[n++] = linear;
+    if (net->n_dense > 0) parts[n++] = pn_add_dot_weight(net, "numeric.weight", numbers);
+    return pn_add_sum(net, parts, n);
+}
+
+/* DLRM (Naumov et al. 2019): numbers through a bottom tower to one more vector of k; dot products of all pairs; a top tower over the bottom's vector and
+ * the products. interaction cat: the vectors themselves in place of the products (as BARS ran it on Frappe); both: products and vectors. */
+static size_t dlrm(struct pn_net *net, size_t embedded, size_t numbers) {
+    const struct pn_job *job = net->job;
+    size_t parts[2], n = 0, top[2], n_top = 0;
+    if (net->n_dense > 0) {
+        size_t bottom = tower(net, "bottom", numbers, job->bottom, job->n_bottom, 0);
+        char name[24];
+        snprintf(name, sizeof name, "bottom.%zu", job->n_bottom);
+        parts[n++] = bottom = pn_add_linear(net, name, bottom, net->k, true, true, 2);
+        if (job->interaction == PN_INTERACTION_DOT) top[n_top++] = bottom;
+    }
+    parts[n++] = embedded;
+    const size_t vectors = pn_add_concat(net, parts, n);
+    if (job->interaction != PN_INTERACTION_DOT) top[n_top++] = vectors;
+    if (job->interaction != PN_INTERACTION_CAT) top[n_top++] = pn_add_dot(net, vectors);
+    return tower_to_logit(net, "top", pn_add_concat(net, top, n_top));
+}
+
+/* DCN-V2 (Wang et al. 2021): cross layers and a tower side by side over the same input (parallel), or the tower over the crosses (stacked). */
+static size_t dcn_v2(struct pn_net *net, size_t x0) {
+    const struct pn_job *job = net->job;
+    size_t x = x0;
+    for (uint32_t i = 0; i < job->n_cross; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "cross.%u", i);
+        x = pn_add_cross(net, name, x0, x);
+    }
+    const size_t deep = tower(net, "deep", job->stacked ? x : x0, job->hidden, job->n_hidden, job->dropout);
+    return pn_add_linear(net, "head", job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2), 1, true, false, 1);
+}
+
+void pn_net_build(struct pn_net *net) {
+    const struct pn_job *job = net->job;
+    size_t linear, embedded, numbers = 0, parts[3], n = 0;
+    pn_add_embedding(net, &linear, &embedded);
+    embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
+    if (net->n_dense > 0) numbers = pn_add_numbers(net);
+    const size_t both = job->model == PN_MODEL_LR || job->model == PN_MODEL_FM || job->model == PN_MODEL_DLRM
+                            ? embedded : pn_add_concat(net, (size_t[]){embedded, numbers}, net->n_dense > 0 ? 2 : 1);
+    switch (job->model) {
+    case PN_MODEL_AUDIT:
+    case PN_MODEL_EXTERNAL: return;
+    case PN_MODEL_DLRM: net->logit = dlrm(net, embedded, numbers); return;
+    case PN_MODEL_DCN_V2: net->logit = dcn_v2(net, both); return;
+    case PN_MODEL_LR:
+    case PN_MODEL_FM:
+    case PN_MODEL_WIDE_DEEP:
+    case PN_MODEL_DEEPFM: break;
+    }
+    parts[n++] = first_order(net, linear, numbers);
+    if (job->model == PN_MODEL_FM || job->model == PN_MODEL_DEEPFM) parts[n++] = pn_add_fm(net, embedded);             /* Rendle 2010; Guo et al. 2017 */
+    if (job->model == PN_MODEL_WIDE_DEEP || job->model == PN_MODEL_DEEPFM) parts[n++] = tower_to_logit(net, "deep", both); /* Cheng et al. 2016 */
+    net->logit = pn_add_sum(net, parts, n);
+}

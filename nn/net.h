@@ -1,0 +1,91 @@
+/* The inside of a model: values (a vector for each example) and the list of blocks that make them from one another. models.c says which blocks a model is
+ * made of, layers.c what each kind of block does, net.c runs them. Not for other folders. */
+#ifndef PN_NN_NET_H
+#define PN_NN_NET_H
+
+#include "nn/blocks.h"
+
+#define PN_MAX_VALUES 80u
+#define PN_MAX_BLOCKS 80u
+#define PN_MAX_INPUTS 4u
+
+struct pn_block;
+
+/* One pass over a batch: what every block may read. */
+struct pn_pass {
+    const struct pn_batch *batch;
+    const float *const *rows;
+    const float *p;                /* parameters */
+    float *dp;                     /* their gradients; forward: NULL */
+    float *const *row_gradients;   /* forward: NULL */
+    size_t n;
+    bool training;                 /* dropout is on */
+    uint64_t seed;
+};
+
+/* x, g: n * width floats, for room examples. g is cleared before the backward pass. */
+struct pn_value { size_t width; float *x, *g; };
+
+/* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters. init: first values of the parameters; NULL: zeros. */
+struct pn_block_kind {
+    const char *name;
+    void (*forward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
+    void (*backward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
+    void (*init)(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
+};
+
+struct pn_block {
+    const struct pn_block_kind *kind;
+    size_t in[PN_MAX_INPUTS], n_in, out[2]; /* values */
+    size_t w, b;                   /* parameters: offsets */
+    size_t state;                  /* offset among the state */
+    size_t from, width;
+    bool relu, biased;
+    float rate;                    /* dropout */
+    uint64_t salt;                 /* dropout, init: a number of its own */
+    double gain;                   /* init: weights have deviation sqrt(gain / from) */
+    size_t kept_width[2];          /* floats an example that forward keeps for backward */
+    float *kept[2];
+    size_t n_own;                  /* floats that forward keeps, whatever the batch */
+    float *own;
+};
+
+struct pn_parameters { char name[40]; size_t offset, shape[2]; bool state; };
+
+struct pn_net {
+    const struct pn_job *job;
+    size_t fields[PN_MAX_FIELDS], n_sparse, n_dense, k, n_parameters;
+    size_t n_weights, n_state;     /* the flat vector: weights, padded to whole rows if there is state, then state; n_parameters is all */
+    bool wide;                     /* rows begin with a linear weight */
+    struct pn_parameters parameters[2 * PN_MAX_BLOCKS];
+    size_t n_named;
+    struct pn_value values[PN_MAX_VALUES];
+    size_t n_values, logit;        /* logit: the value that the loss takes */
+    struct pn_block blocks[PN_MAX_BLOCKS];
+    size_t n_blocks, room;
+};
+
+/* Where the state begins in the flat vector. */
+static inline size_t pn_net_state(const struct pn_net *net) { return (net->n_weights + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW; }
+
+/* ---- layers.c: adds a block; each returns the value it makes ---- */
+/* The sparse fields' rows, pooled: *linear (width 1; only if net->wide) and *embedded (width n_sparse * k; only if k > 0). */
+void pn_add_embedding(struct pn_net *, size_t *linear, size_t *embedded);
+size_t pn_add_numbers(struct pn_net *);                            /* the batch's plain numbers, width n_dense */
+size_t pn_add_bias(struct pn_net *, const char *name);             /* one parameter */
+/* Parameters NAME.weight [from, width] and, if biased, NAME.bias. */
+size_t pn_add_linear(struct pn_net *, const char *name, size_t in, size_t width, bool biased, bool relu, double gain);
+size_t pn_add_dot_weight(struct pn_net *, const char *name, size_t in); /* the one column NAME [from, 1], without a bias */
+size_t pn_add_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift */
+size_t pn_add_batch_norm(struct pn_net *, const char *name, size_t in, bool relu); /* NAME.scale, NAME.shift, and as state NAME.mean, NAME.variance */
+size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: the input itself */
+size_t pn_add_fm(struct pn_net *, size_t embedded);
+size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);
+size_t pn_add_dot(struct pn_net *, size_t vectors);                /* width a multiple of k */
+size_t pn_add_concat(struct pn_net *, const size_t *in, size_t n); /* n 1: the input itself */
+size_t pn_add_sum(struct pn_net *, const size_t *in, size_t n);    /* of values of one width */
+
+/* ---- models.c ---- */
+void pn_net_build(struct pn_net *);
+
+#endif
