@@ -6,8 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define BATCH 1024u          /* keys of a MultiGet: what RocksDB allocates a call stays in the cache */
-#define TWO_THREADS 256u     /* keys from which half goes to the helper */
+#define BATCH 256u           /* keys of a MultiGet, and what the two threads of a get take at a time */
 
 struct database {
     struct pn_tiers tiers;   /* first */
@@ -18,11 +17,19 @@ struct database {
     rocksdb_writeoptions_t *write;
     rocksdb_column_family_handle_t *main;
     uint64_t n_opened;
-    /* One helper takes half of a large get. */
+    /* One helper shares a large get. */
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     bool started;
-    struct part { struct tier *tier; const uint64_t *keys; size_t n, n_bytes; uint8_t *records; bool *found; bool ok; } *job;
+    struct get {
+        struct tier *tier;
+        const uint64_t *keys;
+        size_t n, n_bytes;
+        uint8_t *records;
+        bool *found;
+        _Atomic size_t next;     /* the first key that nobody has taken */
+        _Atomic bool failed;
+    } *job;
 };
 struct tier {
     struct pn_tier tier;     /* first */
@@ -34,50 +41,49 @@ struct pn_tier_scan { struct tier *t; rocksdb_iterator_t *it; bool begun; };
 static struct tier *tier_of(struct pn_tier *t) { return (struct tier *)(void *)t; }
 
 /* ---- get ---- */
-static bool get_part(struct part *p) {
+static void get_batch(struct get *g, size_t begin, size_t n) {
     uint64_t wire[BATCH];
     const char *keys[BATCH];
     size_t sizes[BATCH];
     rocksdb_pinnableslice_t *values[BATCH];
     char *errors[BATCH];
-    bool ok = true;
-    for (size_t begin = 0; begin < p->n; begin += BATCH) {
-        const size_t n = p->n - begin < BATCH ? p->n - begin : BATCH;
-        for (size_t i = 0; i < n; i++) {
-            wire[i] = __builtin_bswap64(p->keys[begin + i]); /* sorted as numbers are */
-            keys[i] = (const char *)&wire[i];
-            sizes[i] = sizeof wire[i];
-        }
-        rocksdb_batched_multi_get_cf(p->tier->db->db, p->tier->db->read, p->tier->family, n, keys, sizes, values, errors, false);
-        for (size_t i = 0; i < n; i++) {
-            p->found[begin + i] = false;
-            if (errors[i] != NULL) {
-                ok = false;
-                free(errors[i]);
-            }
-            if (values[i] == NULL) continue;
-            size_t size;
-            const char *value = rocksdb_pinnableslice_value(values[i], &size);
-            if (value != NULL && size == p->tier->tier.record_bytes) {
-                memcpy(p->records + (begin + i) * p->n_bytes, value, p->n_bytes);
-                p->found[begin + i] = true;
-            } else {
-                ok = false;
-            }
-            rocksdb_pinnableslice_destroy(values[i]);
-        }
+    for (size_t i = 0; i < n; i++) {
+        wire[i] = __builtin_bswap64(g->keys[begin + i]); /* sorted as numbers are */
+        keys[i] = (const char *)&wire[i];
+        sizes[i] = sizeof wire[i];
     }
-    return ok;
+    rocksdb_batched_multi_get_cf(g->tier->db->db, g->tier->db->read, g->tier->family, n, keys, sizes, values, errors, false);
+    for (size_t i = 0; i < n; i++) {
+        g->found[begin + i] = false;
+        if (errors[i] != NULL) {
+            g->failed = true;
+            free(errors[i]);
+        }
+        if (values[i] == NULL) continue;
+        size_t size;
+        const char *value = rocksdb_pinnableslice_value(values[i], &size);
+        if (value != NULL && size == g->tier->tier.record_bytes) {
+            memcpy(g->records + (begin + i) * g->n_bytes, value, g->n_bytes);
+            g->found[begin + i] = true;
+        } else {
+            g->failed = true;
+        }
+        rocksdb_pinnableslice_destroy(values[i]);
+    }
+}
+static void get_rest(struct get *g) {
+    for (size_t begin; (begin = atomic_fetch_add(&g->next, BATCH)) < g->n;) get_batch(g, begin, g->n - begin < BATCH ? g->n - begin : BATCH);
 }
 
 static void *help(void *ctx) {
     struct database *d = ctx;
+    rocksdb_set_perf_level(rocksdb_disable);
     pthread_mutex_lock(&d->lock);
     for (;;) {
         while (d->job == NULL) pthread_cond_wait(&d->wake, &d->lock);
-        struct part *p = d->job;
+        struct get *g = d->job;
         pthread_mutex_unlock(&d->lock);
-        p->ok = get_part(p);
+        get_rest(g);
         pthread_mutex_lock(&d->lock);
         d->job = NULL;
         pthread_cond_signal(&d->done);
@@ -87,19 +93,21 @@ static void *help(void *ctx) {
 
 static bool get(struct pn_tier *tier, const uint64_t *keys, size_t n, size_t n_bytes, void *records, bool *found) {
     struct database *d = tier_of(tier)->db;
-    struct part mine = {.tier = tier_of(tier), .keys = keys, .n = n, .n_bytes = n_bytes, .records = records, .found = found}, other;
-    if (n < TWO_THREADS || !d->started) return get_part(&mine);
-    mine.n = n / 2;
-    other = (struct part){.tier = tier_of(tier), .keys = keys + mine.n, .n = n - mine.n, .n_bytes = n_bytes, .records = (uint8_t *)records + mine.n * n_bytes, .found = found + mine.n};
-    pthread_mutex_lock(&d->lock);
-    d->job = &other;
-    pthread_cond_signal(&d->wake);
-    pthread_mutex_unlock(&d->lock);
-    const bool ok = get_part(&mine);
-    pthread_mutex_lock(&d->lock);
-    while (d->job != NULL) pthread_cond_wait(&d->done, &d->lock);
-    pthread_mutex_unlock(&d->lock);
-    return ok && other.ok;
+    struct get g = {.tier = tier_of(tier), .keys = keys, .n = n, .n_bytes = n_bytes, .records = records, .found = found};
+    const bool two = n > BATCH && d->started;
+    if (two) {
+        pthread_mutex_lock(&d->lock);
+        d->job = &g;
+        pthread_cond_signal(&d->wake);
+        pthread_mutex_unlock(&d->lock);
+    }
+    get_rest(&g);
+    if (two) {
+        pthread_mutex_lock(&d->lock);
+        while (d->job != NULL) pthread_cond_wait(&d->done, &d->lock);
+        pthread_mutex_unlock(&d->lock);
+    }
+    return !g.failed;
 }
 
 /* ---- put, scan ---- */
@@ -187,6 +195,7 @@ static enum pn_result open_database(struct database *d, struct pn_error *err) {
     d->db = rocksdb_open_column_families(d->options, d->dir, 1, names, options, &d->main, &why);
     if (why == NULL) {
         pthread_t helper;
+        rocksdb_set_perf_level(rocksdb_disable); /* its counters are a tenth of a lookup */
         d->started = pthread_create(&helper, NULL, help, d) == 0;
         return PN_OK;
     }
@@ -241,6 +250,7 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
     rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
     rocksdb_options_set_level0_stop_writes_trigger(o, 60);
+    rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, 0.1); /* most lookups are of rows that were flushed long ago */
     rocksdb_options_set_write_buffer_size(o, 32u << 20);
     rocksdb_options_set_max_write_buffer_number(o, 3);
     rocksdb_options_set_target_file_size_base(o, 64u << 20);

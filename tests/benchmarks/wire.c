@@ -1,6 +1,7 @@
 /* One client process and one server process (bench-server) over tcp on loopback.
  *   bench-wire ADDRESS... [--rows N] [--dim D] [--raw KEYS] [--in-flight K] [--seconds S] [--op pull|push|fill|check] [--name NAME]
  *   several addresses: shards of as many slots each. --pids A,B,..: the servers' processes: CPU time a row of client and servers is reported, too
+ *   --seed S and --batches N: which batches are drawn, and how many before they come again
  *   check pushes one batch to new rows, pulls it and compares with what Adagrad makes of it.
  *   fill pushes new rows: [--from RANK] [--batch KEYS] [--producer P]   both ends: [--codec float16] */
 #include <getopt.h>
@@ -138,8 +139,9 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
 
 int main(int argc, char **argv) {
     static const struct option options[] = {{"rows", 1, 0, 'r'}, {"dim", 1, 0, 'd'}, {"raw", 1, 0, 'k'}, {"in-flight", 1, 0, 'f'}, {"seconds", 1, 0, 's'}, {"op", 1, 0, 'o'},
-                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {"codec", 1, 0, 'c'}, {"pids", 1, 0, 'P'}, {0}};
-    size_t raw = RAW_KEYS;
+                                            {"name", 1, 0, 'n'}, {"producer", 1, 0, 'p'}, {"from", 1, 0, 'F'}, {"batch", 1, 0, 'b'}, {"codec", 1, 0, 'c'}, {"pids", 1, 0, 'P'}, {"seed", 1, 0, 'S'}, {"batches", 1, 0, 'B'}, {0}};
+    size_t raw = RAW_KEYS, n_batches = 0;
+    uint64_t seed = 1;
     const char *name = "ps", *codec = "float32";
     uint32_t incarnation = (uint32_t)time(NULL);
     B.batch = 20000, B.n_rows = 1000000, B.dim = 16, B.in_flight = 4, B.seconds = 3;
@@ -152,6 +154,8 @@ int main(int argc, char **argv) {
         else if (c == 'o') B.op = strcmp(optarg, "push") == 0 ? 1 : strcmp(optarg, "fill") == 0 ? 2 : strcmp(optarg, "check") == 0 ? 3 : 0;
         else if (c == 'n') name = optarg;
         else if (c == 'c') codec = optarg;
+        else if (c == 'S') seed = strtoull(optarg, NULL, 10);
+        else if (c == 'B') n_batches = strtoull(optarg, NULL, 10);
         else if (c == 'P')
             for (char *p = strtok(optarg, ","); p != NULL && B.n_pids < (int)PN_MAX_SHARDS; p = strtok(NULL, ",")) B.pids[B.n_pids++] = atoi(p);
         else if (c == 'p') B.producer = (uint32_t)atoi(optarg);
@@ -167,7 +171,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", report_text);
         return 1;
     }
-    B.n_batches = B.op == 2 ? (size_t)((B.n_rows - B.filled + B.batch - 1) / B.batch) : raw < 10000 ? 2000 : 100;
+    B.n_batches = B.op == 2 ? (size_t)((B.n_rows - B.filled + B.batch - 1) / B.batch) : n_batches > 0 ? n_batches : raw < 10000 ? 2000 : 100;
     B.batches = malloc(B.n_batches * sizeof *B.batches);
     for (size_t b = 0; B.op == 2 && b < B.n_batches; b++) {
         B.batches[b] = (struct batch){.keys = malloc(B.batch * sizeof(uint64_t))};
@@ -175,7 +179,7 @@ int main(int argc, char **argv) {
         qsort(B.batches[b].keys, B.batches[b].n, sizeof(uint64_t), by_mix);
     }
     if (getenv("BENCH_READY")) fclose(fopen(getenv("BENCH_READY"), "w"));
-    if (B.op != 2) make_batches(B.batches, B.n_batches, B.n_rows, raw, 1);
+    if (B.op != 2) make_batches(B.batches, B.n_batches, B.n_rows, raw, seed);
     B.latencies = malloc(MAX_LATENCIES * sizeof *B.latencies);
     B.values = malloc((size_t)RAW_KEYS * B.dim * sizeof(float));
     for (size_t i = 0; i < (size_t)RAW_KEYS * B.dim; i++) B.values[i] = B.op == 2 ? 0 : 1e-3f;
