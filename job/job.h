@@ -109,6 +109,7 @@ struct pn_table_spec {
     /* eviction: rows not pushed for evict_age steps (0: never); beyond evict_rows rows of the whole table (0: no limit) the least pushed */
     uint64_t evict_age, evict_rows;
     uint64_t memory;             /* bytes of the whole table in memory; rows beyond live in the second tier. 0: all of it */
+    uint64_t preallocate;        /* bytes of the whole table that are asked of the system when the servers open it; 0: as it grows */
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 

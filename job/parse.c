@@ -311,7 +311,7 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, bool external, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "dim"), NULL)) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim"), NULL)) return;
     struct fy_node *dim = pn_yaml_get(n, "dim");
     uint64_t width = t->dim;
     if (dim != NULL && !external) pn_yaml_problem(y, dim, "dim is for external jobs; here the model says how wide a row is (spec.model.embeddingDim)");
@@ -335,6 +335,8 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, b
         if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, n, "eviction needs ageSteps or maxRows");
     }
     pn_yaml_bytes(y, pn_yaml_get(n, "memory"), "memory", 1u << 16, 1ull << 50, &t->memory);
+    pn_yaml_bytes(y, pn_yaml_get(n, "preallocate"), "preallocate", 0, 1ull << 50, &t->preallocate);
+    if (t->memory > 0 && t->preallocate > t->memory) pn_yaml_problem(y, n, "preallocate is more than memory lets the table have");
     if (t->memory > 0 && (t->evict_age > 0 || t->evict_rows > 0)) pn_yaml_problem(y, n, "memory and eviction do not go together: with a second tier every row is kept");
     t->track = t->memory > 0 || t->evict_age > 0 || t->evict_rows > 0 || t->optimizer.decay_cap > 0;
     struct fy_node *init = pn_yaml_get(n, "init");

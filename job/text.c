@@ -141,6 +141,7 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (t->evict_age > 0) put(o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
         if (t->evict_rows > 0) put(o, "maxRows: %llu", (unsigned long long)t->evict_rows);
         if (evicts) put(o, "}");
+        if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }

@@ -37,6 +37,8 @@ void pn_table_evict(struct pn_table *, uint32_t i_slot, uint64_t step);
 /* The admission counts of a cut, one slot at a time, behind the rows (pn_table_cut): NULL when all have been given. */
 const uint8_t *pn_table_scan_counts(struct pn_table *, uint32_t *i_slot, size_t *n_bytes);
 enum pn_result pn_table_restore_counts(struct pn_table *, uint32_t i_slot, const uint8_t *counts, size_t n_bytes); /* PN_CORRUPT: another size */
+/* Memory that rows and index will need, of this shard's part: pn_table_ahead asks for it before anything is pushed. */
+void pn_table_preallocate(struct pn_table *, uint64_t n_bytes);
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
 bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
 
