@@ -60,6 +60,9 @@ struct pn_pairs {
     size_t n_users, n_held;
     double *keep, total;          /* total: of the items' weights */
     uint32_t *alias;
+    uint64_t *map;                /* users * map_row words: a bit for each item that is not drawn; NULL: too large, the set says it */
+    size_t map_row, map_users;
+    float log_uniform;
     bool ready;
     uint64_t *window;
     size_t n_window, max_window;

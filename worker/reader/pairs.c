@@ -16,6 +16,7 @@
 
 #define MOST_ID (1u << 27)   /* tables are as long as the largest id */
 #define MOST_TRIES 10000u
+#define MOST_MAP (32u << 20) /* bytes */
 
 static uint64_t pair_of(uint32_t user, uint32_t item) { return (uint64_t)user << 32 | item; }
 static uint32_t user_of(uint64_t pair) { return (uint32_t)(pair >> 32); }
@@ -173,6 +174,31 @@ static bool make_alias(struct pn_reader *r) {
     return good || pn_reader_no_memory(r);
 }
 
+/* The pairs that are not to be drawn, a bit each, if that is small enough for a cache; the set misses it at nearly every draw. */
+static bool make_map(struct pn_reader *r) {
+    struct pn_pairs *p = &r->pairs;
+    uint32_t users = 0;
+    for (size_t i = 0; i < p->seen.room; i++)
+        if (p->seen.at[i] && user_of(p->seen.at[i] - 1) >= users) users = user_of(p->seen.at[i] - 1) + 1;
+    p->map_row = (p->n_ids + 63) / 64;
+    if (r->data.negatives.per_positive == 0 || r->data.negatives.any || (uint64_t)users * p->map_row > MOST_MAP / 8) return true;
+    p->map_users = users;
+    if (!(p->map = calloc((size_t)users * p->map_row + 1, 8))) return pn_reader_no_memory(r);
+    for (size_t i = 0; i < p->seen.room; i++) {
+        const uint64_t pair = p->seen.at[i] - 1;
+        if (p->seen.at[i] && !(r->data.part == PN_PART_TRAIN && is_held(r, pair))) p->map[user_of(pair) * p->map_row + item_of(pair) / 64] |= 1ull << item_of(pair) % 64;
+    }
+    return true;
+}
+
+/* May this user not be shown the item as a negative? */
+static bool barred(const struct pn_reader *r, uint64_t pair) {
+    const struct pn_pairs *p = &r->pairs;
+    if (r->data.negatives.any) return false;
+    if (p->map) return user_of(pair) < p->map_users && p->map[user_of(pair) * p->map_row + item_of(pair) / 64] >> item_of(pair) % 64 & 1;
+    return set_has(&p->seen, pair) && !(r->data.part == PN_PART_TRAIN && is_held(r, pair));
+}
+
 /* Once the `seen` files have come. What is held out is no train row: it counts for nothing and may be drawn. */
 static bool ready(struct pn_reader *r) {
     struct pn_pairs *p = &r->pairs;
@@ -185,17 +211,18 @@ static bool ready(struct pn_reader *r) {
     for (size_t user = 0; r->data.part == PN_PART_TRAIN && user < p->n_users; user++)
         for (size_t i = 0; p->counts[user] > r->data.hold_out && i < r->data.hold_out; i++) p->rows[p->held[user * r->data.hold_out + i]]--;
     for (size_t i = 0; i < p->n_ids; i++) p->total += p->rows[i];
-    return r->data.negatives.power <= 0 || make_alias(r);
+    p->log_uniform = (float)-log((double)p->n_items);
+    return make_map(r) && (r->data.negatives.power <= 0 || make_alias(r));
 }
 
 /* Log of the probability that the item is drawn; without negatives: of its share of the rows, by which it comes into a batch. */
 static float log_q(const struct pn_reader *r, uint32_t item) {
     const struct pn_pairs *p = &r->pairs;
     if (p->n_items == 0) return 0;
+    if (r->data.negatives.per_positive > 0 && r->data.negatives.power <= 0) return p->log_uniform;
     const double rows = item < p->n_ids && p->rows[item] > 0 ? p->rows[item] : 0.5;
     if (r->data.negatives.per_positive == 0) return (float)log(rows / p->total);
-    if (r->data.negatives.power > 0) return (float)(r->data.negatives.power * log(rows) - log(p->total));
-    return (float)-log((double)p->n_items);
+    return (float)(r->data.negatives.power * log(rows) - log(p->total));
 }
 
 /* ---- rows ---- */
@@ -225,8 +252,7 @@ static bool draw(struct pn_reader *r, uint64_t pair) {
             if (tries == MOST_TRIES || p->n_items == 0) return pn_row_bad(r, r->n_rows_read, "no negative can be drawn: user %" PRIu32 " has nearly every item", user_of(pair));
             size_t i = (size_t)((unsigned __int128)pn_rng_next(&rng) * p->n_items >> 64);
             if (p->keep && (double)(pn_rng_next(&rng) >> 11) * 0x1p-53 >= p->keep[i]) i = p->alias[i];
-            const uint64_t other = pair_of(user_of(pair), p->items[i]);
-            if (!r->data.negatives.any && set_has(&p->seen, other) && !(r->data.part == PN_PART_TRAIN && is_held(r, other))) continue;
+            if (barred(r, pair_of(user_of(pair), p->items[i]))) continue;
             if (!row(r, user_of(pair), p->items[i], 0)) return false;
             break;
         }
@@ -348,6 +374,7 @@ void pn_pairs_free(struct pn_reader *r) {
     free(p->items);
     free(p->counts);
     free(p->held);
+    free(p->map);
     free(p->keep);
     free(p->alias);
     free(p->window);
