@@ -14,6 +14,7 @@
 #define PN_MAX_TABLES 16
 #define PN_MAX_LAYERS 16
 #define PN_MAX_PRODUCERS 64
+#define PN_MAX_STARTS 4
 
 enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN };
 
@@ -153,6 +154,9 @@ struct pn_job {
     uint32_t embedding_dim;
     uint32_t mlp_dim;                        /* NeuMF: of a row's floats those of the tower, behind the embedding_dim of the product */
     bool bias;                               /* MF: rows begin with a bias, and there is one for all */
+    /* Published models (folders of snapshots) that rows and weights begin with; alpha: the share of a last layer that several have a part of. */
+    struct { char path[400]; double alpha; } starts[PN_MAX_STARTS];
+    size_t n_starts;
     enum pn_loss loss;
     float margin;                            /* hinge */
     float temperature;                       /* softmax: logits are divided by it */

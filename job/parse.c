@@ -454,7 +454,26 @@ static void declare_tables(struct pn_yaml *y, struct fy_node *spec, struct pn_jo
     if (job->n_tables == 0) pn_yaml_problem(y, n, "an external job needs at least one table besides defaults");
 }
 
-static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+/* start: [{snapshot: FOLDER, alpha: SHARE}]. */
+static void read_starts(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_STARTS) {
+        pn_yaml_problem(y, n, "start must be a list of 1 to %d published models: {snapshot: FOLDER, alpha: SHARE}", PN_MAX_STARTS);
+        return;
+    }
+    if (!pn_model_pair(job->model)) pn_yaml_problem(y, n, "start has a meaning for mf, gmf, mlp and neumf only");
+    void *it = NULL;
+    for (struct fy_node *s; (s = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        if (!pn_yaml_keys(y, s, "start", KEYS("snapshot", "alpha"), NULL)) continue;
+        job->starts[job->n_starts].alpha = 1;
+        pn_yaml_real(y, pn_yaml_get(s, "alpha"), "alpha", 0, 1, &job->starts[job->n_starts].alpha);
+        if (pn_yaml_get(s, "snapshot") == NULL) pn_yaml_problem(y, s, "start needs snapshot: the folder of a published version");
+        else read_path(y, pn_yaml_get(s, "snapshot"), base, job->starts[job->n_starts].path);
+        job->n_starts++;
+    }
+}
+
+static void read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job) {
     job->embedding_dim = 8;
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
@@ -462,13 +481,13 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias"),
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start"),
                       KEYS("attention", "experts", "heads", "distill"))) return;
     int model = -1;
     if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias");
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start");
          job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
@@ -493,6 +512,7 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         {"mlpDim", 1u << PN_MODEL_NEUMF, "neumf"}, {"bias", 1u << PN_MODEL_MF, "mf"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
+    read_starts(y, pn_yaml_get(n, "start"), base, job);
     job->bias = job->model == PN_MODEL_MF;
     pn_yaml_truth(y, pn_yaml_get(n, "bias"), "bias", &job->bias);
     if (job->model == PN_MODEL_NEUMF) job->mlp_dim = job->embedding_dim;
@@ -673,7 +693,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_count(y, pn_yaml_get(shuffle, "seed"), "seed", 0, UINT64_MAX, &job->shuffle_seed);
         }
     }
-    read_model(y, pn_yaml_get(spec, "model"), job);
+    read_model(y, pn_yaml_get(spec, "model"), base, job);
     read_training(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");

@@ -192,6 +192,11 @@ char *pn_job_text(const struct pn_job *job) {
         if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
         if (job->model == PN_MODEL_NEUMF) put(&o, ", mlpDim: %u", job->mlp_dim);
         if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false");
+        for (size_t i = 0; i < job->n_starts; i++) {
+            put(&o, "%s{snapshot: ", i == 0 ? ", start: [" : ", ");
+            quoted(&o, job->starts[i].path);
+            put(&o, ", alpha: %.17g}%s", job->starts[i].alpha, i + 1 == job->n_starts ? "]" : "");
+        }
         for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         put(&o, "}\n");

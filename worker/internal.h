@@ -67,6 +67,9 @@ struct pn_ranking_run;
 struct pn_ranking_run *pn_ranking_open(struct pn_run *, const struct pn_data *, struct pn_evaluation_result *result, void (*done)(void *owner), void *owner);
 void pn_ranking_close(struct pn_ranking_run *);
 
+/* ---- start.c: dense parameters of published models (model.start) over those of pn_net_init ---- */
+enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *parameters, struct pn_error *);
+
 /* ---- statistics.c: the one pass that transforms need, the same on every worker ---- */
 /* done(owner): run->statistics is set, or the run has failed. */
 struct pn_statistics;
