@@ -9,6 +9,7 @@
  *
  * Level-triggered like the rest: if a node is lost on the way, its producers come back to the gate, and the epoch is measured again (gate_try). */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "coordinator/internal.h"
@@ -56,8 +57,7 @@ static void remember(struct pn_coordinator *c, struct pn_job_run *j, const struc
     j->train_ms += now - j->began_ms;
     j->began_ms = now;
     pn_json_add_u64(e, "epoch", j->gate_epochs);
-    pn_json_add_double(e, "auc", m->auc);
-    pn_json_add_double(e, "logloss", m->logloss);
+    pn_metric_write(e, "", m);
     pn_json_add_double(e, "seconds", (double)j->train_ms / 1000);
     if (j->history == NULL) j->history = json_object_new_array();
     json_object_array_add(j->history, e);
@@ -91,8 +91,14 @@ static void decide(struct pn_coordinator *c, struct pn_job_run *j) {
     j->gate = PN_GATE_OPEN;
 }
 
+/* What the job wants to be high; a figure that could not be measured is the lowest. */
+static double figure(const struct pn_job_run *j, const struct pn_metric *m) {
+    const double by[] = {m->auc, -m->logloss, m->hr, m->ndcg, m->recall}, v = by[j->job.stop_by];
+    return isnan(v) ? -1e300 : v;
+}
+
 static void take(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
-    const double gain = j->job.stop_by_logloss ? j->best.logloss - m->logloss : m->auc - j->best.auc;
+    const double gain = figure(j, m) - figure(j, &j->best);
     j->epoch_validation = *m;
     j->dirty = true;
     remember(c, j, m);

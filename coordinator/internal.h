@@ -52,7 +52,7 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     bool finished, ring_full, waiting;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
-struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc; uint64_t rows; }; /* NaN: not measured */
+struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
 struct pn_metric pn_metric_read(struct json_object *);                                        /* as a worker reports it and a record holds it */
 void pn_metric_write(struct json_object *, const char *prefix, const struct pn_metric *);    /* PREFIXauc ...; what is NaN is left out */
 
@@ -98,7 +98,7 @@ struct pn_job_run {
     uint64_t began_ms;
     struct pn_metric best;
     bool stopped;                    /* training is over: only evaluation and publication follow */
-    struct json_object *history;     /* [{epoch, auc, logloss, seconds}] of each epoch; NULL: none */
+    struct json_object *history;     /* [{epoch, seconds, and the figures of pn_metric}] of each epoch; NULL: none */
     struct pn_curve curve;
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */

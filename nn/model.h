@@ -13,6 +13,7 @@ struct pn_raw {
     const char *text;
     const uint32_t *offset, *length; /* [n_columns * n_rows] */
     const float *labels;             /* [n_rows] 0 or 1; NULL when serving */
+    const float *log_q;              /* [n_rows] log of the probability that the row's item is drawn as a negative; NULL: not known */
 };
 
 /* ---- features ---- */
@@ -39,6 +40,7 @@ struct pn_batch {
     size_t n_keys;
     float *dense;                           /* [n_examples * n_dense] */
     float *labels;                          /* [n_examples] */
+    float *log_q;                           /* [n_examples] as in pn_raw; zeros where it is not known */
     /* Per table: the unique keys (in the order of common/unique.h) and, for each entry of keys, the position in its table's unique list. */
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
@@ -62,8 +64,10 @@ bool pn_net_block(const struct pn_net *, size_t i, const char **name, size_t *of
 /* rows[t]: n_unique[t] * dim(t) floats as pulled. scores: n_examples probabilities. */
 enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
                               const float *parameters, float *scores);
-/* Forward (with dropout drawn from rng_seed) and backward of the mean log loss over the batch. row_gradients[t]: out,
- * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: sum over examples.
+/* The scores of the last forward pass before the sigmoid, by which rows are ranked: a sigmoid runs into 1. [n_examples], valid until the next pass. */
+const float *pn_net_logits(const struct pn_net *);
+/* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch. row_gradients[t]: out,
+ * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.
  * scores: out, before the update (progressive validation). Deterministic: same input, same bits. */
 enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],

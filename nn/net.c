@@ -12,8 +12,8 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     net->n_dense = n_dense_inputs;
     for (size_t i = 0; i < job->n_fields; i++)
         if (pn_field_keyed(&job->fields[i])) net->fields[net->n_sparse++] = i;
-    net->k = job->model == PN_MODEL_LR ? 0 : job->embedding_dim;
-    net->wide = pn_model_wide(job->model);
+    net->k = pn_job_width(job);
+    net->wide = pn_job_wide(job);
     pn_net_build(net);
     net->n_parameters = net->n_state > 0 ? pn_net_state(net) + net->n_state : net->n_weights;
     for (size_t i = 0; i < net->n_named; i++)
@@ -38,6 +38,7 @@ void pn_net_close(struct pn_net *net) {
         free(net->blocks[i].own);
         for (int k = 0; k < 2; k++) free(net->blocks[i].kept[k]);
     }
+    free(net->scratch);
     free(net);
 }
 
@@ -100,14 +101,20 @@ enum pn_result pn_net_forward(struct pn_net *net, const struct pn_batch *b, cons
     return r;
 }
 
+const float *pn_net_logits(const struct pn_net *net) { return net->values[net->logit].x; }
+
 enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                            float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss) {
     const struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed};
     enum pn_result r = forward(net, &s, true);
+    if (r == PN_OK && net->job->loss == PN_LOSS_IN_BATCH && s.n * s.n > net->n_scratch) {
+        if (!grow(&net->scratch, s.n * s.n)) return PN_NO_MEMORY;
+        net->n_scratch = s.n * s.n;
+    }
     if (r != PN_OK) return r;
     for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, s.n * net->values[i].width * sizeof(float));
     memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    *loss = pn_bce(net->values[net->logit].x, b->labels, s.n, scores, net->values[net->logit].g);
+    *loss = pn_net_loss(net, &s, scores);
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     return PN_OK;
 }

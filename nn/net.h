@@ -61,6 +61,9 @@ struct pn_net {
     size_t n_named;
     struct pn_value values[PN_MAX_VALUES];
     size_t n_values, logit;        /* logit: the value that the loss takes */
+    size_t embedded;               /* ... and the vectors of users and items, that the softmax within a batch takes */
+    float *scratch;                /* of the softmax within a batch: its logits */
+    size_t n_scratch;
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room;
 };
@@ -82,8 +85,14 @@ size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: th
 size_t pn_add_fm(struct pn_net *, size_t embedded);
 size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);
 size_t pn_add_dot(struct pn_net *, size_t vectors);                /* width a multiple of k */
+size_t pn_add_part(struct pn_net *, size_t embedded, size_t from, size_t width); /* of each field's vector of k the floats [from, from + width) */
+size_t pn_add_product(struct pn_net *, size_t pair);               /* of two vectors side by side, by element */
 size_t pn_add_concat(struct pn_net *, const size_t *in, size_t n); /* n 1: the input itself */
 size_t pn_add_sum(struct pn_net *, const size_t *in, size_t n);    /* of values of one width */
+
+/* ---- losses.c ---- */
+/* The job's loss: scores = sigmoid of the logits; gradients of the logits (IN_BATCH: of the embedded vectors) are added. Returns its mean * n. */
+double pn_net_loss(struct pn_net *, const struct pn_pass *, float *scores);
 
 /* ---- models.c ---- */
 void pn_net_build(struct pn_net *);

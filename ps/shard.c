@@ -68,6 +68,7 @@ enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, struct p
     bool ok = s->windows != NULL && s->ring != NULL;
     if (!ok) r = pn_fail(err, PN_NO_MEMORY, "no memory for the windows of job %s", job_id);
     for (size_t t = 0; t < s->job.n_tables && r == PN_OK; t++) r = open_table(s, t, tiers, err);
+    if (r == PN_OK) r = pn_starts_open(&s->starts, env, &s->job, s->tables, err);
     if (r != PN_OK) {
         pn_shard_close(s);
         return r;
@@ -159,6 +160,7 @@ void pn_shard_close(struct pn_shard *s) {
         for (size_t i = 0; i < (size_t)s->n_producers * PN_WINDOW_STEPS; i++) drop_held(s->ring[i]);
     for (size_t t = 0; t < s->job.n_tables; t++)
         if (s->tables[t] != NULL) pn_table_close(s->tables[t]);
+    pn_starts_close(s->starts);
     free(s->ring);
     free(s->windows);
     pn_job_free(&s->job);

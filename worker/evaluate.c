@@ -20,9 +20,10 @@ struct pn_evaluation {
     float *rows[PN_MAX_TABLES], *dense, *batch_scores;
     uint64_t *dense_keys;
     struct pn_client_part parts[PN_MAX_TABLES];
-    float *scores, *labels;
+    float *scores, *labels, *logits;
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
+    struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
 
 static void next(struct pn_evaluation *e);
@@ -47,6 +48,7 @@ static void free_evaluation(struct pn_evaluation *e) {
     free(e->dense_keys);
     free(e->scores);
     free(e->labels);
+    free(e->logits);
     free(e->groups);
     pn_run_unref(e->run);
     free(e);
@@ -64,6 +66,12 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
         e->result.rows = e->n;
+        if (e->groups != NULL && e->run->job.rank_k > 0) {
+            const struct pn_ranking m = pn_rank_metrics(e->logits, e->labels, e->groups, e->n, e->run->job.rank_k);
+            e->result.hr = m.hit;
+            e->result.ndcg = m.ndcg;
+            e->result.recall = m.recall;
+        }
     }
     e->run->changed(e->run->owner);
 }
@@ -92,10 +100,11 @@ static void forwarded(struct pn_work *w) {
     size_t n = e->batch.n_examples;
     if (e->n + n > e->room) {
         size_t room = (e->n + n) * 2;
-        float *s = realloc(e->scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->labels, room * sizeof *l);
+        float *s = realloc(e->scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->labels, room * sizeof *l), *z = l == NULL ? NULL : realloc(e->logits, room * sizeof *z);
         if (s != NULL) e->scores = s;
         if (l != NULL) e->labels = l;
-        if (s == NULL || l == NULL) e->work_result = PN_NO_MEMORY;
+        if (z != NULL) e->logits = z;
+        if (s == NULL || l == NULL || z == NULL) e->work_result = PN_NO_MEMORY;
         else e->room = room;
         uint64_t *g = e->run->job.group_by > 0 && e->work_result == PN_OK ? realloc(e->groups, room * sizeof *g) : NULL;
         if (g != NULL) e->groups = g;
@@ -106,6 +115,7 @@ static void forwarded(struct pn_work *w) {
         return;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
+    memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
     memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);
     for (size_t i = 0; i < n && e->groups != NULL; i++) e->groups[e->n + i] = e->batch.keys[e->batch.begin[group_field(&e->run->job) * n + i]];
     e->n += n;
@@ -179,6 +189,11 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
 
 static void next(struct pn_evaluation *e) { pn_reader_next(e->reader, on_rows, e); }
 
+static void ranked(void *owner) {
+    struct pn_evaluation *e = owner;
+    e->run->changed(e->run->owner);
+}
+
 struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_data *data, const char *task, uint64_t epoch) {
     struct pn_evaluation *e = calloc(1, sizeof *e);
     if (e == NULL) return NULL;
@@ -186,8 +201,17 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     run->refs++;
     snprintf(e->result.task, sizeof e->result.task, "%s", task);
     e->result.epoch = epoch;
+    e->result.hr = e->result.ndcg = e->result.recall = NAN;
     if (run->job.model == PN_MODEL_AUDIT) { /* the oracle has no scores */
         e->result.done = true;
+        return e;
+    }
+    if (data->rank_all) {
+        e->ranking = pn_ranking_open(run, data, &e->result, ranked, e);
+        if (e->ranking == NULL) {
+            free_evaluation(e);
+            return NULL;
+        }
         return e;
     }
     struct pn_reader_options o = {.n_producers = 1, .batch_size = 2048};
@@ -205,6 +229,11 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
 
 void pn_evaluation_close(struct pn_evaluation *e) {
     if (e == NULL) return;
+    if (e->ranking != NULL) {
+        pn_ranking_close(e->ranking);
+        free_evaluation(e);
+        return;
+    }
     if (e->reader != NULL && !e->in_work) { /* a computation may still read the reader's rows */
         pn_reader_close(e->reader);
         e->reader = NULL;

@@ -37,6 +37,11 @@ void pn_table_close(struct pn_table *t) {
     free(t);
 }
 
+void pn_table_begin_with(struct pn_table *t, void (*begin)(void *, uint64_t, float *), void *owner) {
+    t->begin = begin;
+    t->begin_owner = owner;
+}
+
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
 uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows + pn_table_cold_rows(t); }
 uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + t->filter.n_bytes + sizeof(*t) + t->max_places * sizeof(*t->places); }
@@ -58,10 +63,12 @@ size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct p
 static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
     if (t->spec.storage == PN_CODEC_FLOAT32) {
         pn_init_row(&t->spec, key, stored);
+        if (t->begin != NULL) t->begin(t->begin_owner, key, stored);
         return;
     }
     float values[t->spec.dim];
     pn_init_row(&t->spec, key, values);
+    if (t->begin != NULL) t->begin(t->begin_owner, key, values);
     pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
 }
 

@@ -42,6 +42,9 @@ void pn_table_preallocate(struct pn_table *, uint64_t n_bytes);
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
 bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
 
+/* First values of rows: `begin` may change what the initializer made of a key's row. A function of the key alone, for the table's life. */
+void pn_table_begin_with(struct pn_table *, void (*begin)(void *owner, uint64_t key, float *values), void *owner);
+
 /* rows out: n * dim float32. A missing key gives the initializer's row and creates nothing; returns how many were
  * missing (explicit tables: zeros). Keys may repeat. */
 size_t pn_table_pull(const struct pn_table *, const uint64_t *keys, size_t n, float *rows);

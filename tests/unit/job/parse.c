@@ -186,7 +186,7 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(j.train.format == PN_FORMAT_LIBFM && j.train.negatives.per_positive == 2 && j.train.negatives.redraw && j.train.negatives.n_seen == 2);
         ck_assert_str_eq(j.train.negatives.seen[1], "/base/b");
         ck_assert_str_eq(j.train.columns, "user,item");
-        ck_assert(j.patience == 3 && j.stop_by_logloss && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
+        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
         char *once = pn_job_text(&j);
         ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
         char *twice = pn_job_text(&again);
