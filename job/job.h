@@ -21,6 +21,7 @@ enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT
  * CSV: header line, column names; the label column named by `label`.
  * CRITEO: TSV label, I1..I13, C1..C26. Any path may end in .zst or .gz, or exist with that ending.
  * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
+ *   split "time": the last tenth of all ratings in time is test, the tenth before it validation.
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
  * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
  *   without, one column `features`: the ids joined by '|'.
@@ -31,7 +32,8 @@ struct pn_data {
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
-    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST } part;
+    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_VALIDATION } part; /* validation: of movielens split by time and of sequences only */
+    uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
     char columns[1000];    /* libfm: names with ',' between; "": none given */
     /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c). */
@@ -51,7 +53,8 @@ enum pn_field_type {
     PN_FIELD_CATEGORICAL,  /* one value -> one key */
     PN_FIELD_MULTI,        /* values separated by `separator` -> keys, pooled */
     PN_FIELD_NUMERIC,      /* number -> dense input after its transforms; with `bucketise` -> one key */
-    PN_FIELD_CROSS         /* the values of other fields together -> one key */
+    PN_FIELD_CROSS,        /* the values of other fields together -> one key */
+    PN_FIELD_SEQUENCE      /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
@@ -70,12 +73,15 @@ struct pn_field {
     size_t n_boundaries;
     char separator;
     enum pn_pooling pooling;
-    uint32_t max_length;    /* multi: values beyond are dropped */
+    uint32_t max_length;    /* multi: values beyond are dropped; sequence: the last ones are kept */
     uint32_t crossed[4], n_crossed; /* indices of earlier fields */
 };
 
 /* Has keys, and so a table: all but plain numbers. */
 static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+
+/* Takes several values of a row. */
+static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
 
 enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
 struct pn_optimizer_spec {
@@ -146,6 +152,15 @@ struct pn_job {
     uint32_t bottom[PN_MAX_LAYERS];          /* DLRM: hidden layers between the numbers and their vector */
     size_t n_bottom;
     enum pn_interaction interaction;         /* DLRM */
+    /* A transformer over the user's last actions (nn/sequence.c). An action is the sequence fields' values of one place; lists of unlike length are aligned at their ends. */
+    struct pn_sequence_spec {
+        uint32_t fields[4], n_fields;        /* indices of sequence fields; 0: none */
+        uint32_t candidate;                  /* 1 + index of the field whose embedding stands beside every action; 0: none */
+        uint32_t blocks, heads, width, feed_forward;
+        uint32_t recent;                     /* outputs of the last so many actions go on unpooled, beside the pooled ones */
+        bool positions;                      /* a learned vector for each place, counted from the end */
+        float dropout;
+    } sequence;
     float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
+#include "job/sections.h"
 #include "job/yaml.h"
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
@@ -84,7 +85,7 @@ static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *bas
 static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "history"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
     if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
@@ -102,7 +103,12 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     snprintf(d->split, sizeof d->split, "u1");
     if (pn_yaml_text(y, pn_yaml_get(n, "split"), "split", d->split, sizeof d->split) && strchr(d->split, '/') != NULL)
         pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
-    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test"), NULL, &part)) d->part = part;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "validation"), NULL, &part)) d->part = part;
+    uint64_t history = 0;
+    if (pn_yaml_count(y, pn_yaml_get(n, "history"), "history", 1, 200, &history)) d->history = (uint32_t)history;
+    if (d->history > 0 && d->format != PN_FORMAT_MOVIELENS) pn_yaml_problem(y, pn_yaml_get(n, "history"), "history has a meaning for the format movielens only");
+    if (d->part == PN_PART_VALIDATION && (d->format != PN_FORMAT_MOVIELENS || strcmp(d->split, "time") != 0))
+        pn_yaml_problem(y, pn_yaml_get(n, "part"), "part: validation goes with movielens and split: time");
     struct fy_node *uri = pn_yaml_get(n, "uri");
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
     else read_path(y, uri, base, d->path);
@@ -168,7 +174,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
 static bool keyed(const struct pn_field *f) { return pn_field_keyed(f); }
 
 static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross", NULL};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
                       KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of"),
                       KEYS("admission", "vocabulary", "positions", "ttlSteps")))
@@ -184,15 +190,15 @@ static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     snprintf(f->column, sizeof f->column, "%s", f->name);
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", f->column, sizeof f->column);
     int type = -1;
-    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric or cross", f->name);
-    if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("sequence", "embedding", "text"), &type) || type < 0) return;
+    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric, cross or sequence", f->name);
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("embedding", "text"), &type) || type < 0) return;
     f->type = (enum pn_field_type)type;
     job->n_fields++;
 
     static const struct { const char *key; unsigned types; } only[] = {
         {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
-        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI}, {"pooling", 1u << PN_FIELD_MULTI},
-        {"maxLength", 1u << PN_FIELD_MULTI}, {"of", 1u << PN_FIELD_CROSS}};
+        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
+        {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++) {
         struct fy_node *v = pn_yaml_get(n, only[i].key);
         if (v != NULL && !(only[i].types >> f->type & 1)) pn_yaml_problem(y, v, "%s has no meaning for a %s feature", only[i].key, types[f->type]);
@@ -418,13 +424,13 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"),
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence"),
                       KEYS("attention", "experts", "heads", "distill"))) return;
     int model = -1;
     if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
         job->n_producers = 1;
@@ -442,6 +448,7 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         {"hidden", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
         {"norm", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
         {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
+        {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2, "wide_deep, deepfm and dcn_v2"},
         {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
@@ -512,7 +519,7 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
         char name[64] = "";
         if (pn_yaml_get(n, "groupBy") != NULL && pn_yaml_text(y, pn_yaml_get(n, "groupBy"), "groupBy", name, sizeof name)) {
             const int i = find_field(job, name);
-            if (i < 0 || !keyed(&job->fields[i])) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
+            if (i < 0 || !keyed(&job->fields[i]) || job->fields[i].type == PN_FIELD_SEQUENCE) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
             else job->group_by = (uint32_t)i + 1;
         }
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
@@ -601,6 +608,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             void *it = NULL;
             for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) read_field(y, f, job);
         }
+        pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         read_tables(y, pn_yaml_get(spec, "tables"), job);
         if (job->n_tables == 0 && y->n_problems == 0) pn_yaml_problem(y, features, "no feature has keys: a model needs at least one categorical feature");
     }

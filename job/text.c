@@ -39,7 +39,7 @@ static void quoted(struct out *o, const char *text) {
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm"}, *const parts[] = {"all", "train", "test"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm"}, *const parts[] = {"all", "train", "test", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -52,6 +52,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
         put(o, ", threshold: %.17g, split: ", d->threshold);
         quoted(o, d->split);
         put(o, ", part: %s", parts[d->part]);
+        if (d->history > 0) put(o, ", history: %u", d->history);
         for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
             char name[64];
             end = strchr(c, ',') != NULL ? strchr(c, ',') : c + strlen(c);
@@ -76,7 +77,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
 }
 
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross"}, *const pools[] = {"sum", "mean", "sqrtn"};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
     quoted(o, f->name);
     put(o, ", column: ");
@@ -92,11 +93,12 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
-    if (f->type == PN_FIELD_MULTI) {
+    if (f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE) {
         char separator[2] = {f->separator, 0};
         put(o, ", separator: ");
         quoted(o, separator);
-        put(o, ", pooling: %s, maxLength: %u", pools[f->pooling], f->max_length);
+        if (f->type == PN_FIELD_MULTI) put(o, ", pooling: %s", pools[f->pooling]);
+        put(o, ", maxLength: %u", f->max_length);
     }
     for (uint32_t i = 0; i < f->n_crossed; i++) {
         put(o, "%s", i == 0 ? ", of: [" : ", ");
@@ -104,6 +106,22 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         if (i + 1 == f->n_crossed) put(o, "]");
     }
     put(o, "}\n");
+}
+
+static void sequence(struct out *o, const struct pn_job *job) {
+    const struct pn_sequence_spec *s = &job->sequence;
+    for (uint32_t i = 0; i < s->n_fields; i++) {
+        put(o, i == 0 ? ", sequence: {fields: [" : ", ");
+        quoted(o, job->fields[s->fields[i]].name);
+    }
+    if (s->n_fields == 0) return;
+    put(o, "], blocks: %u, heads: %u, width: %u, feedForward: %u, recent: %u, positions: %s, dropout: %.9g", s->blocks, s->heads, s->width, s->feed_forward, s->recent,
+        s->positions ? "true" : "false", (double)s->dropout);
+    if (s->candidate > 0) {
+        put(o, ", candidate: ");
+        quoted(o, job->fields[s->candidate - 1].name);
+    }
+    put(o, "}");
 }
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
@@ -178,6 +196,7 @@ char *pn_job_text(const struct pn_job *job) {
         if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
         for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
+        sequence(&o, job);
         put(&o, "}\n");
     }
     if (!external) {

@@ -28,7 +28,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *field = &job->fields[i];
         if (is_dense(field)) f->dense[f->n_dense++] = i;
-        else f->sparse[f->n_sparse++] = i;
+        else if (field->type != PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
         f->mean[i] = field->mean;
         f->std[i] = field->std > 0 ? field->std : 1;
         f->need = f->need || (field->standardize && field->std <= 0);
@@ -43,6 +43,8 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         }
         f->column[i] = c;
     }
+    for (size_t i = 0; i < job->n_fields; i++)
+        if (job->fields[i].type == PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
     *out = f;
     return PN_OK;
 }
@@ -199,6 +201,20 @@ static bool add_multi(const struct pn_field *field, struct slice s, struct pn_ba
     return n > 0 || add_key(b, room, missing_key(field));
 }
 
+/* The last max_length values, in their order. None: no key. */
+static bool add_sequence(const struct pn_field *field, struct slice s, struct pn_batch *b, size_t *room) {
+    const char *from = s.text + s.n;
+    for (uint32_t n = 0; from > s.text; from--)
+        if (from[-1] == field->separator && ++n == field->max_length) break;
+    for (const char *at = from, *end = s.text + s.n; at < end;) {
+        const char *stop = memchr(at, field->separator, (size_t)(end - at));
+        if (stop == NULL) stop = end;
+        if (stop > at && !add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+        at = stop + 1;
+    }
+    return true;
+}
+
 enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) {
     const size_t n = raw->n_rows;
     size_t room = n * f->n_sparse + 64;
@@ -216,7 +232,8 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         const struct pn_field *field = &f->job->fields[i];
         for (size_t r = 0; ok && r < n; r++) {
             b->begin[s * n + r] = (uint32_t)b->n_keys;
-            if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
+            if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(field, cell(raw, f->column[i], r), b, &room);
+            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }

@@ -31,9 +31,10 @@ enum pn_result pn_features_set_statistics(struct pn_features *, const char *json
 
 /* A batch of examples in the form models take. */
 struct pn_batch {
-    size_t n_examples, n_sparse, n_dense;   /* sparse fields in the order of the job, then numeric inputs */
+    size_t n_examples, n_sparse, n_dense;   /* sparse fields: in the order of the job, but sequences last; then numeric inputs */
     /* Keys of sparse field f of example e: keys[begin[f * n_examples + e] .. begin[f * n_examples + e + 1]); begin has
-     * n_sparse * n_examples + 1 entries; keys are field-major. A missing value has the field's own "missing" key. */
+     * n_sparse * n_examples + 1 entries; keys are field-major. A missing value has the field's own "missing" key;
+     * a sequence holds its keys in order, oldest first, and may be empty. */
     uint32_t *begin;
     uint64_t *keys;
     size_t n_keys;

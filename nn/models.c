@@ -71,8 +71,11 @@ void pn_net_build(struct pn_net *net) {
     pn_add_embedding(net, &linear, &embedded);
     embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
     if (net->n_dense > 0) numbers = pn_add_numbers(net);
-    const size_t both = job->model == PN_MODEL_LR || job->model == PN_MODEL_FM || job->model == PN_MODEL_DLRM
-                            ? embedded : pn_add_concat(net, (size_t[]){embedded, numbers}, net->n_dense > 0 ? 2 : 1);
+    size_t side[3], n_side = 0, both = embedded; /* what towers and crosses see side by side */
+    side[n_side++] = embedded;
+    if (net->n_dense > 0) side[n_side++] = numbers;
+    if (job->sequence.n_fields > 0) side[n_side++] = pn_add_sequence_summary(net, pn_add_encoder(net, embedded, false));
+    if (pn_model_deep(job->model) && job->model != PN_MODEL_DLRM) both = pn_add_concat(net, side, n_side);
     switch (job->model) {
     case PN_MODEL_AUDIT:
     case PN_MODEL_EXTERNAL: return;

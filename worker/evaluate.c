@@ -78,7 +78,7 @@ static void forward(struct pn_work *w) {
 /* The place of the groups' field among the sparse fields. */
 static size_t group_field(const struct pn_job *job) {
     size_t at = 0;
-    for (size_t i = 0; i + 1 < job->group_by; i++) at += pn_field_keyed(&job->fields[i]);
+    for (size_t i = 0; i + 1 < job->group_by; i++) at += pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE;
     return at;
 }
 

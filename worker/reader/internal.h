@@ -36,6 +36,9 @@ struct pn_movielens {
     uint64_t *test;               /* user << 32 | item, sorted once loaded */
     size_t n_test, max_test;
     bool sorted;
+    /* histories and the split by time (history.c): all ratings by (user, time, line), and the first of validation and of test by (time, line) */
+    struct pn_moment { uint32_t user, item; uint64_t time, line; uint8_t rating; } *ratings, cut[2];
+    size_t n_ratings, max_ratings;
 };
 
 /* Negatives to be drawn (libfm.c). */
@@ -128,5 +131,13 @@ bool pn_movielens_load(struct pn_reader *, const struct pn_record *); /* a line 
 bool pn_movielens_wanted(struct pn_reader *, const struct pn_record *, bool *wanted);
 bool pn_movielens_row(struct pn_reader *, const struct pn_record *);
 void pn_movielens_free(struct pn_reader *);
+
+/* history.c: MovieLens in time order */
+bool pn_history_load(struct pn_reader *, const struct pn_moment *);  /* one rating, in the file's order */
+bool pn_history_sort(struct pn_reader *);                            /* once, behind the last */
+/* Is this moment of the data's part (split: time)? */
+bool pn_history_wanted(const struct pn_reader *, uint64_t time, uint64_t line);
+/* The columns history and history_rating: the user's last ratings before `time`, oldest first. */
+bool pn_history_fields(struct pn_reader *, uint32_t user, uint64_t time);
 
 #endif
