@@ -13,6 +13,7 @@
 #define PN_MAX_FIELDS 128
 #define PN_MAX_TABLES 16
 #define PN_MAX_LAYERS 16
+#define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
 
 enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM };
@@ -161,6 +162,16 @@ struct pn_job {
         bool positions;                      /* a learned vector for each place, counted from the end */
         float dropout;
     } sequence;
+    /* Further labels on the shared layers (spec.model.heads): each a logit of its own over what the main one's last layer sees; the loss is the sum of weight times log loss. */
+    struct pn_head_spec {
+        char name[24];
+        char column[64];                     /* label = number in this column >= threshold; "": the data's own label column, before its threshold */
+        double threshold;
+        float weight;                        /* the main label has weight 1 */
+    } heads[PN_MAX_HEADS];
+    size_t n_heads;
+    /* Distillation (Hinton et al. 2015) of the main label: (1 - weight) log loss + weight T^2 times the log loss against the teacher's softened score. weight 0: off. */
+    struct { char column[64]; float weight, temperature; } distill; /* column: the teacher's logit, of train; a row without a number has its label alone */
     float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;

@@ -424,13 +424,13 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence"),
-                      KEYS("attention", "experts", "heads", "distill"))) return;
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"),
+                      KEYS("attention", "experts"))) return;
     int model = -1;
     if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
         job->n_producers = 1;
@@ -464,6 +464,8 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     }
     read_widths(y, pn_yaml_get(n, "hidden"), "hidden", job->hidden, &job->n_hidden);
     read_widths(y, pn_yaml_get(n, "bottom"), "bottom", job->bottom, &job->n_bottom);
+    pn_job_read_heads(y, pn_yaml_get(n, "heads"), job);
+    pn_job_read_distill(y, pn_yaml_get(n, "distill"), job);
 }
 
 static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {

@@ -7,5 +7,8 @@
 
 /* spec.model.sequence; the features have been read. */
 void pn_job_read_sequence(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* spec.model.heads and spec.model.distill. */
+void pn_job_read_heads(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+void pn_job_read_distill(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 
 #endif

@@ -124,6 +124,20 @@ static void sequence(struct out *o, const struct pn_job *job) {
     put(o, "}");
 }
 
+static void heads(struct out *o, const struct pn_job *job) {
+    for (size_t i = 0; i < job->n_heads; i++) {
+        put(o, "%s{name: ", i == 0 ? ", heads: [" : ", ");
+        quoted(o, job->heads[i].name);
+        if (job->heads[i].column[0] != '\0') put(o, ", column: ");
+        if (job->heads[i].column[0] != '\0') quoted(o, job->heads[i].column);
+        put(o, ", threshold: %.17g, weight: %.9g}%s", job->heads[i].threshold, (double)job->heads[i].weight, i + 1 == job->n_heads ? "]" : "");
+    }
+    if (job->distill.weight <= 0) return;
+    put(o, ", distill: {column: ");
+    quoted(o, job->distill.column);
+    put(o, ", weight: %.9g, temperature: %.9g}", (double)job->distill.weight, (double)job->distill.temperature);
+}
+
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
     static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
     put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
@@ -197,6 +211,7 @@ char *pn_job_text(const struct pn_job *job) {
         for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         sequence(&o, job);
+        heads(&o, job);
         put(&o, "}\n");
     }
     if (!external) {

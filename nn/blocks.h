@@ -72,6 +72,10 @@ void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, 
 /* Log loss on logits: scores = sigmoid, gradient (NULL allowed) = (score - label) / n; returns the sum of losses. */
 double pn_bce(const float *logits, const float *labels, size_t n, float *scores, float *gradient);
 
+/* As pn_bce, taught (Hinton et al. 2015, section 2.1, for two classes): (1 - weight) BCE(label, logit) + weight T^2 BCE(sigmoid(teacher / T), sigmoid(logit / T)),
+ * where T^2 keeps the gradient's size whatever T is. teacher: n logits; NaN: that row has its label alone. */
+double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient);
+
 /* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PN_MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))

@@ -17,9 +17,16 @@ struct pn_features {
     struct statistics counted[PN_MAX_FIELDS];
     double mean[PN_MAX_FIELDS], std[PN_MAX_FIELDS];
     bool need;
+    size_t head_column[PN_MAX_HEADS], teacher; /* SIZE_MAX: not there, or no column of its own */
 };
 
 static bool is_dense(const struct pn_field *f) { return f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log; }
+
+static size_t column_of(const char *const *names, size_t n, const char *name) {
+    size_t c = 0;
+    while (c < n && strcmp(names[c], name) != 0) c++;
+    return name[0] == '\0' || c == n ? SIZE_MAX : c;
+}
 
 enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *job, const char *const *names, size_t n_columns, struct pn_error *err) {
     struct pn_features *f = calloc(1, sizeof *f);
@@ -45,7 +52,18 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     }
     for (size_t i = 0; i < job->n_fields; i++)
         if (job->fields[i].type == PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
+    for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
+    f->teacher = column_of(names, n_columns, job->distill.column);
     *out = f;
+    return PN_OK;
+}
+
+enum pn_result pn_features_labelled(const struct pn_features *f, bool teacher, struct pn_error *err) {
+    for (size_t i = 0; i < f->job->n_heads; i++)
+        if (f->job->heads[i].column[0] != '\0' && f->head_column[i] == SIZE_MAX)
+            return pn_fail(err, PN_INVALID, "head \"%s\" needs a column \"%s\", which the data does not have", f->job->heads[i].name, f->job->heads[i].column);
+    if (teacher && f->job->distill.weight > 0 && f->teacher == SIZE_MAX)
+        return pn_fail(err, PN_INVALID, "distill needs a column \"%s\" with the teacher's logits, which the training data does not have", f->job->distill.column);
     return PN_OK;
 }
 
@@ -215,6 +233,23 @@ static bool add_sequence(const struct pn_field *field, struct slice s, struct pn
     return true;
 }
 
+/* Further labels and the teacher's logits. */
+static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b) {
+    const size_t n = raw->n_rows;
+    double x;
+    if (f->job->n_heads > 0 && (b->head_labels = calloc(f->job->n_heads * n + 1, sizeof *b->head_labels)) == NULL) return false;
+    for (size_t h = 0; h < f->job->n_heads; h++)
+        for (size_t r = 0; r < n; r++) {
+            if (f->head_column[h] == SIZE_MAX) x = raw->values != NULL ? (double)raw->values[r] : NAN;
+            else if (!number(cell(raw, f->head_column[h], r), &x)) x = NAN;
+            b->head_labels[h * n + r] = x >= f->job->heads[h].threshold;
+        }
+    if (f->teacher == SIZE_MAX) return true;
+    if ((b->teacher = malloc((n + 1) * sizeof *b->teacher)) == NULL) return false;
+    for (size_t r = 0; r < n; r++) b->teacher[r] = number(cell(raw, f->teacher, r), &x) ? (float)x : NAN;
+    return true;
+}
+
 enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) {
     const size_t n = raw->n_rows;
     size_t room = n * f->n_sparse + 64;
@@ -255,6 +290,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         if (raw->labels != NULL) memcpy(b->labels, raw->labels, n * sizeof *b->labels);
         else memset(b->labels, 0, n * sizeof *b->labels);
     }
+    ok = ok && add_labels(f, raw, b);
     b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
     uint64_t *keys = ok ? malloc((b->n_keys + 1) * sizeof *keys) : NULL;
     uint32_t *index = ok ? malloc((b->n_keys + 1) * sizeof *index) : NULL;
@@ -293,6 +329,8 @@ void pn_batch_free(struct pn_batch *b) {
     free(b->keys);
     free(b->dense);
     free(b->labels);
+    free(b->head_labels);
+    free(b->teacher);
     free(b->position);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
     memset(b, 0, sizeof *b);

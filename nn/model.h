@@ -13,6 +13,7 @@ struct pn_raw {
     const char *text;
     const uint32_t *offset, *length; /* [n_columns * n_rows] */
     const float *labels;             /* [n_rows] 0 or 1; NULL when serving */
+    const float *values;             /* [n_rows] the labels before their threshold; NULL when serving */
 };
 
 /* ---- features ---- */
@@ -21,6 +22,8 @@ struct pn_features;
 enum pn_result pn_features_open(struct pn_features **, const struct pn_job *, const char *const *names, size_t n_columns,
                                 struct pn_error *);
 void pn_features_close(struct pn_features *);
+/* Are the columns there that further labels (job->heads) and, if `teacher`, distillation take? Serving does without. */
+enum pn_result pn_features_labelled(const struct pn_features *, bool teacher, struct pn_error *);
 /* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
 bool pn_features_need_statistics(const struct pn_features *);
 void pn_features_observe(struct pn_features *, const struct pn_raw *);
@@ -40,6 +43,8 @@ struct pn_batch {
     size_t n_keys;
     float *dense;                           /* [n_examples * n_dense] */
     float *labels;                          /* [n_examples] */
+    float *head_labels;                     /* [n_heads * n_examples], 0 or 1 */
+    float *teacher;                         /* [n_examples] logits, NaN where there is none; NULL: the data has no such column */
     /* Per table: the unique keys (in the order of common/unique.h) and, for each entry of keys, the position in its table's unique list. */
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
@@ -63,7 +68,9 @@ bool pn_net_block(const struct pn_net *, size_t i, const char **name, size_t *of
 /* rows[t]: n_unique[t] * dim(t) floats as pulled. scores: n_examples probabilities. */
 enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
                               const float *parameters, float *scores);
-/* Forward (with dropout drawn from rng_seed) and backward of the mean log loss over the batch. row_gradients[t]: out,
+/* The probabilities of head i for the examples of the last pass; valid until the next. */
+const float *pn_net_head_scores(const struct pn_net *, size_t i);
+/* Forward (with dropout drawn from rng_seed) and backward of the batch's mean loss: log loss (with a teacher, distilled), and the heads'. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: sum over examples.
  * scores: out, before the update (progressive validation). Deterministic: same input, same bits. */
 enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],

@@ -1,4 +1,5 @@
-/* The models, each a list of blocks. Names of parameters: bias, numeric.weight, deep.N, cross.N, bottom.N, top.N, head. */
+/* The models, each a list of blocks. Names of parameters: bias, numeric.weight, deep.N, cross.N, bottom.N, top.N, head,
+ * head.NAME of further labels. */
 #include <stdio.h>
 #include "nn/net.h"
 
@@ -21,7 +22,8 @@ static size_t tower_to_logit(struct pn_net *net, const char *prefix, size_t in) 
     const struct pn_job *job = net->job;
     char name[24];
     snprintf(name, sizeof name, "%s.%zu", prefix, job->n_hidden);
-    return pn_add_linear(net, name, tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout), 1, true, false, 1);
+    net->shared = tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout);
+    return pn_add_linear(net, name, net->shared, 1, true, false, 1);
 }
 
 /* Logistic regression, and what FM, Wide&Deep and DeepFM have of it: bias + scale * sum of weights + numbers * weights. */
@@ -62,10 +64,11 @@ static size_t dcn_v2(struct pn_net *net, size_t x0) {
         x = pn_add_cross(net, name, x0, x);
     }
     const size_t deep = tower(net, "deep", job->stacked ? x : x0, job->hidden, job->n_hidden, job->dropout);
-    return pn_add_linear(net, "head", job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2), 1, true, false, 1);
+    net->shared = job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2);
+    return pn_add_linear(net, "head", net->shared, 1, true, false, 1);
 }
 
-void pn_net_build(struct pn_net *net) {
+static void add_main(struct pn_net *net) {
     const struct pn_job *job = net->job;
     size_t linear, embedded, numbers = 0, parts[3], n = 0;
     pn_add_embedding(net, &linear, &embedded);
@@ -90,4 +93,13 @@ void pn_net_build(struct pn_net *net) {
     if (job->model == PN_MODEL_FM || job->model == PN_MODEL_DEEPFM) parts[n++] = pn_add_fm(net, embedded);             /* Rendle 2010; Guo et al. 2017 */
     if (job->model == PN_MODEL_WIDE_DEEP || job->model == PN_MODEL_DEEPFM) parts[n++] = tower_to_logit(net, "deep", both); /* Cheng et al. 2016 */
     net->logit = pn_add_sum(net, parts, n);
+}
+
+void pn_net_build(struct pn_net *net) {
+    add_main(net);
+    for (size_t i = 0; i < net->job->n_heads; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "head.%s", net->job->heads[i].name);
+        net->heads[i] = pn_add_linear(net, name, net->shared, 1, true, false, 1);
+    }
 }

@@ -40,6 +40,7 @@ void pn_net_close(struct pn_net *net) {
         free(net->blocks[i].own);
         for (int k = 0; k < 2; k++) free(net->blocks[i].kept[k]);
     }
+    free(net->head_scores);
     free(net);
 }
 
@@ -83,6 +84,7 @@ static bool reserve(struct pn_net *net, size_t n, size_t n_tokens, bool gradient
         for (size_t i = 0; i < net->n_blocks; i++)
             for (int k = 0; k < 2; k++)
                 if (net->blocks[i].kept_width[k] > 0 && !grow(&net->blocks[i].kept[k], (net->blocks[i].tokens ? n_tokens : n) * net->blocks[i].kept_width[k])) return false;
+        if (!grow(&net->head_scores, n * net->job->n_heads)) return false;
         net->room = n;
         net->token_room = n_tokens;
     }
@@ -105,8 +107,28 @@ static enum pn_result forward(struct pn_net *net, struct pn_pass *s, bool gradie
 enum pn_result pn_net_forward(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, float *scores) {
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .n = b->n_examples};
     enum pn_result r = forward(net, &s, false);
-    if (r == PN_OK) pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
+    if (r != PN_OK) return r;
+    pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
+    for (size_t h = 0; h < net->job->n_heads; h++)
+        pn_bce(net->values[net->heads[h]].x, b->head_labels + h * b->n_examples, b->n_examples, net->head_scores + h * net->room, NULL);
     return r;
+}
+
+const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
+
+/* The batch's loss, summed over its examples; gradients of the logits. */
+static double loss_of(struct pn_net *net, const struct pn_batch *b, float *scores) {
+    const struct pn_job *job = net->job;
+    const size_t n = b->n_examples;
+    const struct pn_value *logit = &net->values[net->logit];
+    double sum = b->teacher != NULL && job->distill.weight > 0 ? pn_bce_taught(logit->x, b->labels, b->teacher, job->distill.weight, job->distill.temperature, n, scores, logit->g)
+                                                               : pn_bce(logit->x, b->labels, n, scores, logit->g);
+    for (size_t h = 0; h < job->n_heads; h++) {
+        const struct pn_value *v = &net->values[net->heads[h]];
+        sum += (double)job->heads[h].weight * pn_bce(v->x, b->head_labels + h * n, n, net->head_scores + h * net->room, v->g);
+        for (size_t e = 0; e < n; e++) v->g[e] *= job->heads[h].weight;
+    }
+    return sum;
 }
 
 enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
@@ -117,7 +139,7 @@ enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const f
     for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s.n_tokens : s.n) * net->values[i].width * sizeof(float));
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    *loss = pn_bce(net->values[net->logit].x, b->labels, s.n, scores, net->values[net->logit].g);
+    *loss = loss_of(net, b, scores);
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     return PN_OK;
 }

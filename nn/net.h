@@ -67,6 +67,8 @@ struct pn_net {
     size_t n_named;
     struct pn_value values[PN_MAX_VALUES];
     size_t n_values, logit;        /* logit: the value that the loss takes */
+    size_t shared, heads[PN_MAX_HEADS]; /* shared: what the last layer sees; heads: further logits */
+    float *head_scores;            /* n_heads * room */
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room, token_room;
     size_t first_sequence, most;   /* the sparse field (its place in the batch) that says which tokens there are, and the most of an example */

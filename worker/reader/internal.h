@@ -22,7 +22,7 @@ struct pn_reader_batch {
     struct pn_text text;
     uint32_t *offset, *length;    /* row-major while the batch grows */
     uint32_t *offset_by_column, *length_by_column;
-    float *labels;
+    float *labels, *values, value; /* value: of the row under way, its label before the threshold */
     size_t n_rows, n_columns, i_column;  /* i_column: fields of the row under way */
     size_t max_cells, max_labels;
     struct pn_raw raw;

@@ -46,6 +46,7 @@ bool pn_row_label(struct pn_reader *r, uint64_t line, const char *text, size_t n
     }
     if (n == 0 || n >= sizeof(copy) || end != copy + n || value != value)
         return pn_row_bad(r, line, "the label is \"%.*s\", not a number", n < 40 ? (int)n : 40, text);
+    r->batch.value = (float)value;
     *label = value >= r->data.threshold ? 1 : 0;
     return true;
 }
@@ -79,9 +80,10 @@ bool pn_row_end(struct pn_reader *r, float label) {
     struct pn_reader_batch *b = &r->batch;
     if (b->n_rows >= b->max_labels) {
         size_t max = b->max_labels ? b->max_labels * 2 : 64;
-        if (!grow(&b->labels, max * sizeof(float))) return pn_reader_no_memory(r);
+        if (!grow(&b->labels, max * sizeof(float)) || !grow(&b->values, max * sizeof(float))) return pn_reader_no_memory(r);
         b->max_labels = max;
     }
+    b->values[b->n_rows] = b->value;
     b->labels[b->n_rows++] = label;
     b->i_column = 0;
     return true;
@@ -95,7 +97,7 @@ static void finish_batch(struct pn_reader *r) {
             b->length_by_column[c * b->n_rows + row] = b->length[row * b->n_columns + c];
         }
     b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.data,
-                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels};
+                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .values = b->values};
 }
 
 /* ---- from a record to a batch ---- */
@@ -208,6 +210,7 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->batch.offset_by_column);
     free(r->batch.length_by_column);
     free(r->batch.labels);
+    free(r->batch.values);
     free(r->names);
     free(r->name_text);
     pn_movielens_free(r);

@@ -11,7 +11,7 @@
 static const char *const names[] = {"u", "g", "n"};
 static const char *const cells[3][ROWS] = {
     {"a", "b", "a", "c", "", "d", "b"}, {"x|y", "y", "x|y|z|x", "", "z", "z|z", "x"}, {"1", "-2.5", "", "7", "oops", "0", "3"}};
-static const float labels[ROWS] = {1, 0, 1, 1, 0, 0, 1};
+static const float labels[ROWS] = {1, 0, 1, 1, 0, 0, 1}, values[ROWS] = {5, 1, 4, 5, 2, 3, 4};
 
 struct raw { char text[256]; uint32_t offset[3 * ROWS], length[3 * ROWS]; struct pn_raw raw; };
 
@@ -24,7 +24,7 @@ static void make_raw(struct raw *r) {
             memcpy(r->text + n, cells[c][i], strlen(cells[c][i]));
             n += strlen(cells[c][i]);
         }
-    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels};
+    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels, values};
 }
 
 static void make_job(struct pn_job *job, const char *model) {
@@ -127,6 +127,11 @@ START_TEST(gradients_go_through_dropout_and_norms) { /* the mask is a function o
     check_gradients("dcn_v2, hidden: [6], norm: layer, dropout: 0.3, embeddingDropout: 0.3");
 } END_TEST
 
+START_TEST(gradients_of_further_labels_and_of_a_teacher) {
+    check_gradients("dcn_v2, hidden: [4], cross: 1, heads: [{name: high, threshold: 5, weight: 0.5}, {name: positive, column: n, weight: 2}]");
+    check_gradients("deepfm, hidden: [4], heads: [{name: high, threshold: 5}]");
+    check_gradients("dlrm, hidden: [4], interaction: both, distill: {column: n, weight: 0.7, temperature: 2.5}");
+} END_TEST
 START_TEST(gradients_go_through_a_transformer_over_sequences) {
     check_gradients("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], candidate: u, blocks: 2, heads: 2, width: 4, feedForward: 3, recent: 2}");
     check_gradients("deepfm, hidden: [4], sequence: {fields: [s], blocks: 1, width: 3, dropout: 0.3, positions: false}");
@@ -294,6 +299,7 @@ int main(void) {
     tcase_add_test(t, gradients_of_dcn_v2_are_those_of_finite_differences);
     tcase_add_test(t, gradients_of_dlrm_are_those_of_finite_differences);
     tcase_add_test(t, gradients_go_through_dropout_and_norms);
+    tcase_add_test(t, gradients_of_further_labels_and_of_a_teacher);
     tcase_add_test(t, gradients_go_through_a_transformer_over_sequences);
     tcase_add_test(t, gradients_of_each_block_are_those_of_finite_differences);
     tcase_add_test(t, causal_attention_sees_no_later_token);
