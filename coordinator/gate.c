@@ -92,7 +92,7 @@ static void decide(struct pn_coordinator *c, struct pn_job_run *j) {
 }
 
 static void take(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
-    const double gain = j->job.stop_by_logloss ? j->best.logloss - m->logloss : m->auc - j->best.auc;
+    const double gain = j->job.stop_by_logloss ? j->best.logloss - m->logloss : j->job.stop_by_ndcg ? m->ndcg10 - j->best.ndcg10 : m->auc - j->best.auc;
     j->epoch_validation = *m;
     j->dirty = true;
     remember(c, j, m);

@@ -16,7 +16,8 @@
 #define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_SASREC, PN_FORMAT_S3REC };
+static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
@@ -26,6 +27,8 @@ enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
  * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
  *   without, one column `features`: the ids joined by '|'.
+ * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
+ *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
@@ -33,8 +36,9 @@ struct pn_data {
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
-    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_VALIDATION } part; /* validation: of movielens split by time and of sequences only */
-    uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns */
+    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_VALIDATION } part; /* validation: of movielens split by time, sasrec and s3rec only */
+    uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns.
+                            * sasrec, s3rec: the most positions of a row */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
     char columns[1000];    /* libfm: names with ',' between; "": none given */
     /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c). */
@@ -120,7 +124,7 @@ struct pn_table_spec {
 };
 
 /* EXTERNAL: nothing is read or computed here; client processes (client/pinion.h) pull and push the declared tables. */
-enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM };
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM, PN_MODEL_SASREC };
 /* Models whose rows begin with a linear weight. */
 static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
 /* Models with a tower of hidden layers. */
@@ -161,6 +165,9 @@ struct pn_job {
         uint32_t recent;                     /* outputs of the last so many actions go on unpooled, beside the pooled ones */
         bool positions;                      /* a learned vector for each place, counted from the end */
         float dropout;
+        /* SASRec: 1 + index of the sequence fields with each position's next item, with what it is held against, and (0: none) with what a user has had and is not ranked */
+        uint32_t target, negatives, seen;
+        bool softmax;                        /* loss: softmax over the target and all negatives of the batch; else BCE with each position's own */
     } sequence;
     /* Further labels on the shared layers (spec.model.heads): each a logit of its own over what the main one's last layer sees; the loss is the sum of weight times log loss. */
     struct pn_head_spec {
@@ -193,7 +200,7 @@ struct pn_job {
      * it, and the job goes back to its best epoch's checkpoint. 0: off. */
     uint32_t patience;
     double min_delta;
-    bool stop_by_logloss;                    /* else by AUC */
+    bool stop_by_logloss, stop_by_ndcg;      /* else by AUC */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     /* publication at the end of the job */
     bool publish;

@@ -8,10 +8,10 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", NULL};
-static const char *const formats_later[] = {"ncf", "lightgcn", "sasrec", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", NULL};
-static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", "sasrec", "transact", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", "sasrec", "s3rec", NULL};
+static const char *const formats_later[] = {"ncf", "lightgcn", "parquet", "kafka", "jsonl", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "sasrec", NULL};
+static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
 /* A path or file:// URI into out. */
@@ -62,6 +62,7 @@ static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *bas
     d->negatives.per_positive = (uint32_t)count;
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &d->negatives.seed);
     pn_yaml_truth(y, pn_yaml_get(n, "redraw"), "redraw", &d->negatives.redraw);
+    if (pn_format_sequences(d->format)) return;
     snprintf(d->negatives.column, sizeof d->negatives.column, "item");
     snprintf(d->negatives.group, sizeof d->negatives.group, "user");
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
@@ -87,9 +88,9 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     *d = (struct pn_data){.present = true, .threshold = 0.5};
     if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "history"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, sasrec, s3rec or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = format == 5 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
+    d->format = (enum pn_format)(format >= 5 ? format - 1 : format); /* libsvm is libfm */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -106,14 +107,17 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "validation"), NULL, &part)) d->part = part;
     uint64_t history = 0;
     if (pn_yaml_count(y, pn_yaml_get(n, "history"), "history", 1, 200, &history)) d->history = (uint32_t)history;
-    if (d->history > 0 && d->format != PN_FORMAT_MOVIELENS) pn_yaml_problem(y, pn_yaml_get(n, "history"), "history has a meaning for the format movielens only");
-    if (d->part == PN_PART_VALIDATION && (d->format != PN_FORMAT_MOVIELENS || strcmp(d->split, "time") != 0))
-        pn_yaml_problem(y, pn_yaml_get(n, "part"), "part: validation goes with movielens and split: time");
+    if (d->history > 0 && d->format != PN_FORMAT_MOVIELENS && !pn_format_sequences(d->format))
+        pn_yaml_problem(y, pn_yaml_get(n, "history"), "history has a meaning for the formats movielens, sasrec and s3rec only");
+    if (pn_format_sequences(d->format) && d->history == 0) pn_yaml_problem(y, n, "%s needs history: the most actions of a row, 1 to 200", what);
+    if (pn_format_sequences(d->format) && part == PN_PART_ALL) pn_yaml_problem(y, n, "%s needs part: train, validation or test (leave one out)", what);
+    if (d->part == PN_PART_VALIDATION && !pn_format_sequences(d->format) && (d->format != PN_FORMAT_MOVIELENS || strcmp(d->split, "time") != 0))
+        pn_yaml_problem(y, pn_yaml_get(n, "part"), "part: validation goes with sasrec, s3rec, and movielens with split: time");
     struct fy_node *uri = pn_yaml_get(n, "uri");
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
     else read_path(y, uri, base, d->path);
     struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
-    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || negatives != NULL)) {
+    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_sequences(d->format)))) {
         pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm only", columns != NULL ? "columns" : "negatives");
         return;
     }
@@ -219,7 +223,7 @@ static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     if (f->type == PN_FIELD_MULTI) pooling = PN_POOL_MEAN;
     if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
     uint64_t count = f->max_length;
-    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, 4096, &count)) f->max_length = (uint32_t)count;
+    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, f->type == PN_FIELD_SEQUENCE ? 1u << 20 : 4096, &count)) f->max_length = (uint32_t)count;
 
     if (f->type == PN_FIELD_CROSS) {
         struct fy_node *of = pn_yaml_get(n, "of");
@@ -421,13 +425,13 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit, external");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, sasrec, audit, external");
         return;
     }
     if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"),
                       KEYS("attention", "experts"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, audit or external");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, sasrec, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
     for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
@@ -448,7 +452,7 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
         {"hidden", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
         {"norm", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
         {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
-        {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2, "wide_deep, deepfm and dcn_v2"},
+        {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_SASREC, "wide_deep, deepfm, dcn_v2 and sasrec"},
         {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
@@ -473,7 +477,9 @@ static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_
     int metric = 0;
     job->patience = 2;
     job->min_delta = 1e-6;
-    if (pn_yaml_choice(y, pn_yaml_get(n, "metric"), "metric", KEYS("auc", "logloss"), NULL, &metric)) job->stop_by_logloss = metric == 1;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "metric"), "metric", KEYS("auc", "logloss", "ndcg@10"), NULL, &metric)) job->stop_by_logloss = metric == 1;
+    job->stop_by_ndcg = metric == 2;
+    if (job->stop_by_ndcg && job->model != PN_MODEL_SASREC) pn_yaml_problem(y, n, "ndcg@10 is measured for sasrec only");
     count32(y, pn_yaml_get(n, "patience"), "patience", 1, 100000, &job->patience);
     pn_yaml_real(y, pn_yaml_get(n, "minDelta"), "minDelta", 0, 1, &job->min_delta);
     if (!job->validation.present) pn_yaml_problem(y, n, "earlyStopping needs spec.data.validation");
@@ -580,6 +586,8 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     read_training(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
+    if ((job->model == PN_MODEL_SASREC) != pn_format_sequences(job->train.format) && job->train.present)
+        pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the model sasrec and the data formats sasrec and s3rec go together");
     if ((job->model == PN_MODEL_EXTERNAL) != external && (external || job->train.present))
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "model {name: external} and data {external: true} go together");
     struct fy_node *features = pn_yaml_get(spec, "features"), *audit = pn_yaml_get(spec, "audit");

@@ -39,7 +39,7 @@ static void quoted(struct out *o, const char *text) {
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm"}, *const parts[] = {"all", "train", "test", "validation"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -61,7 +61,9 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
             quoted(o, name);
             if (*end == '\0') put(o, "]");
         }
-        if (d->negatives.per_positive > 0) {
+        if (d->negatives.per_positive > 0 && pn_format_sequences(d->format)) {
+            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s}", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
+        } else if (d->negatives.per_positive > 0) {
             put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s, column: ", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
             quoted(o, d->negatives.column);
             put(o, ", group: ");
@@ -121,6 +123,13 @@ static void sequence(struct out *o, const struct pn_job *job) {
         put(o, ", candidate: ");
         quoted(o, job->fields[s->candidate - 1].name);
     }
+    const struct { const char *key; uint32_t i; } roles[] = {{"target", s->target}, {"negatives", s->negatives}, {"seen", s->seen}};
+    for (size_t i = 0; i < 3; i++) {
+        if (roles[i].i == 0) continue;
+        put(o, ", %s: ", roles[i].key);
+        quoted(o, job->fields[roles[i].i - 1].name);
+    }
+    if (job->model == PN_MODEL_SASREC) put(o, ", loss: %s", s->softmax ? "softmax" : "bce");
     put(o, "}");
 }
 
@@ -179,7 +188,7 @@ static void tables(struct out *o, const struct pn_job *job) {
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm"},
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
@@ -222,7 +231,7 @@ char *pn_job_text(const struct pn_job *job) {
     if (!external) put(&o, "batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
-    if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : "auc", job->patience, job->min_delta);
+    if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : job->stop_by_ndcg ? "ndcg@10" : "auc", job->patience, job->min_delta);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");

@@ -71,6 +71,10 @@ static size_t dcn_v2(struct pn_net *net, size_t x0) {
 static void add_main(struct pn_net *net) {
     const struct pn_job *job = net->job;
     size_t linear, embedded, numbers = 0, parts[3], n = 0;
+    if (job->model == PN_MODEL_SASREC) { /* Kang and McAuley 2018; its logits are products with rows: sasrec.c */
+        net->shared = pn_add_encoder(net, 0, true);
+        return;
+    }
     pn_add_embedding(net, &linear, &embedded);
     embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
     if (net->n_dense > 0) numbers = pn_add_numbers(net);
@@ -81,6 +85,7 @@ static void add_main(struct pn_net *net) {
     if (pn_model_deep(job->model) && job->model != PN_MODEL_DLRM) both = pn_add_concat(net, side, n_side);
     switch (job->model) {
     case PN_MODEL_AUDIT:
+    case PN_MODEL_SASREC:
     case PN_MODEL_EXTERNAL: return;
     case PN_MODEL_DLRM: net->logit = dlrm(net, embedded, numbers); return;
     case PN_MODEL_DCN_V2: net->logit = dcn_v2(net, both); return;

@@ -40,6 +40,7 @@ void pn_net_close(struct pn_net *net) {
         free(net->blocks[i].own);
         for (int k = 0; k < 2; k++) free(net->blocks[i].kept[k]);
     }
+    free(net->places);
     free(net->head_scores);
     free(net);
 }
@@ -85,6 +86,9 @@ static bool reserve(struct pn_net *net, size_t n, size_t n_tokens, bool gradient
             for (int k = 0; k < 2; k++)
                 if (net->blocks[i].kept_width[k] > 0 && !grow(&net->blocks[i].kept[k], (net->blocks[i].tokens ? n_tokens : n) * net->blocks[i].kept_width[k])) return false;
         if (!grow(&net->head_scores, n * net->job->n_heads)) return false;
+        struct pn_place *places = net->job->model == PN_MODEL_SASREC ? realloc(net->places, (n + 1) * sizeof *places) : NULL;
+        if (places != NULL) net->places = places;
+        else if (net->job->model == PN_MODEL_SASREC) return false;
         net->room = n;
         net->token_room = n_tokens;
     }
@@ -108,12 +112,14 @@ enum pn_result pn_net_forward(struct pn_net *net, const struct pn_batch *b, cons
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .n = b->n_examples};
     enum pn_result r = forward(net, &s, false);
     if (r != PN_OK) return r;
+    if (net->job->model == PN_MODEL_SASREC) return pn_sasrec_rank(net, &s, scores) ? PN_OK : PN_NO_MEMORY;
     pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
     for (size_t h = 0; h < net->job->n_heads; h++)
         pn_bce(net->values[net->heads[h]].x, b->head_labels + h * b->n_examples, b->n_examples, net->head_scores + h * net->room, NULL);
     return r;
 }
 
+const struct pn_place *pn_net_places(const struct pn_net *net) { return net->places; }
 const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
 
 /* The batch's loss, summed over its examples; gradients of the logits. */
@@ -139,7 +145,8 @@ enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const f
     for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s.n_tokens : s.n) * net->values[i].width * sizeof(float));
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    *loss = loss_of(net, b, scores);
+    if (net->job->model != PN_MODEL_SASREC) *loss = loss_of(net, b, scores);
+    else if (!pn_sasrec_loss(net, &s, scores, loss)) return PN_NO_MEMORY;
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     return PN_OK;
 }

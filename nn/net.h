@@ -68,6 +68,7 @@ struct pn_net {
     struct pn_value values[PN_MAX_VALUES];
     size_t n_values, logit;        /* logit: the value that the loss takes */
     size_t shared, heads[PN_MAX_HEADS]; /* shared: what the last layer sees; heads: further logits */
+    struct pn_place *places;       /* SASRec: room */
     float *head_scores;            /* n_heads * room */
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room, token_room;
@@ -105,6 +106,12 @@ void pn_block_init_weights(const struct pn_net *, const struct pn_block *, uint6
 size_t pn_add_encoder(struct pn_net *, size_t embedded, bool causal);
 /* What a ranking model takes of the encoder's tokens: the greatest of each unit over the tokens, and the last `recent` tokens, newest first; 0 where there is none. */
 size_t pn_add_sequence_summary(struct pn_net *, size_t tokens);
+
+/* ---- sasrec.c: the loss on the encoder's tokens (net->shared) ---- */
+/* The mean over the batch's tokens, times n. Gradients of tokens and rows are added. scores: sigmoid of each example's last target. False: no memory. */
+bool pn_sasrec_loss(struct pn_net *, const struct pn_pass *, float *scores, double *loss);
+/* Fills net->places and scores. */
+bool pn_sasrec_rank(struct pn_net *, const struct pn_pass *, float *scores);
 
 /* ---- models.c ---- */
 void pn_net_build(struct pn_net *);

@@ -26,7 +26,8 @@ static void tokens_forward(struct pn_net *net, struct pn_block *b, const struct 
         for (size_t i = 0, m = s->begin[e + 1] - s->begin[e]; i < m; i++, at++) {
             const size_t key = key_of(batch, b->w, e, i, m);
             if (key == SIZE_MAX) memset(OUT + at * net->k, 0, net->k * sizeof(float));
-            else memcpy(OUT + at * net->k, s->rows[t] + (size_t)batch->position[key] * dim + net->wide, net->k * sizeof(float));
+            else
+                for (size_t d = 0; d < net->k; d++) OUT[at * net->k + d] = (float)b->gain * s->rows[t][(size_t)batch->position[key] * dim + net->wide + d];
         }
 }
 static void tokens_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
@@ -38,7 +39,7 @@ static void tokens_backward(struct pn_net *net, struct pn_block *b, const struct
             const size_t key = key_of(batch, b->w, e, i, m);
             if (key == SIZE_MAX) continue;
             float *row = s->row_gradients[t] + (size_t)batch->position[key] * dim + net->wide;
-            for (size_t d = 0; d < net->k; d++) row[d] += GOUT[at * net->k + d];
+            for (size_t d = 0; d < net->k; d++) row[d] += (float)b->gain * GOUT[at * net->k + d];
         }
 }
 static size_t add_tokens(struct pn_net *net, size_t field) { /* field: its place in the batch */
@@ -46,6 +47,7 @@ static size_t add_tokens(struct pn_net *net, size_t field) { /* field: its place
     struct pn_block *b = pn_net_add_block(net, &kind, NULL, 0, net->k);
     b->tokens = net->values[b->out[0]].tokens = true;
     b->w = field;
+    b->gain = net->job->model == PN_MODEL_SASREC ? sqrt((double)net->k) : 1; /* small rows are as large as positions, where both are added */
     return b->out[0];
 }
 

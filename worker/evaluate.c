@@ -23,6 +23,7 @@ struct pn_evaluation {
     float *scores, *labels;
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
+    double hits, gains, below, losses; /* sasrec: sums over rows */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
 };
 
@@ -69,6 +70,13 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
         e->result.hr10 = e->result.ndcg10 = NAN;
+        if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
+            e->result.hr10 = e->hits / (double)e->n;
+            e->result.ndcg10 = e->gains / (double)e->n;
+            e->result.auc = e->below / (double)e->n;
+            e->result.logloss = e->losses / (double)e->n;
+            e->result.ne = e->result.calibration = e->result.ece = NAN;
+        }
         for (size_t h = 0; h < PN_MAX_HEADS; h++) e->result.head_auc[h] = e->heads[h].scores != NULL ? pn_auc(e->heads[h].scores, e->heads[h].labels, e->n) : NAN;
         e->result.rows = e->n;
     }
@@ -125,6 +133,13 @@ static void forwarded(struct pn_work *w) {
     if (e->work_result != PN_OK) {
         finish(e, e->work_result, "the evaluation could not be computed");
         return;
+    }
+    const struct pn_place *places = pn_net_places(e->net);
+    for (size_t i = 0; i < n && places != NULL; i++) {
+        e->hits += places[i].rank < 10;
+        e->gains += places[i].rank < 10 ? 1 / log2(places[i].rank + 2.0) : 0;
+        e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
+        e->losses += (double)places[i].loss;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
     memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);

@@ -95,6 +95,13 @@ struct pn_reader {
     struct pn_reader_batch batch;
     struct pn_movielens movielens;
     struct pn_negatives negatives;
+    struct pn_sequences {
+        uint64_t most;                /* the highest item */
+        struct pn_text user, given;   /* sasrec: the user under way, and the one before, given out */
+        uint64_t line;
+        struct pn_number_set items;   /* of the row under way, in order: not a set, only room */
+        struct pn_text cell;
+    } sequences;
 };
 
 /* rows.c */
@@ -122,6 +129,15 @@ bool pn_negatives_load(struct pn_reader *, const struct pn_record *); /* a line 
 bool pn_negatives_owe(struct pn_reader *, const struct pn_record *);  /* its negatives, if it is positive, come next */
 bool pn_negatives_next(struct pn_reader *, struct pn_record *);       /* valid until the next call */
 void pn_negatives_free(struct pn_reader *);
+
+/* sequences.c: sasrec and s3rec */
+bool pn_sequence_columns(struct pn_reader *);
+bool pn_sequence_load(struct pn_reader *, const struct pn_record *);   /* a line on the first pass: the highest item */
+/* A line of the second: *ready is a whole user's line "user item item ..." (s3rec: this one; sasrec: the user before), if *there. NULL record: the end. */
+bool pn_sequence_gather(struct pn_reader *, const struct pn_record *, struct pn_record *ready, bool *there);
+bool pn_sequence_wanted(struct pn_reader *, const struct pn_record *); /* has actions enough for its part */
+bool pn_sequence_row(struct pn_reader *, const struct pn_record *);
+void pn_sequence_free(struct pn_reader *);
 
 /* movielens.c */
 bool pn_movielens_columns(struct pn_reader *);
