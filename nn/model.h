@@ -72,7 +72,7 @@ enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const fl
 const float *pn_net_head_scores(const struct pn_net *, size_t i);
 /* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties against the target; n_candidates without it; 0: none.
  * NULL for other models. Valid until the next pass. */
-struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates */ };
+struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's */ };
 const struct pn_place *pn_net_places(const struct pn_net *);
 /* Forward (with dropout drawn from rng_seed) and backward of the batch's mean loss: log loss (with a teacher, distilled), and the heads'. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: sum over examples.

@@ -173,65 +173,83 @@ bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, 
     return ok;
 }
 
-/* The place of z among the candidates' logits; skip: rows that do not count, NULL: none but the target's own. */
-static struct pn_place place_among(const float *logits, const uint32_t *at, size_t n, uint32_t own, float z, const uint8_t *skip) {
+/* The place of z among logits. loss: the cross entropy is wanted too. */
+static struct pn_place place_among(const float *logits, size_t n, float z, bool loss) {
     struct pn_place p = {0};
     double sum = 1;
-    for (size_t j = 0; j < n; j++) {
-        if (at[j] == own || (skip != NULL && skip[at[j]])) continue;
-        p.n_candidates++;
-        p.rank += logits[j] >= z;
-        sum += exp((double)logits[j] - (double)z);
-    }
+    uint32_t rank = 0, out = 0;
+    for (size_t j = 0; j < n; j++) rank += logits[j] >= z;
+    for (size_t j = 0; j < n; j++) out += logits[j] == -INFINITY;
+    for (size_t j = 0; loss && j < n; j++) sum += exp((double)logits[j] - (double)z);
+    p.rank = rank;
+    p.n_candidates = (uint32_t)n - out;
     p.loss = (float)log(sum);
     return p;
 }
 
-/* skip: marks of the rows that example e has had; set and cleared again. */
-static void mark_seen(const struct pn_net *net, const struct pn_pass *s, size_t e, uint8_t *skip, uint8_t as) {
-    const uint32_t *begin = net->job->sequence.seen > 0 ? begin_of(net, s->batch, net->job->sequence.seen) : s->begin;
-    for (uint32_t i = begin[e]; i < begin[e + 1]; i++) skip[s->batch->position[i]] = as;
+/* Every example against its own candidates. */
+static bool rank_own(struct pn_net *net, const struct pn_pass *s, const uint32_t *target) {
+    const uint32_t t = table_of(net), *begin = begin_of(net, s->batch, net->job->sequence.negatives);
+    const size_t k = net->k;
+    size_t widest = 0;
+    for (size_t e = 0; e < s->n; e++) widest = begin[e + 1] - begin[e] > widest ? begin[e + 1] - begin[e] : widest;
+    float *z = malloc((widest + 1) * sizeof *z);
+    for (size_t e = 0; z != NULL && e < s->n; e++) {
+        const size_t last = s->begin[e + 1] - s->begin[0], n = begin[e + 1] - begin[e];
+        if (s->begin[e] == s->begin[e + 1] || target[last - 1] == NONE) continue;
+        const float *v = net->values[net->shared].x + (last - 1) * k;
+        const uint32_t *at = s->batch->position + begin[e];
+        for (size_t j = 0; j < n; j++) z[j] = at[j] == target[last - 1] ? -INFINITY : (float)dot(v, s->rows[t] + (size_t)at[j] * k, k);
+        net->places[e] = place_among(z, n, (float)dot(v, s->rows[t] + (size_t)target[last - 1] * k, k), true);
+    }
+    free(z);
+    return z != NULL;
+}
+
+/* Every example against the candidates of all, but for what it has had. The cross entropy over thousands of items is left out (0): it would take longer than the rest. */
+static bool rank_all(struct pn_net *net, const struct pn_pass *s, const uint32_t *target) {
+    const uint32_t t = table_of(net), *had = net->job->sequence.seen > 0 ? begin_of(net, s->batch, net->job->sequence.seen) : s->begin;
+    const size_t k = net->k, n_rows = s->batch->n_unique[t];
+    struct shared c;
+    uint32_t *where = malloc((n_rows + 1) * sizeof *where);
+    float *last = malloc((CHUNK * k + 1) * sizeof *last);
+    const bool ok = shared_of(net, s, &c) && where != NULL && last != NULL;
+    if (ok) memset(where, 0xff, n_rows * sizeof *where);
+    for (size_t i = 0; ok && i < c.n; i++) where[c.at[i]] = (uint32_t)i;
+    for (size_t first = 0; ok && first < s->n; first += CHUNK) {
+        const size_t m = s->n - first < CHUNK ? s->n - first : CHUNK;
+        memset(last, 0, m * k * sizeof *last);
+        for (size_t i = 0; i < m; i++)
+            if (s->begin[first + i] < s->begin[first + i + 1]) memcpy(last + i * k, net->values[net->shared].x + (size_t)(s->begin[first + i + 1] - s->begin[0] - 1) * k, k * sizeof *last);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)c.n, (int)k, 1, last, (int)k, c.rows, (int)k, 0, c.logits, (int)c.n);
+        for (size_t i = 0; i < m; i++) {
+            const size_t e = first + i;
+            const uint32_t own = s->begin[e] < s->begin[e + 1] ? target[s->begin[e + 1] - s->begin[0] - 1] : NONE;
+            float *z = c.logits + i * c.n;
+            if (own == NONE) continue;
+            /* the target's logit is that of its own column, where it is a candidate: ties are ties */
+            const float mine = where[own] != NONE ? z[where[own]] : (float)dot(last + i * k, s->rows[t] + (size_t)own * k, k);
+            if (where[own] != NONE) z[where[own]] = -INFINITY;
+            for (uint32_t j = had[e]; j < had[e + 1]; j++)
+                if (where[s->batch->position[j]] != NONE) z[where[s->batch->position[j]]] = -INFINITY;
+            net->places[e] = place_among(z, c.n, mine, false);
+        }
+    }
+    free(where);
+    free(last);
+    shared_free(&c);
+    return ok;
 }
 
 bool pn_sasrec_rank(struct pn_net *net, const struct pn_pass *s, float *scores) {
-    const uint32_t t = table_of(net), *begin = begin_of(net, s->batch, net->job->sequence.negatives);
-    const size_t k = net->k;
-    const float *h = net->values[net->shared].x;
+    const uint32_t *begin = begin_of(net, s->batch, net->job->sequence.negatives);
     uint32_t *target = malloc((s->n_tokens + 1) * sizeof *target);
-    const bool for_all = s->n > 0 && (s->n == 1 || begin[2] == begin[1]); /* the first row's candidates are everybody's */
-    struct shared c;
-    bool ok = shared_of(net, s, &c) && target != NULL;
-    uint8_t *skip = c.mark;
-    size_t widest = 0;
-    for (size_t e = 0; e < s->n; e++) widest = begin[e + 1] - begin[e] > widest ? begin[e + 1] - begin[e] : widest;
-    float *own = malloc((widest + 1) * sizeof *own);
-    ok = ok && own != NULL;
-    if (ok) targets_of(net, s, target);
-    if (ok) score(net, s, target, scores);
-    if (ok) memset(skip, 0, s->batch->n_unique[t]);
-    for (size_t e = 0; ok && e < s->n; e++) {
-        net->places[e] = (struct pn_place){0};
-        const size_t m = s->begin[e + 1] - s->begin[e], last = s->begin[e + 1] - s->begin[0];
-        if (m == 0 || target[last - 1] == NONE) continue;
-        const float *v = h + (last - 1) * k;
-        const uint32_t mine = target[last - 1];
-        /* the target's logit by the same sum as the candidates', that ties are ties */
-        float z;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, 1, 1, (int)k, 1, v, (int)k, s->rows[t] + (size_t)mine * k, (int)k, 0, &z, 1);
-        if (for_all) {
-            cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)c.n, (int)k, 1, c.rows, (int)k, v, 1, 0, c.logits, 1);
-            mark_seen(net, s, e, skip, 1);
-            net->places[e] = place_among(c.logits, c.at, c.n, mine, z, skip);
-            mark_seen(net, s, e, skip, 0);
-        } else {
-            const uint32_t *at = s->batch->position + begin[e];
-            const size_t n = begin[e + 1] - begin[e];
-            for (size_t j = 0; j < n; j++) own[j] = (float)dot(v, s->rows[t] + (size_t)at[j] * k, k);
-            net->places[e] = place_among(own, at, n, mine, (float)dot(v, s->rows[t] + (size_t)mine * k, k), NULL);
-        }
-    }
-    free(own);
+    if (target == NULL) return false;
+    targets_of(net, s, target);
+    score(net, s, target, scores);
+    memset(net->places, 0, s->n * sizeof *net->places);
+    /* the first row's candidates are everybody's where the others bring none */
+    const bool ok = s->n == 1 || (s->n > 1 && begin[2] == begin[1]) ? rank_all(net, s, target) : rank_own(net, s, target);
     free(target);
-    shared_free(&c);
     return ok;
 }
