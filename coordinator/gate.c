@@ -9,6 +9,7 @@
  *
  * Level-triggered like the rest: if a node is lost on the way, its producers come back to the gate, and the epoch is measured again (gate_try). */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "coordinator/internal.h"
@@ -58,6 +59,8 @@ static void remember(struct pn_coordinator *c, struct pn_job_run *j, const struc
     pn_json_add_u64(e, "epoch", j->gate_epochs);
     pn_json_add_double(e, "auc", m->auc);
     pn_json_add_double(e, "logloss", m->logloss);
+    if (isfinite(m->hr10)) pn_json_add_double(e, "hr10", m->hr10);
+    if (isfinite(m->ndcg10)) pn_json_add_double(e, "ndcg10", m->ndcg10);
     pn_json_add_double(e, "seconds", (double)j->train_ms / 1000);
     if (j->history == NULL) j->history = json_object_new_array();
     json_object_array_add(j->history, e);
