@@ -13,20 +13,25 @@
 #define PN_MAX_FIELDS 128
 #define PN_MAX_TABLES 16
 #define PN_MAX_LAYERS 16
+#define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
 #define PN_MAX_STARTS 4
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC };
+static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
  * CRITEO: TSV label, I1..I13, C1..C26. Any path may end in .zst or .gz, or exist with that ending.
  * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
+ *   split "time": the last tenth of all ratings in time is test, the tenth before it validation.
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
  * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
  *   without, one column `features`: the ids joined by '|'.
  * NCF (He et al. 2017): lines `user item ...`, and `(user,item) item ...`: a positive row and rows of label 0 behind it. LIGHTGCN: lines `user item item ...`.
  *   Ids are decimal numbers; columns user and item; every pair is a positive row. Negatives come right behind their positive row (worker/reader/pairs.c).
+ * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
+ *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
@@ -34,7 +39,10 @@ struct pn_data {
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
-    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_HELD } part; /* ncf, lightgcn with hold_out: TRAIN is all but HELD */
+    /* held: ncf, lightgcn with hold_out, where train is all but held; validation: movielens split by time, sasrec and s3rec */
+    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_HELD, PN_PART_VALIDATION } part;
+    uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns.
+                            * sasrec, s3rec: the most positions of a row */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
     char columns[1000];    /* libfm: names with ',' between; "": none given */
     /* ncf, lightgcn: of each user's pairs in the file hold_out ones, drawn by hold_out_seed, are the part HELD; a user with no more than these keeps all. 0: none */
@@ -60,7 +68,8 @@ enum pn_field_type {
     PN_FIELD_CATEGORICAL,  /* one value -> one key */
     PN_FIELD_MULTI,        /* values separated by `separator` -> keys, pooled */
     PN_FIELD_NUMERIC,      /* number -> dense input after its transforms; with `bucketise` -> one key */
-    PN_FIELD_CROSS         /* the values of other fields together -> one key */
+    PN_FIELD_CROSS,        /* the values of other fields together -> one key */
+    PN_FIELD_SEQUENCE      /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
@@ -79,12 +88,15 @@ struct pn_field {
     size_t n_boundaries;
     char separator;
     enum pn_pooling pooling;
-    uint32_t max_length;    /* multi: values beyond are dropped */
+    uint32_t max_length;    /* multi: values beyond are dropped; sequence: the last ones are kept */
     uint32_t crossed[4], n_crossed; /* indices of earlier fields */
 };
 
 /* Has keys, and so a table: all but plain numbers. */
 static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+
+/* Takes several values of a row. */
+static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
 
 enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
 struct pn_optimizer_spec {
@@ -124,13 +136,13 @@ struct pn_table_spec {
 
 /* EXTERNAL: nothing is read or computed here; client processes (client/pinion.h) pull and push the declared tables. */
 enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM,
-                PN_MODEL_MF, PN_MODEL_GMF, PN_MODEL_MLP, PN_MODEL_NEUMF };
+                PN_MODEL_MF, PN_MODEL_GMF, PN_MODEL_MLP, PN_MODEL_NEUMF, PN_MODEL_SASREC };
 /* Models whose rows begin with a linear weight. */
 static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
 /* Models with a tower of hidden layers. */
 static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM || m == PN_MODEL_MLP || m == PN_MODEL_NEUMF; }
 /* Models of two vectors: the first field (the user) and the second (the item). */
-static inline bool pn_model_pair(enum pn_model m) { return m >= PN_MODEL_MF; }
+static inline bool pn_model_pair(enum pn_model m) { return m >= PN_MODEL_MF && m <= PN_MODEL_NEUMF; }
 enum pn_norm { PN_NORM_NONE, PN_NORM_LAYER, PN_NORM_BATCH };
 enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
 /* IN_BATCH: the softmax over the items of the batch's positive rows (matrix factorization only). The others but BCE go by a positive row and those behind it. */
@@ -172,6 +184,28 @@ struct pn_job {
     uint32_t bottom[PN_MAX_LAYERS];          /* DLRM: hidden layers between the numbers and their vector */
     size_t n_bottom;
     enum pn_interaction interaction;         /* DLRM */
+    /* A transformer over the user's last actions (nn/sequence.c). An action is the sequence fields' values of one place; lists of unlike length are aligned at their ends. */
+    struct pn_sequence_spec {
+        uint32_t fields[4], n_fields;        /* indices of sequence fields; 0: none */
+        uint32_t candidate;                  /* 1 + index of the field whose embedding stands beside every action; 0: none */
+        uint32_t blocks, heads, width, feed_forward;
+        uint32_t recent;                     /* outputs of the last so many actions go on unpooled, beside the pooled ones */
+        bool positions;                      /* a learned vector for each place, counted from the end */
+        float dropout;
+        /* SASRec: 1 + index of the sequence fields with each position's next item, with what it is held against, and (0: none) with what a user has had and is not ranked */
+        uint32_t target, negatives, seen;
+        bool softmax;                        /* loss: softmax over the target and all negatives of the batch; else BCE with each position's own */
+    } sequence;
+    /* Further labels on the shared layers (spec.model.heads): each a logit of its own over what the main one's last layer sees; the loss is the sum of weight times log loss. */
+    struct pn_head_spec {
+        char name[24];
+        char column[64];                     /* label = number in this column >= threshold; "": the data's own label column, before its threshold */
+        double threshold;
+        float weight;                        /* the main label has weight 1 */
+    } heads[PN_MAX_HEADS];
+    size_t n_heads;
+    /* Distillation (Hinton et al. 2015) of the main label: (1 - weight) log loss + weight T^2 times the log loss against the teacher's softened score. weight 0: off. */
+    struct { char column[64]; float weight, temperature; } distill; /* column: the teacher's logit, of train; a row without a number has its label alone */
     float linear_scale;                      /* the linear term is linear_scale * sum of first weights; > 0, default 1 */
     uint32_t batch_size;
     uint32_t epochs;

@@ -3,14 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
+#include "job/sections.h"
 #include "job/yaml.h"
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "libsvm", NULL};
-static const char *const formats_later[] = {"sasrec", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", NULL};
-static const char *const models_later[] = {"gbdt+lr", "finalmlp", "sasrec", "transact", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "libsvm", NULL};
+static const char *const formats_later[] = {"parquet", "kafka", "jsonl", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec", NULL};
+static const char *const models_later[] = {"gbdt+lr", "finalmlp", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
 /* A path or file:// URI into out. */
@@ -82,6 +83,7 @@ static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *bas
     d->negatives.per_positive = (uint32_t)count;
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &d->negatives.seed);
     pn_yaml_truth(y, pn_yaml_get(n, "redraw"), "redraw", &d->negatives.redraw);
+    if (pn_format_sequences(d->format)) return;
     snprintf(d->negatives.column, sizeof d->negatives.column, "item");
     snprintf(d->negatives.group, sizeof d->negatives.group, "user");
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
@@ -126,11 +128,11 @@ static void read_pairs(struct pn_yaml *y, struct fy_node *n, const char *what, c
 static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, ncf, lightgcn or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = format == 7 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
+    d->format = format == 9 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -144,12 +146,20 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     snprintf(d->split, sizeof d->split, "u1");
     if (pn_yaml_text(y, pn_yaml_get(n, "split"), "split", d->split, sizeof d->split) && strchr(d->split, '/') != NULL)
         pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
-    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "held"), NULL, &part)) d->part = part;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "held", "validation"), NULL, &part)) d->part = part;
+    uint64_t history = 0;
+    if (pn_yaml_count(y, pn_yaml_get(n, "history"), "history", 1, 200, &history)) d->history = (uint32_t)history;
+    if (d->history > 0 && d->format != PN_FORMAT_MOVIELENS && !pn_format_sequences(d->format))
+        pn_yaml_problem(y, pn_yaml_get(n, "history"), "history has a meaning for the formats movielens, sasrec and s3rec only");
+    if (pn_format_sequences(d->format) && d->history == 0) pn_yaml_problem(y, n, "%s needs history: the most actions of a row, 1 to 200", what);
+    if (pn_format_sequences(d->format) && part == PN_PART_ALL) pn_yaml_problem(y, n, "%s needs part: train, validation or test (leave one out)", what);
+    if (d->part == PN_PART_VALIDATION && !pn_format_sequences(d->format) && (d->format != PN_FORMAT_MOVIELENS || strcmp(d->split, "time") != 0))
+        pn_yaml_problem(y, pn_yaml_get(n, "part"), "part: validation goes with sasrec, s3rec, and movielens with split: time");
     struct fy_node *uri = pn_yaml_get(n, "uri");
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
     else read_path(y, uri, base, d->path);
     struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
-    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_pairs(d->format)))) {
+    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_pairs(d->format) && !pn_format_sequences(d->format)))) {
         pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm%s only", columns != NULL ? "columns" : "negatives",
                         columns != NULL ? "" : ", ncf and lightgcn");
         return;
@@ -212,7 +222,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
 static bool keyed(const struct pn_field *f) { return pn_field_keyed(f); }
 
 static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross", NULL};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
                       KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of"),
                       KEYS("admission", "vocabulary", "positions", "ttlSteps")))
@@ -228,15 +238,15 @@ static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     snprintf(f->column, sizeof f->column, "%s", f->name);
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", f->column, sizeof f->column);
     int type = -1;
-    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric or cross", f->name);
-    if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("sequence", "embedding", "text"), &type) || type < 0) return;
+    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric, cross or sequence", f->name);
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("embedding", "text"), &type) || type < 0) return;
     f->type = (enum pn_field_type)type;
     job->n_fields++;
 
     static const struct { const char *key; unsigned types; } only[] = {
         {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
-        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI}, {"pooling", 1u << PN_FIELD_MULTI},
-        {"maxLength", 1u << PN_FIELD_MULTI}, {"of", 1u << PN_FIELD_CROSS}};
+        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
+        {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++) {
         struct fy_node *v = pn_yaml_get(n, only[i].key);
         if (v != NULL && !(only[i].types >> f->type & 1)) pn_yaml_problem(y, v, "%s has no meaning for a %s feature", only[i].key, types[f->type]);
@@ -257,7 +267,7 @@ static void read_field(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     if (f->type == PN_FIELD_MULTI) pooling = PN_POOL_MEAN;
     if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
     uint64_t count = f->max_length;
-    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, 4096, &count)) f->max_length = (uint32_t)count;
+    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, f->type == PN_FIELD_SEQUENCE ? 1u << 20 : 4096, &count)) f->max_length = (uint32_t)count;
 
     if (f->type == PN_FIELD_CROSS) {
         struct fy_node *of = pn_yaml_get(n, "of");
@@ -480,16 +490,16 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, audit, external");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start"),
-                      KEYS("attention", "experts", "heads", "distill"))) return;
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill"),
+                      KEYS("attention", "experts"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, audit or external");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start");
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill");
          job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
@@ -510,6 +520,7 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
         {"hidden", deep, tower},
         {"norm", deep, tower},
         {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
+        {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_SASREC, "wide_deep, deepfm, dcn_v2 and sasrec"},
         {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"},
         {"mlpDim", 1u << PN_MODEL_NEUMF, "neumf"}, {"bias", 1u << PN_MODEL_MF, "mf"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
@@ -532,6 +543,8 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
     }
     read_widths(y, pn_yaml_get(n, "hidden"), "hidden", job->hidden, &job->n_hidden);
     read_widths(y, pn_yaml_get(n, "bottom"), "bottom", job->bottom, &job->n_bottom);
+    pn_job_read_heads(y, pn_yaml_get(n, "heads"), job);
+    pn_job_read_distill(y, pn_yaml_get(n, "distill"), job);
 }
 
 /* "hr@10" and the like: one K for a job. False: no such name. */
@@ -632,7 +645,7 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
         char name[64] = "";
         if (pn_yaml_get(n, "groupBy") != NULL && pn_yaml_text(y, pn_yaml_get(n, "groupBy"), "groupBy", name, sizeof name)) {
             const int i = find_field(job, name);
-            if (i < 0 || !keyed(&job->fields[i])) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
+            if (i < 0 || !keyed(&job->fields[i]) || job->fields[i].type == PN_FIELD_SEQUENCE) pn_yaml_problem(y, pn_yaml_get(n, "groupBy"), "groupBy: no feature with keys is named \"%s\"", name);
             else job->group_by = (uint32_t)i + 1;
         }
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
@@ -648,7 +661,9 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
                     pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), NULL, &which);
             }
     }
-    if (job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
+    if (job->model == PN_MODEL_SASREC) {
+        if (job->rank_k > 0 && job->rank_k != 10) pn_yaml_problem(y, n != NULL ? n : spec, "sasrec is measured at 10: hr@10 and ndcg@10");
+    } else if (job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
     for (int i = 0; i < 2; i++)
         if ((i == 0 ? &job->validation : &job->test)->rank_all && (job->model != PN_MODEL_MF || job->rank_k == 0 || job->group_by != 1))
             pn_yaml_problem(y, spec, "rankAll needs model mf, a metric such as recall@20 and groupBy of the first feature (the user)");
@@ -699,6 +714,8 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     read_training(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
+    if ((job->model == PN_MODEL_SASREC) != pn_format_sequences(job->train.format) && job->train.present)
+        pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the model sasrec and the data formats sasrec and s3rec go together");
     if ((job->model == PN_MODEL_EXTERNAL) != external && (external || job->train.present))
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "model {name: external} and data {external: true} go together");
     struct fy_node *features = pn_yaml_get(spec, "features"), *audit = pn_yaml_get(spec, "audit");
@@ -729,6 +746,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             void *it = NULL;
             for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) read_field(y, f, job);
         }
+        pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         read_tables(y, pn_yaml_get(spec, "tables"), job);
         if (pn_model_pair(job->model)) {
             bool pair = job->n_fields == 2;

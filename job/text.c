@@ -47,7 +47,7 @@ static void put_seen(struct out *o, const char *begin, const struct pn_data *d) 
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn"}, *const parts[] = {"all", "train", "test", "held"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -60,6 +60,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
         put(o, ", threshold: %.17g, split: ", d->threshold);
         quoted(o, d->split);
         put(o, ", part: %s", parts[d->part]);
+        if (d->history > 0) put(o, ", history: %u", d->history);
         for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
             char name[64];
             end = strchr(c, ',') != NULL ? strchr(c, ',') : c + strlen(c);
@@ -71,7 +72,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
         if (d->hold_out > 0) put(o, ", holdOut: {perUser: %u, seed: %llu}", d->hold_out, (unsigned long long)d->hold_out_seed);
         if (d->rank_all) put_seen(o, ", rankAll: [", d);
         if (d->negatives.per_positive > 0) {
-            const bool pairs = d->format == PN_FORMAT_NCF || d->format == PN_FORMAT_LIGHTGCN;
+            const bool pairs = d->format != PN_FORMAT_LIBFM; /* or sequences: nothing to name */
             put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
             if (!pairs) {
                 put(o, ", column: ");
@@ -81,7 +82,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
             }
             if (d->negatives.power > 0) put(o, ", distribution: popularity, power: %.17g", d->negatives.power);
             if (d->negatives.any) put(o, ", unseen: false");
-            put_seen(o, ", seen: [", d);
+            if (d->negatives.n_seen > 0) put_seen(o, ", seen: [", d);
             put(o, "}");
         }
     }
@@ -89,7 +90,7 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
 }
 
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross"}, *const pools[] = {"sum", "mean", "sqrtn"};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
     quoted(o, f->name);
     put(o, ", column: ");
@@ -105,11 +106,12 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
-    if (f->type == PN_FIELD_MULTI) {
+    if (f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE) {
         char separator[2] = {f->separator, 0};
         put(o, ", separator: ");
         quoted(o, separator);
-        put(o, ", pooling: %s, maxLength: %u", pools[f->pooling], f->max_length);
+        if (f->type == PN_FIELD_MULTI) put(o, ", pooling: %s", pools[f->pooling]);
+        put(o, ", maxLength: %u", f->max_length);
     }
     for (uint32_t i = 0; i < f->n_crossed; i++) {
         put(o, "%s", i == 0 ? ", of: [" : ", ");
@@ -117,6 +119,43 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         if (i + 1 == f->n_crossed) put(o, "]");
     }
     put(o, "}\n");
+}
+
+static void sequence(struct out *o, const struct pn_job *job) {
+    const struct pn_sequence_spec *s = &job->sequence;
+    for (uint32_t i = 0; i < s->n_fields; i++) {
+        put(o, i == 0 ? ", sequence: {fields: [" : ", ");
+        quoted(o, job->fields[s->fields[i]].name);
+    }
+    if (s->n_fields == 0) return;
+    put(o, "], blocks: %u, heads: %u, width: %u, feedForward: %u, recent: %u, positions: %s, dropout: %.9g", s->blocks, s->heads, s->width, s->feed_forward, s->recent,
+        s->positions ? "true" : "false", (double)s->dropout);
+    if (s->candidate > 0) {
+        put(o, ", candidate: ");
+        quoted(o, job->fields[s->candidate - 1].name);
+    }
+    const struct { const char *key; uint32_t i; } roles[] = {{"target", s->target}, {"negatives", s->negatives}, {"seen", s->seen}};
+    for (size_t i = 0; i < 3; i++) {
+        if (roles[i].i == 0) continue;
+        put(o, ", %s: ", roles[i].key);
+        quoted(o, job->fields[roles[i].i - 1].name);
+    }
+    if (job->model == PN_MODEL_SASREC) put(o, ", loss: %s", s->softmax ? "softmax" : "bce");
+    put(o, "}");
+}
+
+static void heads(struct out *o, const struct pn_job *job) {
+    for (size_t i = 0; i < job->n_heads; i++) {
+        put(o, "%s{name: ", i == 0 ? ", heads: [" : ", ");
+        quoted(o, job->heads[i].name);
+        if (job->heads[i].column[0] != '\0') put(o, ", column: ");
+        if (job->heads[i].column[0] != '\0') quoted(o, job->heads[i].column);
+        put(o, ", threshold: %.17g, weight: %.9g}%s", job->heads[i].threshold, (double)job->heads[i].weight, i + 1 == job->n_heads ? "]" : "");
+    }
+    if (job->distill.weight <= 0) return;
+    put(o, ", distill: {column: ");
+    quoted(o, job->distill.column);
+    put(o, ", weight: %.9g, temperature: %.9g}", (double)job->distill.weight, (double)job->distill.temperature);
 }
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
@@ -161,7 +200,7 @@ static void tables(struct out *o, const struct pn_job *job) {
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf"},
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
     static const char *const by[] = {"auc", "logloss", "hr", "ndcg", "recall"}, *const losses[] = {"bce", "bpr", "hinge", "softmax", "in-batch-softmax"};
     struct out o = {0};
@@ -200,6 +239,8 @@ char *pn_job_text(const struct pn_job *job) {
         }
         for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
+        sequence(&o, job);
+        heads(&o, job);
         put(&o, "}\n");
     }
     if (!external) {

@@ -9,13 +9,13 @@
 
 #include "nn/model.h"
 
-/* Pools the rows of each (example, field). A row is [w, v_1 .. v_k] if `wide`, else [v_1 .. v_k].
+/* Pools the rows of each (example, field) of the batch's first f sparse fields. A row is [w, v_1 .. v_k] if `wide`, else [v_1 .. v_k].
  *   linear    out: n, linear_scale * the sum of the fields' pooled w; untouched unless wide
  *   embedded  out: n * f * k; untouched if k is 0 */
-void pn_pool_forward(const struct pn_job *, const size_t *fields, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
+void pn_pool_forward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
                      float *linear, float *embedded);
-/* Adds up gradients by unique key: row_gradients[t] (n_unique[t] * (wide + k)) is overwritten. */
-void pn_pool_backward(const struct pn_job *, const size_t *fields, const struct pn_batch *, bool wide, size_t k, float linear_scale, const float *linear_gradient,
+/* Adds gradients by unique key to row_gradients[t] (n_unique[t] * (wide + k)). */
+void pn_pool_backward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, bool wide, size_t k, float linear_scale, const float *linear_gradient,
                       const float *embedded_gradient, float *const row_gradients[PN_MAX_TABLES]);
 
 /* Second order of a factorization machine (Rendle 2010, eq. 5): out[e] = 1/2 sum_d [(sum_i v_id)^2 - sum_i v_id^2]; sums[n * k] is kept for backward. */
@@ -55,6 +55,16 @@ void pn_batch_norm_forward(const float *in, size_t n, size_t width, const float 
 void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
                             float *dscale, float *dshift, float *drunning, float *din);
 
+/* Multi-head attention (Vaswani et al. 2017, eq. 1) inside each example. Tokens of all examples lie behind one another, without padding: those of example e
+ * are begin[e] - begin[0] .. begin[e + 1] - begin[0]. A token of qkv is [q | k | v], each width = heads * (width / heads) floats; causal: a token sees itself and those
+ * before it. most: at least the longest example's tokens.
+ *   weights  tokens * heads * most: softmax(q k' / sqrt(width / heads)), kept for backward; row (token, head) has its example's tokens first
+ *   out      tokens * width */
+void pn_attention_forward(const float *qkv, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal, float *weights, float *out);
+/* scratch: most * most. Adds to dqkv. */
+void pn_attention_backward(const float *qkv, const float *weights, const float *g, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal,
+                           float *scratch, float *dqkv);
+
 /* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, i). Backward is the same call on the gradient.
  * add: out += instead of out =. */
 void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out);
@@ -75,6 +85,9 @@ double pn_sampled_softmax(const float *logits, const float *labels, const float 
  * all n. z = u . v / temperature - log_q; an item that is in the batch more than once (same item key) does not stand against itself.
  * scratch: n * n. Adds to dpairs; returns the mean loss. */
 double pn_in_batch_softmax(const float *pairs, const uint64_t *items, const float *log_q, size_t n, size_t k, float temperature, float *scratch, float *dpairs);
+/* As pn_bce, taught (Hinton et al. 2015, section 2.1, for two classes): (1 - weight) BCE(label, logit) + weight T^2 BCE(sigmoid(teacher / T), sigmoid(logit / T)),
+ * where T^2 keeps the gradient's size whatever T is. teacher: n logits; NaN: that row has its label alone. */
+double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient);
 
 /* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -17,9 +17,16 @@ struct pn_features {
     struct statistics counted[PN_MAX_FIELDS];
     double mean[PN_MAX_FIELDS], std[PN_MAX_FIELDS];
     bool need;
+    size_t head_column[PN_MAX_HEADS], teacher; /* SIZE_MAX: not there, or no column of its own */
 };
 
 static bool is_dense(const struct pn_field *f) { return f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log; }
+
+static size_t column_of(const char *const *names, size_t n, const char *name) {
+    size_t c = 0;
+    while (c < n && strcmp(names[c], name) != 0) c++;
+    return name[0] == '\0' || c == n ? SIZE_MAX : c;
+}
 
 enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *job, const char *const *names, size_t n_columns, struct pn_error *err) {
     struct pn_features *f = calloc(1, sizeof *f);
@@ -28,7 +35,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *field = &job->fields[i];
         if (is_dense(field)) f->dense[f->n_dense++] = i;
-        else f->sparse[f->n_sparse++] = i;
+        else if (field->type != PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
         f->mean[i] = field->mean;
         f->std[i] = field->std > 0 ? field->std : 1;
         f->need = f->need || (field->standardize && field->std <= 0);
@@ -43,7 +50,20 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         }
         f->column[i] = c;
     }
+    for (size_t i = 0; i < job->n_fields; i++)
+        if (job->fields[i].type == PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
+    for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
+    f->teacher = column_of(names, n_columns, job->distill.column);
     *out = f;
+    return PN_OK;
+}
+
+enum pn_result pn_features_labelled(const struct pn_features *f, bool teacher, struct pn_error *err) {
+    for (size_t i = 0; i < f->job->n_heads; i++)
+        if (f->job->heads[i].column[0] != '\0' && f->head_column[i] == SIZE_MAX)
+            return pn_fail(err, PN_INVALID, "head \"%s\" needs a column \"%s\", which the data does not have", f->job->heads[i].name, f->job->heads[i].column);
+    if (teacher && f->job->distill.weight > 0 && f->teacher == SIZE_MAX)
+        return pn_fail(err, PN_INVALID, "distill needs a column \"%s\" with the teacher's logits, which the training data does not have", f->job->distill.column);
     return PN_OK;
 }
 
@@ -199,6 +219,37 @@ static bool add_multi(const struct pn_field *field, struct slice s, struct pn_ba
     return n > 0 || add_key(b, room, missing_key(field));
 }
 
+/* The last max_length values, in their order. None: no key. */
+static bool add_sequence(const struct pn_field *field, struct slice s, struct pn_batch *b, size_t *room) {
+    const char *from = s.text + s.n;
+    for (uint32_t n = 0; from > s.text; from--)
+        if (from[-1] == field->separator && ++n == field->max_length) break;
+    for (const char *at = from, *end = s.text + s.n; at < end;) {
+        const char *stop = memchr(at, field->separator, (size_t)(end - at));
+        if (stop == NULL) stop = end;
+        if (stop > at && !add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+        at = stop + 1;
+    }
+    return true;
+}
+
+/* Further labels and the teacher's logits. */
+static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b) {
+    const size_t n = raw->n_rows;
+    double x;
+    if (f->job->n_heads > 0 && (b->head_labels = calloc(f->job->n_heads * n + 1, sizeof *b->head_labels)) == NULL) return false;
+    for (size_t h = 0; h < f->job->n_heads; h++)
+        for (size_t r = 0; r < n; r++) {
+            if (f->head_column[h] == SIZE_MAX) x = raw->values != NULL ? (double)raw->values[r] : NAN;
+            else if (!number(cell(raw, f->head_column[h], r), &x)) x = NAN;
+            b->head_labels[h * n + r] = x >= f->job->heads[h].threshold;
+        }
+    if (f->teacher == SIZE_MAX) return true;
+    if ((b->teacher = malloc((n + 1) * sizeof *b->teacher)) == NULL) return false;
+    for (size_t r = 0; r < n; r++) b->teacher[r] = number(cell(raw, f->teacher, r), &x) ? (float)x : NAN;
+    return true;
+}
+
 enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) {
     const size_t n = raw->n_rows;
     size_t room = n * f->n_sparse + 64;
@@ -217,7 +268,8 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         const struct pn_field *field = &f->job->fields[i];
         for (size_t r = 0; ok && r < n; r++) {
             b->begin[s * n + r] = (uint32_t)b->n_keys;
-            if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
+            if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(field, cell(raw, f->column[i], r), b, &room);
+            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }
@@ -240,6 +292,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         else memset(b->labels, 0, n * sizeof *b->labels);
         if (raw->log_q != NULL) memcpy(b->log_q, raw->log_q, n * sizeof *b->log_q);
     }
+    ok = ok && add_labels(f, raw, b);
     b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
     uint64_t *keys = ok ? malloc((b->n_keys + 1) * sizeof *keys) : NULL;
     uint32_t *index = ok ? malloc((b->n_keys + 1) * sizeof *index) : NULL;
@@ -279,6 +332,8 @@ void pn_batch_free(struct pn_batch *b) {
     free(b->dense);
     free(b->labels);
     free(b->log_q);
+    free(b->head_labels);
+    free(b->teacher);
     free(b->position);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
     memset(b, 0, sizeof *b);

@@ -10,6 +10,7 @@
 #define G(i) net->values[b->in[i]].g
 #define OUT net->values[b->out[0]].x
 #define GOUT net->values[b->out[0]].g
+#define N pn_block_rows(b, s)
 
 static size_t value(struct pn_net *net, size_t width) {
     assert(net->n_values < PN_MAX_VALUES);
@@ -17,17 +18,18 @@ static size_t value(struct pn_net *net, size_t width) {
     return net->n_values++;
 }
 
-static struct pn_block *block(struct pn_net *net, const struct pn_block_kind *kind, const size_t *in, size_t n_in, size_t width) {
+struct pn_block *pn_net_add_block(struct pn_net *net, const struct pn_block_kind *kind, const size_t *in, size_t n_in, size_t width) {
     assert(net->n_blocks < PN_MAX_BLOCKS && n_in <= PN_MAX_INPUTS);
     struct pn_block *b = &net->blocks[net->n_blocks++];
     *b = (struct pn_block){.kind = kind, .n_in = n_in, .width = width, .salt = net->n_blocks};
     for (size_t i = 0; i < n_in; i++) b->in[i] = in[i];
     b->from = n_in > 0 ? net->values[in[0]].width : 0;
     b->out[0] = value(net, width);
+    if (n_in > 0) b->tokens = net->values[b->out[0]].tokens = net->values[in[0]].tokens;
     return b;
 }
 
-static size_t parameters(struct pn_net *net, const char *name, const char *part, size_t rows, size_t columns) {
+size_t pn_net_add_parameters(struct pn_net *net, const char *name, const char *part, size_t rows, size_t columns) {
     assert(net->n_named < 2 * PN_MAX_BLOCKS);
     struct pn_parameters *p = &net->parameters[net->n_named++];
     *p = (struct pn_parameters){.offset = net->n_weights, .shape = {rows, columns}};
@@ -47,7 +49,7 @@ static size_t state(struct pn_net *net, const char *name, const char *part, size
 }
 
 /* Normal with deviation sqrt(gain / from): He et al. 2015 (gain 2) before a relu, LeCun 1998 (gain 1) elsewhere. */
-static void init_weights(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
+void pn_block_init_weights(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
     (void)net;
     struct pn_rng r = {pn_mix64(seed ^ pn_mix64(b->salt))};
     const double scale = sqrt(b->gain / (double)b->from);
@@ -56,14 +58,14 @@ static void init_weights(const struct pn_net *net, const struct pn_block *b, uin
 
 /* ---- embedding ---- */
 static void embedding_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_pool_forward(net->job, net->fields, s->batch, s->rows, net->wide, net->k, net->job->linear_scale, OUT, net->values[b->out[1]].x);
+    pn_pool_forward(net->job, net->fields, net->n_sparse, s->batch, s->rows, net->wide, net->k, net->job->linear_scale, OUT, net->values[b->out[1]].x);
 }
 static void embedding_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_pool_backward(net->job, net->fields, s->batch, net->wide, net->k, net->job->linear_scale, GOUT, net->values[b->out[1]].g, s->row_gradients);
+    pn_pool_backward(net->job, net->fields, net->n_sparse, s->batch, net->wide, net->k, net->job->linear_scale, GOUT, net->values[b->out[1]].g, s->row_gradients);
 }
 void pn_add_embedding(struct pn_net *net, size_t *linear, size_t *embedded) {
     static const struct pn_block_kind kind = {"embedding", embedding_forward, embedding_backward, NULL};
-    struct pn_block *b = block(net, &kind, NULL, 0, 1);
+    struct pn_block *b = pn_net_add_block(net, &kind, NULL, 0, 1);
     b->out[1] = value(net, net->n_sparse * net->k);
     *linear = b->out[0];
     *embedded = b->out[1];
@@ -74,7 +76,7 @@ static void numbers_forward(struct pn_net *net, struct pn_block *b, const struct
 static void nothing(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { (void)net, (void)b, (void)s; }
 size_t pn_add_numbers(struct pn_net *net) {
     static const struct pn_block_kind kind = {"numbers", numbers_forward, nothing, NULL};
-    return block(net, &kind, NULL, 0, net->n_dense)->out[0];
+    return pn_net_add_block(net, &kind, NULL, 0, net->n_dense)->out[0];
 }
 
 /* ---- bias ---- */
@@ -86,23 +88,23 @@ static void bias_backward(struct pn_net *net, struct pn_block *b, const struct p
 }
 size_t pn_add_bias(struct pn_net *net, const char *name) {
     static const struct pn_block_kind kind = {"bias", bias_forward, bias_backward, NULL};
-    struct pn_block *b = block(net, &kind, NULL, 0, 1);
-    b->w = parameters(net, name, "", 1, 1);
+    struct pn_block *b = pn_net_add_block(net, &kind, NULL, 0, 1);
+    b->w = pn_net_add_parameters(net, name, "", 1, 1);
     return b->out[0];
 }
 
 /* ---- linear ---- */
 static void linear_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_linear_forward(X(0), s->n, b->from, b->width, s->p + b->w, b->biased ? s->p + b->b : NULL, b->relu, OUT);
+    pn_linear_forward(X(0), N, b->from, b->width, s->p + b->w, b->biased ? s->p + b->b : NULL, b->relu, OUT);
 }
 static void linear_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_linear_backward(X(0), OUT, s->n, b->from, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, b->biased ? s->dp + b->b : NULL, G(0));
+    pn_linear_backward(X(0), OUT, N, b->from, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, b->biased ? s->dp + b->b : NULL, G(0));
 }
 size_t pn_add_linear(struct pn_net *net, const char *name, size_t in, size_t width, bool biased, bool relu, double gain) {
-    static const struct pn_block_kind kind = {"linear", linear_forward, linear_backward, init_weights};
-    struct pn_block *b = block(net, &kind, &in, 1, width);
-    b->w = parameters(net, name, ".weight", b->from, width);
-    if (biased) b->b = parameters(net, name, ".bias", 1, width);
+    static const struct pn_block_kind kind = {"linear", linear_forward, linear_backward, pn_block_init_weights};
+    struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, width);
+    b->w = pn_net_add_parameters(net, name, ".weight", b->from, width);
+    if (biased) b->b = pn_net_add_parameters(net, name, ".bias", 1, width);
     b->biased = biased;
     b->relu = relu;
     b->gain = gain;
@@ -126,17 +128,17 @@ static void weight_backward(struct pn_net *net, struct pn_block *b, const struct
 }
 size_t pn_add_dot_weight(struct pn_net *net, const char *name, size_t in) {
     static const struct pn_block_kind kind = {"weight", weight_forward, weight_backward, NULL};
-    struct pn_block *b = block(net, &kind, &in, 1, 1);
-    b->w = parameters(net, name, "", b->from, 1);
+    struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, 1);
+    b->w = pn_net_add_parameters(net, name, "", b->from, 1);
     return b->out[0];
 }
 
 /* ---- layer norm ---- */
 static void norm_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_norm_forward(X(0), s->n, b->width, s->p + b->w, s->p + b->b, b->relu, b->kept[0], b->kept[1], OUT);
+    pn_norm_forward(X(0), N, b->width, s->p + b->w, s->p + b->b, b->relu, b->kept[0], b->kept[1], OUT);
 }
 static void norm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_norm_backward(OUT, b->kept[0], b->kept[1], s->n, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, s->dp + b->b, G(0));
+    pn_norm_backward(OUT, b->kept[0], b->kept[1], N, b->width, s->p + b->w, b->relu, GOUT, s->dp + b->w, s->dp + b->b, G(0));
 }
 static void norm_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
     (void)net, (void)seed;
@@ -144,9 +146,9 @@ static void norm_init(const struct pn_net *net, const struct pn_block *b, uint64
 }
 size_t pn_add_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
     static const struct pn_block_kind kind = {"norm", norm_forward, norm_backward, norm_init};
-    struct pn_block *b = block(net, &kind, &in, 1, net->values[in].width);
-    b->w = parameters(net, name, ".scale", 1, b->width);
-    b->b = parameters(net, name, ".shift", 1, b->width);
+    struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
+    b->w = pn_net_add_parameters(net, name, ".scale", 1, b->width);
+    b->b = pn_net_add_parameters(net, name, ".shift", 1, b->width);
     b->relu = relu;
     b->kept_width[0] = 1;
     b->kept_width[1] = b->width;
@@ -168,9 +170,9 @@ static void batch_norm_init(const struct pn_net *net, const struct pn_block *b, 
 }
 size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
     static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, batch_norm_init};
-    struct pn_block *b = block(net, &kind, &in, 1, net->values[in].width);
-    b->w = parameters(net, name, ".scale", 1, b->width);
-    b->b = parameters(net, name, ".shift", 1, b->width);
+    struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
+    b->w = pn_net_add_parameters(net, name, ".scale", 1, b->width);
+    b->b = pn_net_add_parameters(net, name, ".shift", 1, b->width);
     b->state = state(net, name, ".mean", b->width);
     state(net, name, ".variance", b->width);
     b->relu = relu;
@@ -182,16 +184,16 @@ size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool r
 /* ---- dropout ---- */
 static uint64_t drop_seed(const struct pn_block *b, uint64_t seed) { return pn_mix64(seed + 0x1000 * b->salt); }
 static void dropout_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    if (s->training) pn_dropout(X(0), s->n * b->width, b->rate, drop_seed(b, s->seed), false, OUT);
-    else memcpy(OUT, X(0), s->n * b->width * sizeof(float));
+    if (s->training) pn_dropout(X(0), N * b->width, b->rate, drop_seed(b, s->seed), false, OUT);
+    else memcpy(OUT, X(0), N * b->width * sizeof(float));
 }
 static void dropout_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_dropout(GOUT, s->n * b->width, b->rate, drop_seed(b, s->seed), true, G(0));
+    pn_dropout(GOUT, N * b->width, b->rate, drop_seed(b, s->seed), true, G(0));
 }
 size_t pn_add_dropout(struct pn_net *net, size_t in, float rate) {
     static const struct pn_block_kind kind = {"dropout", dropout_forward, dropout_backward, NULL};
     if (rate <= 0) return in;
-    struct pn_block *b = block(net, &kind, &in, 1, net->values[in].width);
+    struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
     b->rate = rate;
     return b->out[0];
 }
@@ -201,7 +203,7 @@ static void fm_forward(struct pn_net *net, struct pn_block *b, const struct pn_p
 static void fm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_fm_backward(X(0), b->kept[0], GOUT, s->n, net->n_sparse, net->k, G(0)); }
 size_t pn_add_fm(struct pn_net *net, size_t embedded) {
     static const struct pn_block_kind kind = {"fm", fm_forward, fm_backward, NULL};
-    struct pn_block *b = block(net, &kind, &embedded, 1, 1);
+    struct pn_block *b = pn_net_add_block(net, &kind, &embedded, 1, 1);
     b->kept_width[0] = net->k;
     return b->out[0];
 }
@@ -214,10 +216,10 @@ static void cross_backward(struct pn_net *net, struct pn_block *b, const struct 
     pn_cross_backward(X(0), X(1), b->kept[0], GOUT, s->n, b->width, s->p + b->w, b->kept[1], s->dp + b->w, s->dp + b->b, G(0), G(1));
 }
 size_t pn_add_cross(struct pn_net *net, const char *name, size_t x0, size_t x) {
-    static const struct pn_block_kind kind = {"cross", cross_forward, cross_backward, init_weights};
-    struct pn_block *b = block(net, &kind, (size_t[]){x0, x}, 2, net->values[x0].width);
-    b->w = parameters(net, name, ".weight", b->width, b->width);
-    b->b = parameters(net, name, ".bias", 1, b->width);
+    static const struct pn_block_kind kind = {"cross", cross_forward, cross_backward, pn_block_init_weights};
+    struct pn_block *b = pn_net_add_block(net, &kind, (size_t[]){x0, x}, 2, net->values[x0].width);
+    b->w = pn_net_add_parameters(net, name, ".weight", b->width, b->width);
+    b->b = pn_net_add_parameters(net, name, ".bias", 1, b->width);
     b->gain = 1;
     b->kept_width[0] = b->kept_width[1] = b->width;
     return b->out[0];
@@ -229,7 +231,7 @@ static void dot_backward(struct pn_net *net, struct pn_block *b, const struct pn
 size_t pn_add_dot(struct pn_net *net, size_t vectors) {
     static const struct pn_block_kind kind = {"dot", dot_forward, dot_backward, NULL};
     const size_t m = net->values[vectors].width / net->k;
-    return block(net, &kind, &vectors, 1, m * (m - 1) / 2)->out[0];
+    return pn_net_add_block(net, &kind, &vectors, 1, m * (m - 1) / 2)->out[0];
 }
 
 /* ---- a part of each field's vector ---- */
@@ -249,7 +251,7 @@ size_t pn_add_part(struct pn_net *net, size_t embedded, size_t from, size_t widt
     static const struct pn_block_kind kind = {"part", part_forward, part_backward, NULL};
     assert(from + width <= net->k);
     if (width == net->k) return embedded;
-    struct pn_block *b = block(net, &kind, &embedded, 1, net->values[embedded].width / net->k * width);
+    struct pn_block *b = pn_net_add_block(net, &kind, &embedded, 1, net->values[embedded].width / net->k * width);
     b->w = from; /* no parameter: where it begins */
     return b->out[0];
 }
@@ -274,20 +276,20 @@ static void product_backward(struct pn_net *net, struct pn_block *b, const struc
 }
 size_t pn_add_product(struct pn_net *net, size_t pair) {
     static const struct pn_block_kind kind = {"product", product_forward, product_backward, NULL};
-    return block(net, &kind, &pair, 1, net->values[pair].width / 2)->out[0];
+    return pn_net_add_block(net, &kind, &pair, 1, net->values[pair].width / 2)->out[0];
 }
 
 /* ---- side by side ---- */
 static void concat_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) {
         const size_t width = net->values[b->in[i]].width;
-        for (size_t e = 0; e < s->n; e++) memcpy(OUT + e * b->width + at, X(i) + e * width, width * sizeof(float));
+        for (size_t e = 0; e < N; e++) memcpy(OUT + e * b->width + at, X(i) + e * width, width * sizeof(float));
     }
 }
 static void concat_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) {
         const size_t width = net->values[b->in[i]].width;
-        for (size_t e = 0; e < s->n; e++)
+        for (size_t e = 0; e < N; e++)
             for (size_t d = 0; d < width; d++) G(i)[e * width + d] += GOUT[e * b->width + at + d];
     }
 }
@@ -296,20 +298,20 @@ size_t pn_add_concat(struct pn_net *net, const size_t *in, size_t n) {
     if (n == 1) return in[0];
     size_t width = 0;
     for (size_t i = 0; i < n; i++) width += net->values[in[i]].width;
-    return block(net, &kind, in, n, width)->out[0];
+    return pn_net_add_block(net, &kind, in, n, width)->out[0];
 }
 
 /* ---- sum ---- */
 static void sum_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    memcpy(OUT, X(0), s->n * b->width * sizeof(float));
+    memcpy(OUT, X(0), N * b->width * sizeof(float));
     for (size_t i = 1; i < b->n_in; i++)
-        for (size_t j = 0; j < s->n * b->width; j++) OUT[j] += X(i)[j];
+        for (size_t j = 0; j < N * b->width; j++) OUT[j] += X(i)[j];
 }
 static void sum_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     for (size_t i = 0; i < b->n_in; i++)
-        for (size_t j = 0; j < s->n * b->width; j++) G(i)[j] += GOUT[j];
+        for (size_t j = 0; j < N * b->width; j++) G(i)[j] += GOUT[j];
 }
 size_t pn_add_sum(struct pn_net *net, const size_t *in, size_t n) {
     static const struct pn_block_kind kind = {"sum", sum_forward, sum_backward, NULL};
-    return n == 1 ? in[0] : block(net, &kind, in, n, net->values[in[0]].width)->out[0];
+    return n == 1 ? in[0] : pn_net_add_block(net, &kind, in, n, net->values[in[0]].width)->out[0];
 }

@@ -14,6 +14,7 @@ struct pn_raw {
     const uint32_t *offset, *length; /* [n_columns * n_rows] */
     const float *labels;             /* [n_rows] 0 or 1; NULL when serving */
     const float *log_q;              /* [n_rows] log of the probability that the row's item is drawn as a negative; NULL: not known */
+    const float *values;             /* [n_rows] the labels before their threshold; NULL when serving */
 };
 
 /* ---- features ---- */
@@ -22,6 +23,8 @@ struct pn_features;
 enum pn_result pn_features_open(struct pn_features **, const struct pn_job *, const char *const *names, size_t n_columns,
                                 struct pn_error *);
 void pn_features_close(struct pn_features *);
+/* Are the columns there that further labels (job->heads) and, if `teacher`, distillation take? Serving does without. */
+enum pn_result pn_features_labelled(const struct pn_features *, bool teacher, struct pn_error *);
 /* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
 bool pn_features_need_statistics(const struct pn_features *);
 void pn_features_observe(struct pn_features *, const struct pn_raw *);
@@ -32,15 +35,18 @@ enum pn_result pn_features_set_statistics(struct pn_features *, const char *json
 
 /* A batch of examples in the form models take. */
 struct pn_batch {
-    size_t n_examples, n_sparse, n_dense;   /* sparse fields in the order of the job, then numeric inputs */
+    size_t n_examples, n_sparse, n_dense;   /* sparse fields: in the order of the job, but sequences last; then numeric inputs */
     /* Keys of sparse field f of example e: keys[begin[f * n_examples + e] .. begin[f * n_examples + e + 1]); begin has
-     * n_sparse * n_examples + 1 entries; keys are field-major. A missing value has the field's own "missing" key. */
+     * n_sparse * n_examples + 1 entries; keys are field-major. A missing value has the field's own "missing" key;
+     * a sequence holds its keys in order, oldest first, and may be empty. */
     uint32_t *begin;
     uint64_t *keys;
     size_t n_keys;
     float *dense;                           /* [n_examples * n_dense] */
     float *labels;                          /* [n_examples] */
     float *log_q;                           /* [n_examples] as in pn_raw; zeros where it is not known */
+    float *head_labels;                     /* [n_heads * n_examples], 0 or 1 */
+    float *teacher;                         /* [n_examples] logits, NaN where there is none; NULL: the data has no such column */
     /* Per table: the unique keys (in the order of common/unique.h) and, for each entry of keys, the position in its table's unique list. */
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
@@ -66,7 +72,13 @@ enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const fl
                               const float *parameters, float *scores);
 /* The scores of the last forward pass before the sigmoid, by which rows are ranked: a sigmoid runs into 1. [n_examples], valid until the next pass. */
 const float *pn_net_logits(const struct pn_net *);
-/* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch. row_gradients[t]: out,
+/* The probabilities of head i for the examples of the last pass; valid until the next. */
+const float *pn_net_head_scores(const struct pn_net *, size_t i);
+/* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties against the target; n_candidates without it; 0: none.
+ * NULL for other models. Valid until the next pass. */
+struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's */ };
+const struct pn_place *pn_net_places(const struct pn_net *);
+/* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch; log loss may be distilled by a teacher, heads add theirs. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.
  * scores: out, before the update (progressive validation). Deterministic: same input, same bits. */
 enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],

@@ -1,4 +1,5 @@
-/* The models, each a list of blocks. Names of parameters: bias, numeric.weight, deep.N, cross.N, bottom.N, top.N, head. */
+/* The models, each a list of blocks. Names of parameters: bias, numeric.weight, deep.N, cross.N, bottom.N, top.N, head,
+ * head.NAME of further labels. */
 #include <stdio.h>
 #include "nn/net.h"
 
@@ -21,7 +22,8 @@ static size_t tower_to_logit(struct pn_net *net, const char *prefix, size_t in) 
     const struct pn_job *job = net->job;
     char name[24];
     snprintf(name, sizeof name, "%s.%zu", prefix, job->n_hidden);
-    return pn_add_linear(net, name, tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout), 1, true, false, 1);
+    net->shared = tower(net, prefix, in, job->hidden, job->n_hidden, job->dropout);
+    return pn_add_linear(net, name, net->shared, 1, true, false, 1);
 }
 
 /* Logistic regression, and what FM, Wide&Deep and DeepFM have of it: bias + scale * sum of weights + numbers * weights. */
@@ -62,7 +64,8 @@ static size_t dcn_v2(struct pn_net *net, size_t x0) {
         x = pn_add_cross(net, name, x0, x);
     }
     const size_t deep = tower(net, "deep", job->stacked ? x : x0, job->hidden, job->n_hidden, job->dropout);
-    return pn_add_linear(net, "head", job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2), 1, true, false, 1);
+    net->shared = job->stacked || job->n_hidden == 0 ? deep : pn_add_concat(net, (size_t[]){x, deep}, 2);
+    return pn_add_linear(net, "head", net->shared, 1, true, false, 1);
 }
 
 /* Matrix factorization (Koren et al. 2009; Rendle et al. 2020): the dot product of user and item, with biases if the job wants them. */
@@ -87,9 +90,13 @@ static size_t neumf(struct pn_net *net, size_t embedded) {
     return pn_add_linear(net, "head", pn_add_concat(net, parts, n), 1, true, false, 1);
 }
 
-void pn_net_build(struct pn_net *net) {
+static void add_main(struct pn_net *net) {
     const struct pn_job *job = net->job;
     size_t linear, embedded, numbers = 0, parts[3], n = 0;
+    if (job->model == PN_MODEL_SASREC) { /* Kang and McAuley 2018; its logits are products with rows: sasrec.c */
+        net->shared = pn_add_encoder(net, 0, true);
+        return;
+    }
     pn_add_embedding(net, &linear, &embedded);
     embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
     if (net->n_dense > 0) numbers = pn_add_numbers(net);
@@ -98,10 +105,14 @@ void pn_net_build(struct pn_net *net) {
         net->logit = job->model == PN_MODEL_MF ? mf(net, linear, embedded) : neumf(net, embedded);
         return;
     }
-    const size_t both = job->model == PN_MODEL_LR || job->model == PN_MODEL_FM || job->model == PN_MODEL_DLRM
-                            ? embedded : pn_add_concat(net, (size_t[]){embedded, numbers}, net->n_dense > 0 ? 2 : 1);
+    size_t side[3], n_side = 0, both = embedded; /* what towers and crosses see side by side */
+    side[n_side++] = embedded;
+    if (net->n_dense > 0) side[n_side++] = numbers;
+    if (job->sequence.n_fields > 0) side[n_side++] = pn_add_sequence_summary(net, pn_add_encoder(net, embedded, false));
+    if (pn_model_deep(job->model) && job->model != PN_MODEL_DLRM) both = pn_add_concat(net, side, n_side);
     switch (job->model) {
     case PN_MODEL_AUDIT:
+    case PN_MODEL_SASREC:
     case PN_MODEL_EXTERNAL: return;
     case PN_MODEL_DLRM: net->logit = dlrm(net, embedded, numbers); return;
     case PN_MODEL_DCN_V2: net->logit = dcn_v2(net, both); return;
@@ -118,4 +129,13 @@ void pn_net_build(struct pn_net *net) {
     if (job->model == PN_MODEL_FM || job->model == PN_MODEL_DEEPFM) parts[n++] = pn_add_fm(net, embedded);             /* Rendle 2010; Guo et al. 2017 */
     if (job->model == PN_MODEL_WIDE_DEEP || job->model == PN_MODEL_DEEPFM) parts[n++] = tower_to_logit(net, "deep", both); /* Cheng et al. 2016 */
     net->logit = pn_add_sum(net, parts, n);
+}
+
+void pn_net_build(struct pn_net *net) {
+    add_main(net);
+    for (size_t i = 0; i < net->job->n_heads; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "head.%s", net->job->heads[i].name);
+        net->heads[i] = pn_add_linear(net, name, net->shared, 1, true, false, 1);
+    }
 }

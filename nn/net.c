@@ -11,7 +11,9 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     net->job = job;
     net->n_dense = n_dense_inputs;
     for (size_t i = 0; i < job->n_fields; i++)
-        if (pn_field_keyed(&job->fields[i])) net->fields[net->n_sparse++] = i;
+        if (pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE) net->fields[net->n_sparse++] = i;
+    for (size_t i = 0; i < job->n_fields; i++)
+        if (job->fields[i].type == PN_FIELD_SEQUENCE) net->fields[net->n_sparse + net->n_sequences++] = i;
     net->k = pn_job_width(job);
     net->wide = pn_job_wide(job);
     pn_net_build(net);
@@ -39,6 +41,8 @@ void pn_net_close(struct pn_net *net) {
         for (int k = 0; k < 2; k++) free(net->blocks[i].kept[k]);
     }
     free(net->scratch);
+    free(net->places);
+    free(net->head_scores);
     free(net);
 }
 
@@ -69,52 +73,88 @@ static bool grow(float **p, size_t n) {
 }
 
 /* Room for a batch of n; a net that only scores never needs gradients. */
-static bool reserve(struct pn_net *net, size_t n, bool gradients) {
-    if (n > net->room) {
-        net->room = 0;
+static bool reserve(struct pn_net *net, size_t n, size_t n_tokens, bool gradients) {
+    if (n > net->room || n_tokens > net->token_room) {
+        if (n < net->room) n = net->room;
+        if (n_tokens < net->token_room) n_tokens = net->token_room;
+        net->room = net->token_room = 0;
         for (size_t i = 0; i < net->n_values; i++) {
-            if (!grow(&net->values[i].x, n * net->values[i].width)) return false;
+            if (!grow(&net->values[i].x, (net->values[i].tokens ? n_tokens : n) * net->values[i].width)) return false;
             free(net->values[i].g);
             net->values[i].g = NULL;
         }
         for (size_t i = 0; i < net->n_blocks; i++)
             for (int k = 0; k < 2; k++)
-                if (net->blocks[i].kept_width[k] > 0 && !grow(&net->blocks[i].kept[k], n * net->blocks[i].kept_width[k])) return false;
+                if (net->blocks[i].kept_width[k] > 0 && !grow(&net->blocks[i].kept[k], (net->blocks[i].tokens ? n_tokens : n) * net->blocks[i].kept_width[k])) return false;
+        if (!grow(&net->head_scores, n * net->job->n_heads)) return false;
+        struct pn_place *places = net->job->model == PN_MODEL_SASREC ? realloc(net->places, (n + 1) * sizeof *places) : NULL;
+        if (places != NULL) net->places = places;
+        else if (net->job->model == PN_MODEL_SASREC) return false;
         net->room = n;
+        net->token_room = n_tokens;
     }
     for (size_t i = 0; gradients && i < net->n_values; i++)
-        if (net->values[i].g == NULL && !grow(&net->values[i].g, net->room * net->values[i].width)) return false;
+        if (net->values[i].g == NULL && !grow(&net->values[i].g, (net->values[i].tokens ? net->token_room : net->room) * net->values[i].width)) return false;
     return true;
 }
 
-static enum pn_result forward(struct pn_net *net, const struct pn_pass *s, bool gradients) {
-    if (s->batch->n_sparse != net->n_sparse || s->batch->n_dense != net->n_dense) return PN_INVALID;
-    if (!reserve(net, s->n, gradients)) return PN_NO_MEMORY;
+static enum pn_result forward(struct pn_net *net, struct pn_pass *s, bool gradients) {
+    if (s->batch->n_sparse != net->n_sparse + net->n_sequences || s->batch->n_dense != net->n_dense) return PN_INVALID;
+    if (net->n_sequences > 0) {
+        s->begin = s->batch->begin + net->first_sequence * s->n;
+        s->n_tokens = s->begin[s->n] - s->begin[0];
+    }
+    if (!reserve(net, s->n, s->n_tokens, gradients)) return PN_NO_MEMORY;
     for (size_t i = 0; i < net->n_blocks; i++) net->blocks[i].kind->forward(net, &net->blocks[i], s);
     return PN_OK;
 }
 
 enum pn_result pn_net_forward(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, float *scores) {
-    const struct pn_pass s = {.batch = b, .rows = rows, .p = p, .n = b->n_examples};
+    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .n = b->n_examples};
     enum pn_result r = forward(net, &s, false);
-    if (r == PN_OK) pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
+    if (r != PN_OK) return r;
+    if (net->job->model == PN_MODEL_SASREC) return pn_sasrec_rank(net, &s, scores) ? PN_OK : PN_NO_MEMORY;
+    pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
+    for (size_t h = 0; h < net->job->n_heads; h++)
+        pn_bce(net->values[net->heads[h]].x, b->head_labels + h * b->n_examples, b->n_examples, net->head_scores + h * net->room, NULL);
     return r;
 }
 
 const float *pn_net_logits(const struct pn_net *net) { return net->values[net->logit].x; }
+const struct pn_place *pn_net_places(const struct pn_net *net) { return net->places; }
+const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
+
+/* The batch's loss, summed over its examples; gradients of the logits. */
+static double loss_of(struct pn_net *net, const struct pn_batch *b, float *scores) {
+    const struct pn_job *job = net->job;
+    const size_t n = b->n_examples;
+    const struct pn_value *logit = &net->values[net->logit];
+    double sum = b->teacher != NULL && job->distill.weight > 0 ? pn_bce_taught(logit->x, b->labels, b->teacher, job->distill.weight, job->distill.temperature, n, scores, logit->g)
+                                                               : pn_bce(logit->x, b->labels, n, scores, logit->g);
+    for (size_t h = 0; h < job->n_heads; h++) {
+        const struct pn_value *v = &net->values[net->heads[h]];
+        sum += (double)job->heads[h].weight * pn_bce(v->x, b->head_labels + h * n, n, net->head_scores + h * net->room, v->g);
+        for (size_t e = 0; e < n; e++) v->g[e] *= job->heads[h].weight;
+    }
+    return sum;
+}
 
 enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                            float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss) {
-    const struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed};
+    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed};
     enum pn_result r = forward(net, &s, true);
     if (r == PN_OK && net->job->loss == PN_LOSS_IN_BATCH && s.n * s.n > net->n_scratch) {
         if (!grow(&net->scratch, s.n * s.n)) return PN_NO_MEMORY;
         net->n_scratch = s.n * s.n;
     }
     if (r != PN_OK) return r;
-    for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, s.n * net->values[i].width * sizeof(float));
+    for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s.n_tokens : s.n) * net->values[i].width * sizeof(float));
+    for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    *loss = pn_net_loss(net, &s, scores);
+    if (net->job->model == PN_MODEL_SASREC) {
+        if (!pn_sasrec_loss(net, &s, scores, loss)) return PN_NO_MEMORY;
+    } else if (net->job->loss != PN_LOSS_BCE) *loss = pn_net_loss(net, &s, scores);
+    else *loss = loss_of(net, b, scores);
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     return PN_OK;
 }

@@ -19,12 +19,15 @@ struct pn_pass {
     float *dp;                     /* their gradients; forward: NULL */
     float *const *row_gradients;   /* forward: NULL */
     size_t n;
+    const uint32_t *begin;         /* sequences: tokens of example e are begin[e] - begin[0] .. begin[e + 1] - begin[0]; NULL without one */
+    size_t n_tokens;
     bool training;                 /* dropout is on */
     uint64_t seed;
 };
 
-/* x, g: n * width floats, for room examples. g is cleared before the backward pass. */
-struct pn_value { size_t width; float *x, *g; };
+/* x, g: n * width floats, for room examples; tokens: a vector for each token of all examples' sequences instead, n_tokens * width. g is cleared before the
+ * backward pass. */
+struct pn_value { size_t width; bool tokens; float *x, *g; };
 
 /* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters. init: first values of the parameters; NULL: zeros. */
 struct pn_block_kind {
@@ -40,7 +43,9 @@ struct pn_block {
     size_t w, b;                   /* parameters: offsets */
     size_t state;                  /* offset among the state */
     size_t from, width;
-    bool relu, biased;
+    bool relu, biased, causal;
+    bool tokens;                   /* runs on tokens, not examples: of out[0] and of what is kept */
+    size_t heads;
     float rate;                    /* dropout */
     uint64_t salt;                 /* dropout, init: a number of its own */
     double gain;                   /* init: weights have deviation sqrt(gain / from) */
@@ -54,7 +59,8 @@ struct pn_parameters { char name[40]; size_t offset, shape[2]; bool state; };
 
 struct pn_net {
     const struct pn_job *job;
-    size_t fields[PN_MAX_FIELDS], n_sparse, n_dense, k, n_parameters;
+    size_t fields[PN_MAX_FIELDS];  /* n_sparse pooled ones, then n_sequences */
+    size_t n_sparse, n_sequences, n_dense, k, n_parameters;
     size_t n_weights, n_state;     /* the flat vector: weights, padded to whole rows if there is state, then state; n_parameters is all */
     bool wide;                     /* rows begin with a linear weight */
     struct pn_parameters parameters[2 * PN_MAX_BLOCKS];
@@ -64,8 +70,12 @@ struct pn_net {
     size_t embedded;               /* ... and the vectors of users and items, that the softmax within a batch takes */
     float *scratch;                /* of the softmax within a batch: its logits */
     size_t n_scratch;
+    size_t shared, heads[PN_MAX_HEADS]; /* shared: what the last layer sees; heads: further logits */
+    struct pn_place *places;       /* SASRec: room */
+    float *head_scores;            /* n_heads * room */
     struct pn_block blocks[PN_MAX_BLOCKS];
-    size_t n_blocks, room;
+    size_t n_blocks, room, token_room;
+    size_t first_sequence, most;   /* the sparse field (its place in the batch) that says which tokens there are, and the most of an example */
 };
 
 /* Where the state begins in the flat vector. */
@@ -93,6 +103,23 @@ size_t pn_add_sum(struct pn_net *, const size_t *in, size_t n);    /* of values 
 /* ---- losses.c ---- */
 /* The job's loss: scores = sigmoid of the logits; gradients of the logits (IN_BATCH: of the embedded vectors) are added. Returns its mean * n. */
 double pn_net_loss(struct pn_net *, const struct pn_pass *, float *scores);
+/* ---- for the files that add blocks ---- */
+static inline size_t pn_block_rows(const struct pn_block *b, const struct pn_pass *s) { return b->tokens ? s->n_tokens : s->n; }
+struct pn_block *pn_net_add_block(struct pn_net *, const struct pn_block_kind *, const size_t *in, size_t n_in, size_t width); /* tokens as its first input */
+size_t pn_net_add_parameters(struct pn_net *, const char *name, const char *part, size_t rows, size_t columns);
+void pn_block_init_weights(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
+
+/* ---- sequence.c ---- */
+/* The transformer of spec.model.sequence over the actions and, if there is one, the candidate's embedding; a vector a token, of sequence.width. */
+size_t pn_add_encoder(struct pn_net *, size_t embedded, bool causal);
+/* What a ranking model takes of the encoder's tokens: the greatest of each unit over the tokens, and the last `recent` tokens, newest first; 0 where there is none. */
+size_t pn_add_sequence_summary(struct pn_net *, size_t tokens);
+
+/* ---- sasrec.c: the loss on the encoder's tokens (net->shared) ---- */
+/* The mean over the batch's tokens, times n. Gradients of tokens and rows are added. scores: sigmoid of each example's last target. False: no memory. */
+bool pn_sasrec_loss(struct pn_net *, const struct pn_pass *, float *scores, double *loss);
+/* Fills net->places and scores. */
+bool pn_sasrec_rank(struct pn_net *, const struct pn_pass *, float *scores);
 
 /* ---- models.c ---- */
 void pn_net_build(struct pn_net *);

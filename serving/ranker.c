@@ -17,7 +17,7 @@ static void find_columns(struct pn_columns *c, const struct pn_job *job) {
             c->names[i] = field->column;
             c->fields[i] = field;
             c->n++;
-        } else if (field->type == PN_FIELD_MULTI) {
+        } else if (pn_field_listed(field)) {
             c->fields[i] = field;
         }
     }

@@ -15,7 +15,7 @@ void pn_report_metadata(struct pn_model_state *m, const struct pn_served *v, str
     for (size_t i = 0; i < c->n; i++) {
         pn_text_add(t, "%s{\"name\":", i > 0 ? "," : "");
         pn_text_quoted(t, c->names[i]);
-        pn_text_add(t, ",\"datatype\":\"%s\",\"shape\":[-1,%s]}", datatype_of(c->fields[i]), c->fields[i]->type == PN_FIELD_MULTI ? "-1" : "1");
+        pn_text_add(t, ",\"datatype\":\"%s\",\"shape\":[-1,%s]}", datatype_of(c->fields[i]), pn_field_listed(c->fields[i]) ? "-1" : "1");
     }
     pn_text_add(t, "],\"outputs\":[{\"name\":\"score\",\"datatype\":\"FP32\",\"shape\":[-1,1]}]}");
 }
@@ -30,7 +30,7 @@ void pn_report_config(struct pn_model_state *m, const struct pn_served *v, struc
         pn_text_add(t, "%s{\"name\":", i > 0 ? "," : "");
         pn_text_quoted(t, c->names[i]);
         pn_text_add(t, ",\"data_type\":\"%s\",\"dims\":[-1,%s]}", c->fields[i]->type == PN_FIELD_NUMERIC ? "TYPE_FP32" : "TYPE_STRING",
-                    c->fields[i]->type == PN_FIELD_MULTI ? "-1" : "1");
+                    pn_field_listed(c->fields[i]) ? "-1" : "1");
     }
     pn_text_add(t, "],\"output\":[{\"name\":\"score\",\"data_type\":\"TYPE_FP32\",\"dims\":[-1,1]}]}");
 }

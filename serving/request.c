@@ -175,7 +175,7 @@ static enum pn_result read_input(struct pn_infer *q, const struct pn_columns *co
         if (strcmp(columns->names[i], t.name) != 0) continue;
         t.values = &q->candidates.columns[i];
         if (t.values->n > 0) return bad(&t, "stands twice");
-        if (t.width > 1 && columns->fields[i]->type != PN_FIELD_MULTI) return bad(&t, "takes one value a candidate: shape [candidates, 1]");
+        if (t.width > 1 && !pn_field_listed(columns->fields[i])) return bad(&t, "takes one value a candidate: shape [candidates, 1]");
         t.separator = columns->fields[i]->separator;
         t.values->n = t.n_rows;
         t.values->offset = calloc(t.n_rows, sizeof *t.values->offset);

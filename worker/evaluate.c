@@ -24,6 +24,8 @@ struct pn_evaluation {
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
     struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
+    double hits, gains, below, losses; /* sasrec: sums over rows */
+    struct { float *scores, *labels; } heads[PN_MAX_HEADS];
 };
 
 static void next(struct pn_evaluation *e);
@@ -50,6 +52,10 @@ static void free_evaluation(struct pn_evaluation *e) {
     free(e->labels);
     free(e->logits);
     free(e->groups);
+    for (size_t h = 0; h < PN_MAX_HEADS; h++) {
+        free(e->heads[h].scores);
+        free(e->heads[h].labels);
+    }
     pn_run_unref(e->run);
     free(e);
 }
@@ -65,6 +71,14 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.calibration = pn_calibration(e->scores, e->labels, e->n);
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
+        if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
+            e->result.hr = e->hits / (double)e->n;
+            e->result.ndcg = e->gains / (double)e->n;
+            e->result.auc = e->below / (double)e->n;
+            e->result.logloss = e->losses / (double)e->n;
+            e->result.ne = e->result.calibration = e->result.ece = NAN;
+        }
+        for (size_t h = 0; h < PN_MAX_HEADS; h++) e->result.head_auc[h] = e->heads[h].scores != NULL ? pn_auc(e->heads[h].scores, e->heads[h].labels, e->n) : NAN;
         e->result.rows = e->n;
         if (e->groups != NULL && e->run->job.rank_k > 0) {
             const struct pn_ranking m = pn_rank_metrics(e->logits, e->labels, e->groups, e->n, e->run->job.rank_k);
@@ -86,8 +100,21 @@ static void forward(struct pn_work *w) {
 /* The place of the groups' field among the sparse fields. */
 static size_t group_field(const struct pn_job *job) {
     size_t at = 0;
-    for (size_t i = 0; i + 1 < job->group_by; i++) at += pn_field_keyed(&job->fields[i]);
+    for (size_t i = 0; i + 1 < job->group_by; i++) at += pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE;
     return at;
+}
+
+/* Keeps the batch's scores of the further labels; room: of rows. */
+static bool keep_heads(struct pn_evaluation *e, size_t n, size_t room) {
+    for (size_t h = 0; h < e->run->job.n_heads; h++) {
+        float *s = realloc(e->heads[h].scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->heads[h].labels, room * sizeof *l);
+        if (s != NULL) e->heads[h].scores = s;
+        if (l == NULL) return false;
+        e->heads[h].labels = l;
+        memcpy(s + e->n, pn_net_head_scores(e->net, h), n * sizeof *s);
+        memcpy(l + e->n, e->batch.head_labels + h * n, n * sizeof *l);
+    }
+    return true;
 }
 
 static void forwarded(struct pn_work *w) {
@@ -110,9 +137,17 @@ static void forwarded(struct pn_work *w) {
         if (g != NULL) e->groups = g;
         else if (e->run->job.group_by > 0) e->work_result = PN_NO_MEMORY;
     }
+    if (e->work_result == PN_OK && !keep_heads(e, n, e->room)) e->work_result = PN_NO_MEMORY;
     if (e->work_result != PN_OK) {
         finish(e, e->work_result, "the evaluation could not be computed");
         return;
+    }
+    const struct pn_place *places = pn_net_places(e->net);
+    for (size_t i = 0; i < n && places != NULL; i++) {
+        e->hits += places[i].rank < 10;
+        e->gains += places[i].rank < 10 ? 1 / log2(places[i].rank + 2.0) : 0;
+        e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
+        e->losses += (double)places[i].loss;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
     memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
@@ -176,6 +211,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && e->features == NULL) {
         r = pn_features_open(&e->features, &e->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(e->features, e->run->statistics, &why);
+        if (r == PN_OK) r = pn_features_labelled(e->features, false, &why);
     }
     if (r != PN_OK) {
         finish(e, r, why.text);

@@ -56,7 +56,7 @@ void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
 
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
-struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, hr, ndcg, recall; uint64_t rows, epoch; };
+struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);
 const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);

@@ -13,6 +13,21 @@ double pn_bce(const float *logits, const float *labels, size_t n, float *scores,
     return sum;
 }
 
+static double log_loss(double z, double y) { return (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z))); }
+
+double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient) {
+    const double t = (double)temperature;
+    double sum = 0;
+    for (size_t e = 0; e < n; e++) {
+        const double z = (double)logits[e], y = (double)labels[e], p = 1 / (1 + exp(-z)), w = isnan(teacher[e]) ? 0 : (double)weight;
+        const double soft = w > 0 ? 1 / (1 + exp(-(double)teacher[e] / t)) : 0;
+        scores[e] = (float)p;
+        sum += (1 - w) * log_loss(z, y) + w * t * t * log_loss(z / t, soft);
+        gradient[e] = (float)(((1 - w) * (p - y) + w * t * (1 / (1 + exp(-z / t)) - soft)) / (double)n);
+    }
+    return sum;
+}
+
 PN_MACHINES void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out) {
     const float scale = 1.0f / (1.0f - rate);
     const uint64_t limit = (uint64_t)((double)rate * 65536.0);

@@ -6,15 +6,15 @@ static float scale_of(enum pn_pooling pooling, uint32_t n) {
     return pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
 }
 
-void pn_pool_forward(const struct pn_job *job, const size_t *fields, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
+void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
                      float *linear, float *embedded) {
     const size_t n = b->n_examples, dim = wide + k;
     if (wide) memset(linear, 0, n * sizeof *linear);
-    for (size_t s = 0; s < b->n_sparse; s++) {
+    for (size_t s = 0; s < f; s++) {
         const struct pn_field *field = &job->fields[fields[s]];
         const float *table = rows[field->i_table];
         for (size_t e = 0; e < n; e++) {
-            float *out = embedded + (e * b->n_sparse + s) * k;
+            float *out = embedded + (e * f + s) * k;
             const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
             const float *first = table + (size_t)b->position[begin] * dim;
             float w = wide ? first[0] : 0;
@@ -34,15 +34,14 @@ void pn_pool_forward(const struct pn_job *job, const size_t *fields, const struc
     }
 }
 
-void pn_pool_backward(const struct pn_job *job, const size_t *fields, const struct pn_batch *b, bool wide, size_t k, float linear_scale, const float *linear_gradient,
+void pn_pool_backward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, bool wide, size_t k, float linear_scale, const float *linear_gradient,
                       const float *embedded_gradient, float *const row_gradients[PN_MAX_TABLES]) {
     const size_t n = b->n_examples, dim = wide + k;
-    for (uint32_t t = 0; t < job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * dim * sizeof(float));
-    for (size_t s = 0; s < b->n_sparse; s++) {
+    for (size_t s = 0; s < f; s++) {
         const struct pn_field *field = &job->fields[fields[s]];
         float *table = row_gradients[field->i_table];
         for (size_t e = 0; e < n; e++) {
-            const float *g = embedded_gradient + (e * b->n_sparse + s) * k;
+            const float *g = embedded_gradient + (e * f + s) * k;
             const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
             const float scale = end - begin == 1 ? 1.0f : scale_of(field->pooling, end - begin);
             for (uint32_t i = begin; i < end; i++) {

@@ -22,7 +22,7 @@ struct pn_reader_batch {
     struct pn_text text;
     uint32_t *offset, *length;    /* row-major while the batch grows */
     uint32_t *offset_by_column, *length_by_column;
-    float *labels;
+    float *labels, *values, value; /* value: of the row under way, its label before the threshold */
     size_t n_rows, n_columns, i_column;  /* i_column: fields of the row under way */
     float *log_q;                 /* pairs only */
     size_t max_cells, max_labels, max_log_q;
@@ -37,6 +37,9 @@ struct pn_movielens {
     uint64_t *test;               /* user << 32 | item, sorted once loaded */
     size_t n_test, max_test;
     bool sorted;
+    /* histories and the split by time (history.c): all ratings by (user, time, line), and the first of validation and of test by (time, line) */
+    struct pn_moment { uint32_t user, item; uint64_t time, line; uint8_t rating; } *ratings, cut[2];
+    size_t n_ratings, max_ratings;
 };
 
 /* Negatives to be drawn (libfm.c). */
@@ -115,6 +118,13 @@ struct pn_reader {
     struct pn_movielens movielens;
     struct pn_negatives negatives;
     struct pn_pairs pairs;
+    struct pn_sequences {
+        uint64_t most;                /* the highest item */
+        struct pn_text user, given;   /* sasrec: the user under way, and the one before, given out */
+        uint64_t line;
+        struct pn_number_set items;   /* of the row under way, in order: not a set, only room */
+        struct pn_text cell;
+    } sequences;
 };
 
 /* rows.c */
@@ -149,6 +159,14 @@ bool pn_pairs_load(struct pn_reader *, const struct pn_record *);     /* a line 
 enum pn_advance pn_pairs_advance(struct pn_reader *);                 /* fills the batch; PN_ADVANCE_END: nothing is left */
 void pn_pairs_free(struct pn_reader *);
 static inline bool pn_reader_pairs(const struct pn_reader *r) { return r->data.format == PN_FORMAT_NCF || r->data.format == PN_FORMAT_LIGHTGCN; }
+/* sequences.c: sasrec and s3rec */
+bool pn_sequence_columns(struct pn_reader *);
+bool pn_sequence_load(struct pn_reader *, const struct pn_record *);   /* a line on the first pass: the highest item */
+/* A line of the second: *ready is a whole user's line "user item item ..." (s3rec: this one; sasrec: the user before), if *there. NULL record: the end. */
+bool pn_sequence_gather(struct pn_reader *, const struct pn_record *, struct pn_record *ready, bool *there);
+bool pn_sequence_wanted(struct pn_reader *, const struct pn_record *); /* has actions enough for its part */
+bool pn_sequence_row(struct pn_reader *, const struct pn_record *);
+void pn_sequence_free(struct pn_reader *);
 
 /* movielens.c */
 bool pn_movielens_columns(struct pn_reader *);
@@ -158,5 +176,13 @@ bool pn_movielens_load(struct pn_reader *, const struct pn_record *); /* a line 
 bool pn_movielens_wanted(struct pn_reader *, const struct pn_record *, bool *wanted);
 bool pn_movielens_row(struct pn_reader *, const struct pn_record *);
 void pn_movielens_free(struct pn_reader *);
+
+/* history.c: MovieLens in time order */
+bool pn_history_load(struct pn_reader *, const struct pn_moment *);  /* one rating, in the file's order */
+bool pn_history_sort(struct pn_reader *);                            /* once, behind the last */
+/* Is this moment of the data's part (split: time)? */
+bool pn_history_wanted(const struct pn_reader *, uint64_t time, uint64_t line);
+/* The columns history and history_rating: the user's last ratings before `time`, oldest first. */
+bool pn_history_fields(struct pn_reader *, uint32_t user, uint64_t time);
 
 #endif

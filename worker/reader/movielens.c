@@ -1,14 +1,16 @@
-/* The folder of MovieLens 100K: u.user and u.item (Latin-1) first, then the split's test file, then the ratings.
+/* The folder of MovieLens 100K: u.user and u.item (Latin-1) first, then the split's test file, then all ratings if histories or the split by time
+ * need them, then the ratings as rows.
  *
  * Columns of a rating: user item age gender occupation zip (first two characters) genres (names, '|' between) decade (of the
- * film's release: "1990"; missing if unknown) hour (0..23) weekday (0 Monday..6 Sunday), both UTC, and title (UTF-8). */
+ * film's release: "1990"; missing if unknown) hour (0..23) weekday (0 Monday..6 Sunday), both UTC, and title (UTF-8);
+ * with `history` (history.c) also history (items, '|' between, oldest first) and history_rating (1..5 of each). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "worker/reader/internal.h"
 
-enum { USER_FIELDS = 4, ITEM_FIELDS = 3, COLUMNS = 11, N_GENRES = 19, MAX_ID = 1 << 22 };
-static const char *const names[COLUMNS] = {"user", "item", "age", "gender", "occupation", "zip", "genres", "decade", "hour", "weekday", "title"};
+enum { USER_FIELDS = 4, ITEM_FIELDS = 3, COLUMNS = 11, HISTORY_COLUMNS = 2, N_GENRES = 19, MAX_ID = 1 << 22 };
+static const char *const names[COLUMNS + HISTORY_COLUMNS] = {"user", "item", "age", "gender", "occupation", "zip", "genres", "decade", "hour", "weekday", "title", "history", "history_rating"};
 static const char *const genres[N_GENRES] = {"unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
                                              "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery",
                                              "Romance", "Sci-Fi", "Thriller", "War", "Western"};
@@ -42,15 +44,20 @@ bool pn_movielens_columns(struct pn_reader *r) {
     r->names = malloc(sizeof(names));
     if (!r->names) return false;
     memcpy(r->names, names, sizeof(names));
-    r->n_names = COLUMNS;
+    r->n_names = COLUMNS + (r->data.history > 0 ? HISTORY_COLUMNS : 0);
     return true;
 }
 
-int pn_movielens_n_files(const struct pn_reader *r) { return r->data.part == PN_PART_TRAIN && r->data.split[0] ? 4 : 3; }
+static bool by_time(const struct pn_reader *r) { return strcmp(r->data.split, "time") == 0; }
+static bool loads_ratings(const struct pn_reader *r) { return by_time(r) || r->data.history > 0; }
+static bool loads_test(const struct pn_reader *r) { return !by_time(r) && r->data.part == PN_PART_TRAIN && r->data.split[0]; }
+
+int pn_movielens_n_files(const struct pn_reader *r) { return 3 + loads_test(r) + loads_ratings(r); }
 
 const char *pn_movielens_file(const struct pn_reader *r, int i_file, char name[32]) {
     const char *base = i_file == 0 ? "u.user" : i_file == 1 ? "u.item" : "u.data";
-    bool test = i_file == 2 && (r->data.part == PN_PART_TEST || (r->data.part == PN_PART_TRAIN && r->data.split[0]));
+    const bool rows = i_file == pn_movielens_n_files(r) - 1;
+    const bool test = !by_time(r) && (rows ? r->data.part == PN_PART_TEST : i_file == 2 && loads_test(r));
     if (test) snprintf(name, 32, "%s.test", r->data.split);
     else snprintf(name, 32, "%s", base);
     return name;
@@ -149,6 +156,12 @@ bool pn_movielens_load(struct pn_reader *r, const struct pn_record *record) {
     struct part parts[4];
     uint64_t user, item;
     if (!rating(r, record, parts, &user, &item)) return false;
+    if (!(r->i_file == 2 && loads_test(r))) {
+        uint64_t time, mark;
+        if (!number(parts[3], UINT64_MAX, &time)) return pn_row_bad(r, record->line, "the time \"%.*s\" is not in seconds since 1970", SHOWN(parts[3]));
+        if (!number(parts[2], 5, &mark)) return pn_row_bad(r, record->line, "the rating \"%.*s\" is not 0 to 5", SHOWN(parts[2]));
+        return pn_history_load(r, &(struct pn_moment){.user = (uint32_t)user, .item = (uint32_t)item, .time = time, .line = record->line, .rating = (uint8_t)mark});
+    }
     if (m->n_test == m->max_test) {
         size_t max = m->max_test ? m->max_test * 2 : 4096;
         uint64_t *grown = realloc(m->test, max * sizeof(*grown));
@@ -170,12 +183,17 @@ static int rising(const void *a, const void *b) {
 bool pn_movielens_wanted(struct pn_reader *r, const struct pn_record *record, bool *wanted) {
     struct pn_movielens *m = &r->movielens;
     *wanted = true;
-    if (r->data.part != PN_PART_TRAIN || m->n_test == 0) return true;
-    if (!m->sorted) qsort(m->test, m->n_test, sizeof(*m->test), rising);
+    if (!m->sorted && loads_ratings(r) && !pn_history_sort(r)) return false;
+    if (!m->sorted && m->n_test > 0) qsort(m->test, m->n_test, sizeof(*m->test), rising);
     m->sorted = true;
     struct part parts[4];
-    uint64_t user, item;
+    uint64_t user, item, time;
+    if (!by_time(r) && (r->data.part != PN_PART_TRAIN || m->n_test == 0)) return true;
     if (!rating(r, record, parts, &user, &item)) return false;
+    if (by_time(r)) {
+        *wanted = number(parts[3], UINT64_MAX, &time) && pn_history_wanted(r, time, record->line);
+        return true;
+    }
     uint64_t key = user << 32 | item;
     *wanted = !bsearch(&key, m->test, m->n_test, sizeof(key), rising);
     return true;
@@ -200,7 +218,8 @@ bool pn_movielens_row(struct pn_reader *r, const struct pn_record *record) {
     int n_weekday = snprintf(weekday, sizeof(weekday), "%u", (unsigned)((time / 86400 + 3) % 7)); /* 1970-01-01 was a Thursday */
     return pn_row_field(r, parts[0].text, parts[0].n) && pn_row_field(r, parts[1].text, parts[1].n) && field(r, user[0]) &&
            field(r, user[1]) && field(r, user[2]) && field(r, user[3]) && field(r, item[0]) && field(r, item[1]) &&
-           pn_row_field(r, hour, (size_t)n_hour) && pn_row_field(r, weekday, (size_t)n_weekday) && field(r, item[2]) && pn_row_end(r, label);
+           pn_row_field(r, hour, (size_t)n_hour) && pn_row_field(r, weekday, (size_t)n_weekday) && field(r, item[2]) &&
+           (r->data.history == 0 || pn_history_fields(r, (uint32_t)i_user, time)) && pn_row_end(r, label);
 }
 
 void pn_movielens_free(struct pn_reader *r) {
@@ -208,4 +227,5 @@ void pn_movielens_free(struct pn_reader *r) {
     free(r->movielens.users);
     free(r->movielens.items);
     free(r->movielens.test);
+    free(r->movielens.ratings);
 }

@@ -46,6 +46,7 @@ bool pn_row_label(struct pn_reader *r, uint64_t line, const char *text, size_t n
     }
     if (n == 0 || n >= sizeof(copy) || end != copy + n || value != value)
         return pn_row_bad(r, line, "the label is \"%.*s\", not a number", n < 40 ? (int)n : 40, text);
+    r->batch.value = (float)value;
     *label = value >= r->data.threshold ? 1 : 0;
     return true;
 }
@@ -79,9 +80,10 @@ bool pn_row_end(struct pn_reader *r, float label) {
     struct pn_reader_batch *b = &r->batch;
     if (b->n_rows >= b->max_labels) {
         size_t max = b->max_labels ? b->max_labels * 2 : 64;
-        if (!grow(&b->labels, max * sizeof(float))) return pn_reader_no_memory(r);
+        if (!grow(&b->labels, max * sizeof(float)) || !grow(&b->values, max * sizeof(float))) return pn_reader_no_memory(r);
         b->max_labels = max;
     }
+    b->values[b->n_rows] = b->value;
     b->labels[b->n_rows++] = label;
     b->i_column = 0;
     return true;
@@ -95,7 +97,7 @@ static void finish_batch(struct pn_reader *r) {
             b->length_by_column[c * b->n_rows + row] = b->length[row * b->n_columns + c];
         }
     b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.data,
-                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .log_q = b->log_q};
+                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .log_q = b->log_q, .values = b->values};
 }
 
 /* ---- from a record to a batch ---- */
@@ -109,6 +111,7 @@ static bool give(struct pn_reader *r, const struct pn_record *record, bool *full
     bool good = r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
                 : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
                 : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
+                : pn_format_sequences(r->data.format) ? pn_sequence_row(r, record)
                                                      : pn_movielens_row(r, record);
     *full = r->batch.n_rows == r->options.batch_size;
     return good;
@@ -154,11 +157,21 @@ static bool take(struct pn_reader *r, const struct pn_record *record, bool *full
         if (!pn_movielens_wanted(r, record, &wanted)) return false;
         if (!wanted) return true;
     }
+    if (pn_format_sequences(r->data.format) && !pn_sequence_wanted(r, record)) return true;
     const uint64_t i = r->n_rows_read++;
     if (i < r->data.first_row) return true;
     if (r->data.n_rows && i + 1 == r->data.first_row + r->data.n_rows) r->ended = true;
-    if (r->data.negatives.per_positive > 0 && !pn_negatives_owe(r, record)) return false;
+    if (r->data.negatives.per_positive > 0 && !pn_format_sequences(r->data.format) && !pn_negatives_owe(r, record)) return false;
     return pass(r, record, full);
+}
+
+/* A line of the file: of those before the rows, or a row, or (sasrec) a part of one. */
+static bool eat(struct pn_reader *r, const struct pn_record *record, bool rows, bool *full) {
+    if (!rows) return pn_format_sequences(r->data.format) ? pn_sequence_load(r, record) : r->data.format == PN_FORMAT_LIBFM ? pn_negatives_load(r, record) : pn_movielens_load(r, record);
+    if (!pn_format_sequences(r->data.format)) return take(r, record, full);
+    struct pn_record user;
+    bool there;
+    return pn_sequence_gather(r, record, &user, &there) && (!there || take(r, &user, full));
 }
 
 enum pn_advance pn_reader_advance(struct pn_reader *r) {
@@ -188,6 +201,7 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
             case PN_STREAM_BAD: return PN_ADVANCE_FAILED;
             case PN_STREAM_END:
                 if (!rows) return PN_ADVANCE_NEXT_FILE;
+                if (pn_format_sequences(r->data.format) && !eat(r, NULL, true, &full)) return PN_ADVANCE_FAILED;
                 r->ended = true;
                 if (r->data.format == PN_FORMAT_CSV && !r->names) {
                     pn_row_bad(r, 1, "the file is empty; expected a line with the names of the columns");
@@ -195,7 +209,7 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
                 }
                 break;
             case PN_STREAM_RECORD:
-                if (!(rows ? take(r, &record, &full) : r->data.format == PN_FORMAT_LIBFM ? pn_negatives_load(r, &record) : pn_movielens_load(r, &record))) return PN_ADVANCE_FAILED;
+                if (!eat(r, &record, rows, &full)) return PN_ADVANCE_FAILED;
                 break;
         }
     }
@@ -213,9 +227,11 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->batch.offset_by_column);
     free(r->batch.length_by_column);
     free(r->batch.labels);
+    free(r->batch.values);
     free(r->names);
     free(r->name_text);
     pn_movielens_free(r);
     pn_negatives_free(r);
     pn_pairs_free(r);
+    pn_sequence_free(r);
 }

@@ -11,7 +11,7 @@
 static const char *const names[] = {"u", "g", "n"};
 static const char *const cells[3][ROWS] = {
     {"a", "b", "a", "c", "", "d", "b"}, {"x|y", "y", "x|y|z|x", "", "z", "z|z", "x"}, {"1", "-2.5", "", "7", "oops", "0", "3"}};
-static const float labels[ROWS] = {1, 0, 1, 1, 0, 0, 1};
+static const float labels[ROWS] = {1, 0, 1, 1, 0, 0, 1}, values[ROWS] = {5, 1, 4, 5, 2, 3, 4};
 
 struct raw { char text[256]; uint32_t offset[3 * ROWS], length[3 * ROWS]; struct pn_raw raw; };
 
@@ -24,7 +24,7 @@ static void make_raw(struct raw *r) {
             memcpy(r->text + n, cells[c][i], strlen(cells[c][i]));
             n += strlen(cells[c][i]);
         }
-    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels, NULL};
+    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels, NULL, values};
 }
 
 static void make_job(struct pn_job *job, const char *model) {
@@ -33,7 +33,9 @@ static void make_job(struct pn_job *job, const char *model) {
     snprintf(text, sizeof text,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
              "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
-             "    - {name: x, type: cross, of: [u, u]}\n  model: {name: %s, embeddingDim: 3, linearScale: 1.5}\n", model);
+             "    - {name: x, type: cross, of: [u, u]}\n%s%s  model: {name: %s, embeddingDim: 3, linearScale: 1.5}\n",
+             strstr(model, "fields: [s") ? "    - {name: s, column: g, type: sequence, maxLength: 3, hash: {share: g}}\n" : "",
+             strstr(model, "s2]") ? "    - {name: s2, column: u, type: sequence, maxLength: 4}\n" : "", model);
     ck_assert_msg(pn_job_parse(job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
 }
 
@@ -125,6 +127,17 @@ START_TEST(gradients_go_through_dropout_and_norms) { /* the mask is a function o
     check_gradients("dcn_v2, hidden: [6], norm: layer, dropout: 0.3, embeddingDropout: 0.3");
 } END_TEST
 
+START_TEST(gradients_of_further_labels_and_of_a_teacher) {
+    check_gradients("dcn_v2, hidden: [4], cross: 1, heads: [{name: high, threshold: 5, weight: 0.5}, {name: positive, column: n, weight: 2}]");
+    check_gradients("deepfm, hidden: [4], heads: [{name: high, threshold: 5}]");
+    check_gradients("dlrm, hidden: [4], interaction: both, distill: {column: n, weight: 0.7, temperature: 2.5}");
+} END_TEST
+START_TEST(gradients_go_through_a_transformer_over_sequences) {
+    check_gradients("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], candidate: u, blocks: 2, heads: 2, width: 4, feedForward: 3, recent: 2}");
+    check_gradients("deepfm, hidden: [4], sequence: {fields: [s], blocks: 1, width: 3, dropout: 0.3, positions: false}");
+    check_gradients("wide_deep, hidden: [4], sequence: {fields: [s, s2], blocks: 1, width: 6, heads: 1, recent: 1}");
+} END_TEST
+
 /* A small function against finite differences of its inputs: the blocks one by one, away from the models. */
 struct probe { size_t n_in, n_out; void (*run)(const float *in, float *out); void (*back)(const float *in, const float *g, float *din); };
 static void check_block(const struct probe *b) {
@@ -183,8 +196,39 @@ static void back_linear(const float *in, const float *g, float *din) {
     memcpy(copy, g, sizeof copy);
     pn_linear_backward(in, NULL, 2, 3, 4, in + 6, false, copy, din + 6, din + 18, din);
 }
+/* in: qkv of 5 tokens (examples of 2, 0 and 3) of width 4 with 2 heads. */
+static const uint32_t attended[] = {7, 9, 9, 12};
+static void run_attention(const float *in, float *out) {
+    float weights[5 * 2 * 3];
+    pn_attention_forward(in, attended, 3, 4, 2, 3, false, weights, out);
+}
+static void run_causal(const float *in, float *out) {
+    float weights[5 * 2 * 3];
+    pn_attention_forward(in, attended, 3, 4, 2, 3, true, weights, out);
+}
+static void back_attention(const float *in, const float *g, float *din) {
+    float weights[5 * 2 * 3], out[20], scratch[9];
+    pn_attention_forward(in, attended, 3, 4, 2, 3, false, weights, out);
+    pn_attention_backward(in, weights, g, attended, 3, 4, 2, 3, false, scratch, din);
+}
+static void back_causal(const float *in, const float *g, float *din) {
+    float weights[5 * 2 * 3], out[20], scratch[9];
+    pn_attention_forward(in, attended, 3, 4, 2, 3, true, weights, out);
+    pn_attention_backward(in, weights, g, attended, 3, 4, 2, 3, true, scratch, din);
+}
+START_TEST(causal_attention_sees_no_later_token) {
+    float in[60], out[20], again[20];
+    struct pn_rng r = {4};
+    for (size_t i = 0; i < 60; i++) in[i] = (float)pn_rng_normal(&r);
+    run_causal(in, out);
+    for (size_t i = 48; i < 60; i++) in[i] += 1; /* the last token of the last example */
+    run_causal(in, again);
+    ck_assert_mem_eq(out, again, 16 * sizeof *out);
+    ck_assert_mem_ne(out + 16, again + 16, 4 * sizeof *out);
+} END_TEST
 START_TEST(gradients_of_each_block_are_those_of_finite_differences) {
-    static const struct probe blocks[] = {{24, 6, run_cross, back_cross}, {24, 12, run_dot, back_dot}, {20, 10, run_norm, back_norm}, {24, 2, run_fm, back_fm}, {22, 8, run_linear, back_linear}};
+    static const struct probe blocks[] = {{24, 6, run_cross, back_cross}, {24, 12, run_dot, back_dot}, {20, 10, run_norm, back_norm}, {24, 2, run_fm, back_fm}, {22, 8, run_linear, back_linear},
+                                          {60, 20, run_attention, back_attention}, {60, 20, run_causal, back_causal}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) check_block(&blocks[i]);
 } END_TEST
 
@@ -255,7 +299,10 @@ int main(void) {
     tcase_add_test(t, gradients_of_dcn_v2_are_those_of_finite_differences);
     tcase_add_test(t, gradients_of_dlrm_are_those_of_finite_differences);
     tcase_add_test(t, gradients_go_through_dropout_and_norms);
+    tcase_add_test(t, gradients_of_further_labels_and_of_a_teacher);
+    tcase_add_test(t, gradients_go_through_a_transformer_over_sequences);
     tcase_add_test(t, gradients_of_each_block_are_those_of_finite_differences);
+    tcase_add_test(t, causal_attention_sees_no_later_token);
     tcase_add_test(t, auc_is_the_share_of_ordered_pairs_with_ties_half);
     tcase_add_test(t, features_are_the_same_each_time_and_missing_values_have_keys_of_their_own);
     suite_add_tcase(s, t);

@@ -19,7 +19,7 @@ static void make_raw(char *text, uint32_t *offset, uint32_t *length, struct pn_r
         offset[i] = (uint32_t)i;
         length[i] = 1;
     }
-    *raw = (struct pn_raw){ROWS, 2, names, text, offset, length, labels, log_q};
+    *raw = (struct pn_raw){ROWS, 2, names, text, offset, length, labels, log_q, NULL};
 }
 
 /* Every parameter and every row's cell: the gradient of the mean loss against its difference. */

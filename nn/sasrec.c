@@ -1,0 +1,255 @@
+/* SASRec (Kang and McAuley 2018): at each place the encoder's vector is held against the rows of items, the same rows that it reads. Training: the next item against
+ * negatives; ranking: the place of the last next item among candidates.
+ *   bce      each place against its own negatives: log loss of the next item and, as of 0, of each negative (eq. 7 there)
+ *   softmax  against all negatives of the whole batch at once; with all items among them it is the full softmax. A negative that is the next item does not count. */
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "nn/net.h"
+
+#define NONE UINT32_MAX
+enum { CHUNK = 256 }; /* places whose logits over all negatives are held at once */
+
+static size_t place_of(const struct pn_net *net, uint32_t i_field) {
+    size_t i = 0;
+    while (net->fields[i] != i_field) i++;
+    return i;
+}
+static const uint32_t *begin_of(const struct pn_net *net, const struct pn_batch *b, uint32_t role) { return b->begin + place_of(net, role - 1) * b->n_examples; }
+static uint32_t table_of(const struct pn_net *net) { return net->job->fields[net->fields[0]].i_table; }
+
+static double dot(const float *a, const float *b, size_t k) {
+    double sum = 0;
+    for (size_t d = 0; d < k; d++) sum += (double)a[d] * (double)b[d];
+    return sum;
+}
+static double log_loss(double z, double y) { return (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z))); }
+static float sigmoid(double z) { return (float)(1 / (1 + exp(-z))); }
+
+/* The row of each token's target (lists are aligned at their ends); NONE: it has none. */
+static void targets_of(const struct pn_net *net, const struct pn_pass *s, uint32_t *target) {
+    const uint32_t *begin = begin_of(net, s->batch, net->job->sequence.target);
+    for (size_t e = 0, at = 0; e < s->n; e++)
+        for (size_t i = 0, m = s->begin[e + 1] - s->begin[e], own = begin[e + 1] - begin[e]; i < m; i++, at++)
+            target[at] = i + own < m ? NONE : s->batch->position[begin[e] + i + own - m];
+}
+
+static void add_pair(float g, const float *h, const float *row, float *dh, float *drow, size_t k) {
+    for (size_t d = 0; d < k; d++) {
+        dh[d] += g * row[d];
+        drow[d] += g * h[d];
+    }
+}
+
+static double bce(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, double share) {
+    const uint32_t t = table_of(net), *begin = begin_of(net, s->batch, net->job->sequence.negatives);
+    const size_t k = net->k;
+    const float *h = net->values[net->shared].x, *rows = s->rows[t];
+    float *dh = net->values[net->shared].g, *drows = s->row_gradients[t];
+    double sum = 0;
+    for (size_t e = 0, at = 0; e < s->n; e++) {
+        const size_t m = s->begin[e + 1] - s->begin[e], each = m > 0 ? (begin[e + 1] - begin[e]) / m : 0;
+        for (size_t i = 0; i < m; i++, at++) {
+            if (target[at] == NONE) continue;
+            for (size_t j = 0; j <= each; j++) { /* the target, then its negatives */
+                const size_t row = j == 0 ? target[at] : s->batch->position[begin[e] + i * each + j - 1];
+                const double z = dot(h + at * k, rows + row * k, k), y = j == 0;
+                sum += share * log_loss(z, y);
+                add_pair((float)(share * ((double)sigmoid(z) - y)), h + at * k, rows + row * k, dh + at * k, drows + row * k, k);
+            }
+        }
+    }
+    return sum;
+}
+
+/* All rows that a field's lists name, once each; returns how many. mark: n_unique, made here. */
+static size_t union_of(const struct pn_batch *b, const uint32_t *begin, size_t n_unique, uint32_t *at, uint8_t *mark) {
+    size_t n = 0;
+    memset(mark, 0, n_unique);
+    for (uint32_t i = begin[0]; i < begin[b->n_examples]; i++) {
+        if (mark[b->position[i]]) continue;
+        mark[b->position[i]] = 1;
+        at[n++] = b->position[i];
+    }
+    return n;
+}
+
+/* The rows at, side by side. */
+static void gather(const float *rows, const uint32_t *at, size_t n, size_t k, float *out) {
+    for (size_t i = 0; i < n; i++) memcpy(out + i * k, rows + (size_t)at[i] * k, k * sizeof(float));
+}
+
+struct shared { uint32_t *at; uint8_t *mark; float *rows, *gradients, *logits; size_t n; };
+static void shared_free(struct shared *c) {
+    free(c->at);
+    free(c->mark);
+    free(c->rows);
+    free(c->gradients);
+    free(c->logits);
+}
+static bool shared_of(struct pn_net *net, const struct pn_pass *s, struct shared *c) {
+    const uint32_t t = table_of(net);
+    const size_t n = s->batch->n_unique[t];
+    *c = (struct shared){.at = malloc((n + 1) * sizeof *c->at), .mark = malloc(n + 1)};
+    if (c->at == NULL || c->mark == NULL) return false;
+    c->n = union_of(s->batch, begin_of(net, s->batch, net->job->sequence.negatives), n, c->at, c->mark);
+    c->rows = malloc((c->n * net->k + 1) * sizeof(float));
+    c->gradients = calloc(c->n * net->k + 1, sizeof(float));
+    c->logits = malloc((CHUNK * c->n + 1) * sizeof(float));
+    if (c->rows == NULL || c->gradients == NULL || c->logits == NULL) return false;
+    gather(s->rows[t], c->at, c->n, net->k, c->rows);
+    return true;
+}
+
+/* Logits of one place over the negatives to their gradients, share * (softmax - target); returns the loss. *target: the target's logit, then its gradient. */
+static double softmax_row(float *z, const uint32_t *at, size_t n, uint32_t own, double share, double *target) {
+    double sum = 0;
+    float most = (float)*target;
+    for (size_t j = 0; j < n; j++)
+        if (at[j] == own) z[j] = -INFINITY;
+    for (size_t j = 0; j < n; j++) most = z[j] > most ? z[j] : most;
+    for (size_t j = 0; j < n; j++) sum += (double)(z[j] = expf(z[j] - most));
+    const double own_share = exp(*target - (double)most), whole = sum + own_share, loss = log(whole) - (*target - (double)most);
+    const float scale = (float)(share / whole);
+    for (size_t j = 0; j < n; j++) z[j] *= scale;
+    *target = share * (own_share / whole - 1);
+    return share * loss;
+}
+
+static bool softmax(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, double share, double *loss) {
+    const uint32_t t = table_of(net);
+    const size_t k = net->k;
+    const float *h = net->values[net->shared].x;
+    float *dh = net->values[net->shared].g;
+    struct shared c;
+    const bool ok = shared_of(net, s, &c);
+    *loss = 0;
+    for (size_t first = 0; ok && first < s->n_tokens; first += CHUNK) {
+        const size_t m = s->n_tokens - first < CHUNK ? s->n_tokens - first : CHUNK;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)c.n, (int)k, 1, h + first * k, (int)k, c.rows, (int)k, 0, c.logits, (int)c.n);
+        for (size_t i = 0; i < m; i++) {
+            const size_t at = first + i;
+            if (target[at] == NONE) {
+                memset(c.logits + i * c.n, 0, c.n * sizeof(float));
+                continue;
+            }
+            const float *row = s->rows[t] + (size_t)target[at] * k;
+            double z = dot(h + at * k, row, k);
+            *loss += softmax_row(c.logits + i * c.n, c.at, c.n, target[at], share, &z);
+            add_pair((float)z, h + at * k, row, dh + at * k, s->row_gradients[t] + (size_t)target[at] * k, k);
+        }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)k, (int)c.n, 1, c.logits, (int)c.n, c.rows, (int)k, 1, dh + first * k, (int)k);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)c.n, (int)k, (int)m, 1, c.logits, (int)c.n, h + first * k, (int)k, 1, c.gradients, (int)k);
+    }
+    for (size_t i = 0; ok && i < c.n; i++)
+        for (size_t d = 0; d < k; d++) s->row_gradients[t][(size_t)c.at[i] * k + d] += c.gradients[i * k + d];
+    shared_free(&c);
+    return ok;
+}
+
+static void score(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, float *scores) {
+    for (size_t e = 0; e < s->n; e++) {
+        const size_t last = s->begin[e + 1] - s->begin[0];
+        const bool there = s->begin[e + 1] > s->begin[e] && target[last - 1] != NONE;
+        scores[e] = there ? sigmoid(dot(net->values[net->shared].x + (last - 1) * net->k, s->rows[table_of(net)] + (size_t)target[last - 1] * net->k, net->k)) : 0.5f;
+    }
+}
+
+bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, double *loss) {
+    uint32_t *target = malloc((s->n_tokens + 1) * sizeof *target);
+    size_t n = 0;
+    *loss = 0;
+    if (target == NULL) return false;
+    targets_of(net, s, target);
+    for (size_t i = 0; i < s->n_tokens; i++) n += target[i] != NONE;
+    const double share = n > 0 ? 1 / (double)n : 0;
+    bool ok = true;
+    if (net->job->sequence.softmax) ok = softmax(net, s, target, share, loss);
+    else *loss = bce(net, s, target, share);
+    *loss *= (double)s->n;
+    if (ok) score(net, s, target, scores);
+    free(target);
+    return ok;
+}
+
+/* The place of z among logits. loss: the cross entropy is wanted too. */
+static struct pn_place place_among(const float *logits, size_t n, float z, bool loss) {
+    struct pn_place p = {0};
+    double sum = 1;
+    uint32_t rank = 0, out = 0;
+    for (size_t j = 0; j < n; j++) rank += logits[j] >= z;
+    for (size_t j = 0; j < n; j++) out += logits[j] == -INFINITY;
+    for (size_t j = 0; loss && j < n; j++) sum += exp((double)logits[j] - (double)z);
+    p.rank = rank;
+    p.n_candidates = (uint32_t)n - out;
+    p.loss = (float)log(sum);
+    return p;
+}
+
+/* Every example against its own candidates. */
+static bool rank_own(struct pn_net *net, const struct pn_pass *s, const uint32_t *target) {
+    const uint32_t t = table_of(net), *begin = begin_of(net, s->batch, net->job->sequence.negatives);
+    const size_t k = net->k;
+    size_t widest = 0;
+    for (size_t e = 0; e < s->n; e++) widest = begin[e + 1] - begin[e] > widest ? begin[e + 1] - begin[e] : widest;
+    float *z = malloc((widest + 1) * sizeof *z);
+    for (size_t e = 0; z != NULL && e < s->n; e++) {
+        const size_t last = s->begin[e + 1] - s->begin[0], n = begin[e + 1] - begin[e];
+        if (s->begin[e] == s->begin[e + 1] || target[last - 1] == NONE) continue;
+        const float *v = net->values[net->shared].x + (last - 1) * k;
+        const uint32_t *at = s->batch->position + begin[e];
+        for (size_t j = 0; j < n; j++) z[j] = at[j] == target[last - 1] ? -INFINITY : (float)dot(v, s->rows[t] + (size_t)at[j] * k, k);
+        net->places[e] = place_among(z, n, (float)dot(v, s->rows[t] + (size_t)target[last - 1] * k, k), true);
+    }
+    free(z);
+    return z != NULL;
+}
+
+/* Every example against the candidates of all, but for what it has had. The cross entropy over thousands of items is left out (0): it would take longer than the rest. */
+static bool rank_all(struct pn_net *net, const struct pn_pass *s, const uint32_t *target) {
+    const uint32_t t = table_of(net), *had = net->job->sequence.seen > 0 ? begin_of(net, s->batch, net->job->sequence.seen) : s->begin;
+    const size_t k = net->k, n_rows = s->batch->n_unique[t];
+    struct shared c;
+    uint32_t *where = malloc((n_rows + 1) * sizeof *where);
+    float *last = malloc((CHUNK * k + 1) * sizeof *last);
+    const bool ok = shared_of(net, s, &c) && where != NULL && last != NULL;
+    if (ok) memset(where, 0xff, n_rows * sizeof *where);
+    for (size_t i = 0; ok && i < c.n; i++) where[c.at[i]] = (uint32_t)i;
+    for (size_t first = 0; ok && first < s->n; first += CHUNK) {
+        const size_t m = s->n - first < CHUNK ? s->n - first : CHUNK;
+        memset(last, 0, m * k * sizeof *last);
+        for (size_t i = 0; i < m; i++)
+            if (s->begin[first + i] < s->begin[first + i + 1]) memcpy(last + i * k, net->values[net->shared].x + (size_t)(s->begin[first + i + 1] - s->begin[0] - 1) * k, k * sizeof *last);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)c.n, (int)k, 1, last, (int)k, c.rows, (int)k, 0, c.logits, (int)c.n);
+        for (size_t i = 0; i < m; i++) {
+            const size_t e = first + i;
+            const uint32_t own = s->begin[e] < s->begin[e + 1] ? target[s->begin[e + 1] - s->begin[0] - 1] : NONE;
+            float *z = c.logits + i * c.n;
+            if (own == NONE) continue;
+            /* the target's logit is that of its own column, where it is a candidate: ties are ties */
+            const float mine = where[own] != NONE ? z[where[own]] : (float)dot(last + i * k, s->rows[t] + (size_t)own * k, k);
+            if (where[own] != NONE) z[where[own]] = -INFINITY;
+            for (uint32_t j = had[e]; j < had[e + 1]; j++)
+                if (where[s->batch->position[j]] != NONE) z[where[s->batch->position[j]]] = -INFINITY;
+            net->places[e] = place_among(z, c.n, mine, false);
+        }
+    }
+    free(where);
+    free(last);
+    shared_free(&c);
+    return ok;
+}
+
+bool pn_sasrec_rank(struct pn_net *net, const struct pn_pass *s, float *scores) {
+    const uint32_t *begin = begin_of(net, s->batch, net->job->sequence.negatives);
+    uint32_t *target = malloc((s->n_tokens + 1) * sizeof *target);
+    if (target == NULL) return false;
+    targets_of(net, s, target);
+    score(net, s, target, scores);
+    memset(net->places, 0, s->n * sizeof *net->places);
+    /* the first row's candidates are everybody's where the others bring none */
+    const bool ok = s->n == 1 || (s->n > 1 && begin[2] == begin[1]) ? rank_all(net, s, target) : rank_own(net, s, target);
+    free(target);
+    return ok;
+}
