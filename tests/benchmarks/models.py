@@ -29,11 +29,14 @@ with Cluster(ps=2, workers=2, serving=0) as c:
         done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 900)
         assert done["state"] == "SUCCEEDED", done
         best = next((e["seconds"] for e in done.get("history", []) if e["epoch"] == done["best_epoch"]), float("nan"))
-        runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], best, time.time() - begin, done["test_calibration"], done.get("test_gauc", float("nan"))))
+        runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], best, time.time() - begin, done.get("test_calibration", float("nan")), done.get("test_gauc", float("nan")),
+                     *(done.get(name, float("nan")) for name in ("test_hr", "test_ndcg", "test_recall", "validation_ndcg"))))
         print(f"seed {seed}: test AUC {runs[-1][0]:.5f}, log loss {runs[-1][1]:.4f}, validation AUC {runs[-1][2]:.5f}, best epoch {done.get('best_epoch')} after {best:.0f} s, "
-              f"whole job {runs[-1][4]:.0f} s, calibration {runs[-1][5]:.3f}, group AUC {runs[-1][6]:.4f}", flush=True)
+              f"whole job {runs[-1][4]:.0f} s, calibration {runs[-1][5]:.3f}, group AUC {runs[-1][6]:.4f}, "
+              f"HR {runs[-1][7]:.4f}, NDCG {runs[-1][8]:.4f}, recall {runs[-1][9]:.4f}, validation NDCG {runs[-1][10]:.4f}", flush=True)
 columns = list(zip(*runs))
 spread = [statistics.stdev(x) if len(x) > 1 else 0 for x in columns]
 print(f"figure {job}{' async' if '--async' in rest else ''}: test AUC {statistics.mean(columns[0]):.5f} +- {spread[0]:.5f}, log loss {statistics.mean(columns[1]):.4f} +- {spread[1]:.4f}, "
       f"validation AUC {statistics.mean(columns[2]):.5f}, best after {statistics.mean(columns[3]):.0f} s, job {statistics.mean(columns[4]):.0f} s, calibration {statistics.mean(columns[5]):.3f}, "
-      f"group AUC {statistics.mean(columns[6]):.4f}")
+      f"group AUC {statistics.mean(columns[6]):.4f}, HR {statistics.mean(columns[7]):.4f} +- {spread[7]:.4f}, NDCG {statistics.mean(columns[8]):.4f} +- {spread[8]:.4f}, "
+      f"recall {statistics.mean(columns[9]):.4f} +- {spread[9]:.4f}")
