@@ -58,6 +58,7 @@ enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *env, const 
     enum pn_result r = s != NULL ? PN_OK : pn_fail(err, PN_NO_MEMORY, "no memory for model.start");
     for (size_t i = 0; r == PN_OK && i < job->n_starts; i++) {
         r = pn_snapshot_open(&s->snapshots[s->n], env, job->starts[i].path, err);
+        if (r == PN_CORRUPT) r = PN_INVALID; /* no checkpoint of this job is damaged: the coordinator would give one up */
         if (r == PN_OK) r = tie(s, job, s->snapshots[s->n++], job->starts[i].path, err);
     }
     for (size_t t = 0; r == PN_OK && t < job->i_dense_table; t++) {

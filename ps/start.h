@@ -10,7 +10,8 @@
 struct pn_table;
 struct pn_starts;
 /* Opens the job's snapshots (maps and verifies all of their bytes, on this thread) and ties the tables to them; tables[job->n_tables] outlive *out. *out NULL: the
- * job starts from nothing. PN_INVALID: a table or feature does not fit; PN_IO, PN_CORRUPT: as snapshot.h. */
+ * job starts from nothing. PN_INVALID: a table or feature does not fit, or the snapshot is damaged; PN_IO: it is
+ * not there. */
 enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *, const struct pn_job *, struct pn_table *const *tables, struct pn_error *);
 void pn_starts_close(struct pn_starts *);
 

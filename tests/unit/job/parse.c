@@ -227,6 +227,73 @@ START_TEST(keys_that_do_not_fit_their_model_or_data_are_refused) {
     }
 } END_TEST
 
+/* Ranking: pairs of users and items, what is held out, losses, metrics by place, and what a job begins with. */
+static const char ranking[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+    "  data:\n    train: {format: ncf, uri: a, part: train, holdOut: {perUser: 2, seed: 9}, negatives: {perPositive: 3, distribution: popularity, power: 0.75, unseen: false}}\n"
+    "    validation: {format: ncf, uri: a, part: held, holdOut: {perUser: 2, seed: 9}, negatives: {perPositive: 99, seed: 3}}\n    test: {format: lightgcn, uri: b, rankAll: [a, c]}\n"
+    "  features:\n    - {name: user, type: categorical, table: users}\n    - {name: item, type: categorical, table: items}\n"
+    "  model: {name: mf, embeddingDim: 4}\n  training: {loss: {name: softmax, temperature: 0.5, logQ: true}, earlyStopping: {metric: \"ndcg@20\"}}\n"
+    "  validation: {groupBy: user, metrics: [\"recall@20\"]}\n";
+
+START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
+    static const struct { const char *model; uint32_t dim; } models[] = {{"mf, embeddingDim: 4", 5}, {"mf, embeddingDim: 4, bias: false, start: [{snapshot: s, alpha: 0.25}]", 4}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[4096];
+        const char *at = strstr(ranking, "mf, embeddingDim: 4");
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - ranking), ranking, models[i].model, at + strlen("mf, embeddingDim: 4"));
+        ck_assert_msg(parse(&j, text, &err) == PN_OK, "%s: %s", models[i].model, err.text);
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        char *twice = pn_job_text(&again);
+        ck_assert_str_eq(once, twice);
+        for (int k = 0; k < 2; k++) {
+            const struct pn_job *x = k == 0 ? &j : &again;
+            ck_assert(x->tables[0].dim == models[i].dim && x->tables[1].dim == models[i].dim && x->loss == PN_LOSS_SOFTMAX && x->log_q && x->temperature == 0.5f);
+            ck_assert(x->train.hold_out == 2 && x->train.hold_out_seed == 9 && x->train.part == PN_PART_TRAIN && x->train.negatives.n_seen == 1 && x->train.negatives.any);
+            ck_assert(x->train.negatives.power == 0.75 && x->validation.part == PN_PART_HELD && !x->validation.negatives.any && x->validation.negatives.power == 0);
+            ck_assert(x->test.rank_all && x->test.negatives.n_seen == 2 && x->test.negatives.per_positive == 0 && x->stop_by == PN_BY_NDCG && x->rank_k == 20 && x->group_by == 1);
+            ck_assert_str_eq(x->test.negatives.seen[1], "/base/c");
+            ck_assert(x->n_starts == i && (i == 0 || (x->starts[0].alpha == 0.25 && strcmp(x->starts[0].path, "/base/s") == 0)));
+        }
+        free(once);
+        free(twice);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
+START_TEST(ranking_keys_that_do_not_fit_are_refused) {
+    static const struct { const char *from, *to, *words; } wrong[] = {
+        {"metrics: [\"recall@20\"]", "metrics: [\"recall@10\"]", "a job has one K"},
+        {"groupBy: user, ", "", "hr, ndcg and recall need spec.validation.groupBy"},
+        {"mf, embeddingDim: 4", "neumf", "rankAll needs model mf"},
+        {"mf, embeddingDim: 4", "mf, mlpDim: 4", "mlpDim has a meaning for neumf only"},
+        {"mf, embeddingDim: 4", "gmf, bias: true", "bias has a meaning for mf only"},
+        {"name: softmax, temperature: 0.5, logQ: true", "name: in-batch-softmax", "bias: false"},
+        {"name: softmax, temperature", "name: bpr, temperature", "for softmax and in-batch-softmax only"},
+        {"distribution: popularity, power", "power", "for distribution: popularity only"},
+        {"part: train, holdOut: {perUser: 2, seed: 9}", "part: train", "part goes with holdOut here"},
+        {"rankAll: [a, c]", "rankAll: [a], negatives: {}", "do not go together"},
+        {"name: item, type: categorical", "name: item, type: multi", "take two categorical features"},
+        {"format: ncf, uri: a, part: train", "format: csv, uri: a, part: train", "for the formats libfm and libsvm, ncf and lightgcn only"},
+        {"ndcg@20", "ndcg@x", "allowed: auc, logloss, hr@K"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        static struct pn_job j;
+        char text[4096], *report = NULL;
+        const char *at = strstr(ranking, wrong[i].from);
+        ck_assert_ptr_nonnull(at);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - ranking), ranking, wrong[i].to, at + strlen(wrong[i].from));
+        struct pn_error err = {""};
+        ck_assert_int_eq(pn_job_parse(&j, text, strlen(text), "job.yaml", "/base", &report, &err), PN_INVALID);
+        ck_assert_msg(report != NULL && strstr(report, wrong[i].words) != NULL, "%s: %s", wrong[i].to, report);
+        free(report);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("job");
     TCase *t = tcase_create("job");
@@ -239,6 +306,8 @@ int main(void) {
     tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
     tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
+    tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
+    tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
