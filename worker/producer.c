@@ -483,7 +483,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
     p->to_skip = first_step - 1;
     p->limit = p->gate_epochs = UINT64_MAX;
     const struct pn_job *job = &run->job;
-    p->rows_an_epoch = job->train.n_rows * (1 + job->train.negatives.per_positive) / run->n_producers; /* 0 rows: known at the first epoch's end */
+    p->rows_an_epoch = job->train.n_rows * (1 + (pn_format_sequences(job->train.format) ? 0 : job->train.negatives.per_positive)) / run->n_producers; /* 0 rows: known at the first epoch's end */
     bool ok = pn_client_producer(run->client, id, incarnation, first_step) == PN_OK;
     if (job->model == PN_MODEL_AUDIT) {
         p->total_steps = job->train.n_rows / ((uint64_t)job->batch_size * run->n_producers);

@@ -19,7 +19,7 @@ folder, rest = data("frappe"), sys.argv[1:]
 if not folder:
     sys.exit("no ../shared/data/frappe")
 seeds = int(rest[rest.index("--seeds") + 1]) if "--seeds" in rest else 5
-sets = [tuple(map(float, rest[i + 1].split(","))) for i, word in enumerate(rest) if word == "--set"] or [(0.5, 2.0)]
+sets = [tuple(map(float, rest[i + 1].split(","))) for i, word in enumerate(rest) if word == "--set"] or [(0.5, 1.0)]
 changes = [rest[i + 1].split("=>") for i, word in enumerate(rest) if word == "--change"]
 
 
@@ -80,12 +80,12 @@ try:
         for old, new in changes:
             assert old in text, f"the job has no {old}"
             text = text.replace(old, new)
-        taught = ", distill: {column: teacher, weight: 0.5, temperature: 2}"
+        taught = ", distill: {column: teacher, weight: 0.5, temperature: 1}"
         assert taught in text
         for weight, temperature in [(0, 0), *sets]:
             runs = []
             for seed in range(1, seeds + 1):
-                own = text.replace("seed: 1", f"seed: {seed}").replace(taught, taught.replace("0.5", str(weight)).replace("e: 2", f"e: {temperature}") if weight > 0 else "")
+                own = text.replace("seed: 1", f"seed: {seed}").replace(taught, taught.replace("0.5", str(weight)).replace("e: 1", f"e: {temperature}") if weight > 0 else "")
                 done = c.wait(c.submit(own), 600)
                 assert done["state"] == "SUCCEEDED", done
                 runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], done["best_epoch"]))
