@@ -661,9 +661,7 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
                     pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), NULL, &which);
             }
     }
-    if (job->model == PN_MODEL_SASREC) {
-        if (job->rank_k > 0 && job->rank_k != 10) pn_yaml_problem(y, n != NULL ? n : spec, "sasrec is measured at 10: hr@10 and ndcg@10");
-    } else if (job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
+    if (job->model != PN_MODEL_SASREC && job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
     for (int i = 0; i < 2; i++)
         if ((i == 0 ? &job->validation : &job->test)->rank_all && (job->model != PN_MODEL_MF || job->rank_k == 0 || job->group_by != 1))
             pn_yaml_problem(y, spec, "rankAll needs model mf, a metric such as recall@20 and groupBy of the first feature (the user)");

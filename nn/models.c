@@ -87,7 +87,8 @@ static size_t neumf(struct pn_net *net, size_t embedded) {
         const size_t from = job->model == PN_MODEL_NEUMF ? job->embedding_dim : 0;
         parts[n++] = tower(net, "deep", pn_add_part(net, embedded, from, net->k - from), job->hidden, job->n_hidden, job->dropout);
     }
-    return pn_add_linear(net, "head", pn_add_concat(net, parts, n), 1, true, false, 1);
+    net->shared = pn_add_concat(net, parts, n);
+    return pn_add_linear(net, "head", net->shared, 1, true, false, 1);
 }
 
 static void add_main(struct pn_net *net) {

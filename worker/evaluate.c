@@ -23,9 +23,9 @@ struct pn_evaluation {
     float *scores, *labels, *logits;
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
-    struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
     double hits, gains, below, losses; /* sasrec: sums over rows */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
+    struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
 
 static void next(struct pn_evaluation *e);
@@ -72,7 +72,7 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
         if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
-            e->result.hr = e->hits / (double)e->n;
+            e->result.hr = e->result.recall = e->hits / (double)e->n; /* one target a list */
             e->result.ndcg = e->gains / (double)e->n;
             e->result.auc = e->below / (double)e->n;
             e->result.logloss = e->losses / (double)e->n;
@@ -143,14 +143,15 @@ static void forwarded(struct pn_work *w) {
         return;
     }
     const struct pn_place *places = pn_net_places(e->net);
+    const uint32_t k = e->run->job.rank_k > 0 ? e->run->job.rank_k : 10;
     for (size_t i = 0; i < n && places != NULL; i++) {
-        e->hits += places[i].rank < 10;
-        e->gains += places[i].rank < 10 ? 1 / log2(places[i].rank + 2.0) : 0;
+        e->hits += places[i].rank < k;
+        e->gains += places[i].rank < k ? 1 / log2(places[i].rank + 2.0) : 0;
         e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
         e->losses += (double)places[i].loss;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
-    memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
+    if (places == NULL) memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
     memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);
     for (size_t i = 0; i < n && e->groups != NULL; i++) e->groups[e->n + i] = e->batch.keys[e->batch.begin[group_field(&e->run->job) * n + i]];
     e->n += n;

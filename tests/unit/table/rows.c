@@ -127,6 +127,28 @@ START_TEST(an_index_tells_its_keys) {
     pn_rows_close(&t);
 } END_TEST
 
+START_TEST(preallocated_memory_is_asked_for_in_pieces_and_used_by_the_rows) {
+    struct pn_table_spec spec = spec_of(PN_ADAGRAD, 16);
+    struct pn_table *t = pn_table_open(&spec);
+    void *at;
+    size_t n_bytes, total = 0;
+    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* a small table asks for nothing */
+    pn_table_preallocate(t, 64u << 20);
+    while (pn_table_ahead(t, &at, &n_bytes)) {
+        ck_assert_uint_le(n_bytes, 2u << 20);
+        pn_pages_back(at, n_bytes);
+        total += n_bytes;
+    }
+    ck_assert_uint_ge(total, 60u << 20); /* whole pieces of two parts */
+    ck_assert_uint_le(total, 70u << 20);
+    static uint64_t keys[20000];
+    static float zeros[20000 * 16];
+    for (uint64_t k = 0; k < 20000; k++) keys[k] = k;
+    OK(pn_table_push(t, keys, zeros, 20000, 1, NULL));
+    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* it is there already */
+    pn_table_close(t);
+} END_TEST
+
 /* Keys crafted to share a home: the stash takes what the eight buckets cannot, and the index does not grow without end. */
 START_TEST(crafted_keys_cost_no_more_memory_than_others) {
     enum { N = 5000 };
@@ -258,28 +280,6 @@ START_TEST(a_record_tells_how_often_and_when_last) {
 
 #ifdef CAN_FAIL
 /* Runs the same story with the n-th allocation failing, for every n: a failed call changed nothing and a repeat succeeds. */
-START_TEST(preallocated_memory_is_asked_for_in_pieces_and_used_by_the_rows) {
-    struct pn_table_spec spec = spec_of(PN_ADAGRAD, 16);
-    struct pn_table *t = pn_table_open(&spec);
-    void *at;
-    size_t n_bytes, total = 0;
-    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* a small table asks for nothing */
-    pn_table_preallocate(t, 64u << 20);
-    while (pn_table_ahead(t, &at, &n_bytes)) {
-        ck_assert_uint_le(n_bytes, 2u << 20);
-        pn_pages_back(at, n_bytes);
-        total += n_bytes;
-    }
-    ck_assert_uint_ge(total, 60u << 20); /* whole pieces of two parts */
-    ck_assert_uint_le(total, 70u << 20);
-    static uint64_t keys[20000];
-    static float zeros[20000 * 16];
-    for (uint64_t k = 0; k < 20000; k++) keys[k] = k;
-    OK(pn_table_push(t, keys, zeros, 20000, 1, NULL));
-    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* it is there already */
-    pn_table_close(t);
-} END_TEST
-
 START_TEST(a_failed_allocation_leaves_the_table_as_it_was) {
     enum { N = 700 };
     uint64_t keys[N];
