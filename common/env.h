@@ -81,6 +81,7 @@ struct pn_work {
     void (*run)(struct pn_work *);   /* on a work thread */
     void (*done)(struct pn_work *);  /* back on the core's thread */
     void *owner;
+    bool background;                 /* nobody waits for it: it gives way to everything else on the machine */
     void *impl;                      /* kept by env */
 };
 

@@ -298,8 +298,11 @@ static void on_job(struct pn_coordinator *c, struct pn_http_request *r, const ch
     struct pn_error err = {""};
     bool post = strcmp(r->method, "POST") == 0;
     if (j == NULL) pn_answer_error(r, 404, "there is no job %s", id);
-    else if (!post && verb[0] == '\0') pn_answer_json(r, 200, describe(c, j));
-    else if (post && strcmp(verb, "checkpoint") == 0) post_checkpoint(c, r, j);
+    else if (!post && verb[0] == '\0') {
+        struct json_object *o = describe(c, j);
+        pn_json_add(o, "curve", pn_curve_json(j));
+        pn_answer_json(r, 200, o);
+    } else if (post && strcmp(verb, "checkpoint") == 0) post_checkpoint(c, r, j);
     else if (post && strcmp(verb, "restore") == 0) post_restore(c, r, j, body);
     else if (post && strcmp(verb, "cancel") == 0) {
         if (j->state != PN_RUNNING && j->state != PN_PENDING) {

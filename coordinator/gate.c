@@ -57,10 +57,7 @@ static void remember(struct pn_coordinator *c, struct pn_job_run *j, const struc
     j->train_ms += now - j->began_ms;
     j->began_ms = now;
     pn_json_add_u64(e, "epoch", j->gate_epochs);
-    pn_json_add_double(e, "auc", m->auc);
-    pn_json_add_double(e, "logloss", m->logloss);
-    if (isfinite(m->hr10)) pn_json_add_double(e, "hr10", m->hr10);
-    if (isfinite(m->ndcg10)) pn_json_add_double(e, "ndcg10", m->ndcg10);
+    pn_metric_write(e, "", m);
     pn_json_add_double(e, "seconds", (double)j->train_ms / 1000);
     if (j->history == NULL) j->history = json_object_new_array();
     json_object_array_add(j->history, e);
@@ -94,8 +91,14 @@ static void decide(struct pn_coordinator *c, struct pn_job_run *j) {
     j->gate = PN_GATE_OPEN;
 }
 
+/* What the job wants to be high; a figure that could not be measured is the lowest. */
+static double figure(const struct pn_job_run *j, const struct pn_metric *m) {
+    const double by[] = {m->auc, -m->logloss, m->hr, m->ndcg, m->recall}, v = by[j->job.stop_by];
+    return isnan(v) ? -1e300 : v;
+}
+
 static void take(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
-    const double gain = j->job.stop_by_logloss ? j->best.logloss - m->logloss : j->job.stop_by_ndcg ? m->ndcg10 - j->best.ndcg10 : m->auc - j->best.auc;
+    const double gain = figure(j, m) - figure(j, &j->best);
     j->epoch_validation = *m;
     j->dirty = true;
     remember(c, j, m);

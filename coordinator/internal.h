@@ -52,7 +52,7 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     bool finished, ring_full, waiting;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
-struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr10, ndcg10; uint64_t rows; }; /* NaN: not measured */
+struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, hr, ndcg, recall, head_auc[PN_MAX_HEADS]; uint64_t rows; }; /* NaN: not measured */
 struct pn_metric pn_metric_read(struct json_object *);                                        /* as a worker reports it and a record holds it */
 void pn_metric_write(struct json_object *, const char *prefix, const struct pn_metric *);    /* PREFIXauc ...; what is NaN is left out */
 
@@ -67,6 +67,14 @@ struct pn_cut {
 };
 
 struct pn_asker { struct pn_asker *next; struct pn_http_request *request; };
+
+/* curve.c */
+struct pn_curve {
+    struct json_object *train;       /* [[seconds, samples, mean loss since the point before], ..] */
+    struct json_object *validation;  /* [[seconds, samples, AUC, log loss], ..] */
+    uint64_t train_ms, last_ms, next_ms, distance_ms, rows;
+    double loss;
+};
 
 struct pn_job_run {
     struct pn_job_run *next;         /* in order of submission */
@@ -90,7 +98,8 @@ struct pn_job_run {
     uint64_t began_ms;
     struct pn_metric best;
     bool stopped;                    /* training is over: only evaluation and publication follow */
-    struct json_object *history;     /* [{epoch, auc, logloss, seconds}] of each epoch; NULL: none */
+    struct json_object *history;     /* [{epoch, seconds, and the figures of pn_metric}] of each epoch; NULL: none */
+    struct pn_curve curve;
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
@@ -153,6 +162,12 @@ struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); 
 /* gate.c: early stopping */
 void pn_gate_step(struct pn_coordinator *, struct pn_job_run *);
 bool pn_gate_asks(const struct pn_job_run *);                 /* an evaluation of validation is wanted from j->evaluator */
+
+/* curve.c */
+void pn_curve_take(struct pn_coordinator *, struct pn_job_run *);    /* behind the workers' reports */
+struct json_object *pn_curve_json(const struct pn_job_run *);
+void pn_curve_load(struct pn_job_run *, struct json_object *);       /* NULL: none */
+void pn_curve_free(struct pn_job_run *);
 
 /* checkpoints.c */
 void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);

@@ -70,6 +70,7 @@ void pn_job_free_run(struct pn_job_run *j) {
     if (j->cut.files != NULL) json_object_put(j->cut.files);
     if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
     if (j->history != NULL) json_object_put(j->history);
+    pn_curve_free(j);
     if (j->model != NULL) json_object_put(j->model);
     pn_job_free(&j->job);
     free(j->text);
@@ -254,6 +255,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
         }
     }
     j->samples_per_s = rate;
+    if (j->phase == PN_TRAIN && !external(j)) pn_curve_take(c, j);
 }
 
 /* Returns the incarnation of the worker that was lost, 0 if none was. */

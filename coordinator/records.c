@@ -10,8 +10,8 @@
 static const struct { const char *name; size_t offset; } figures[] = {
     {"auc", offsetof(struct pn_metric, auc)}, {"logloss", offsetof(struct pn_metric, logloss)}, {"ne", offsetof(struct pn_metric, ne)},
     {"calibration", offsetof(struct pn_metric, calibration)}, {"ece", offsetof(struct pn_metric, ece)}, {"gauc", offsetof(struct pn_metric, gauc)},
-    {"head1_auc", offsetof(struct pn_metric, head_auc[0])}, {"head2_auc", offsetof(struct pn_metric, head_auc[1])}, {"head3_auc", offsetof(struct pn_metric, head_auc[2])},
-    {"hr10", offsetof(struct pn_metric, hr10)}, {"ndcg10", offsetof(struct pn_metric, ndcg10)}};
+    {"hr", offsetof(struct pn_metric, hr)}, {"ndcg", offsetof(struct pn_metric, ndcg)}, {"recall", offsetof(struct pn_metric, recall)},
+    {"head1_auc", offsetof(struct pn_metric, head_auc[0])}, {"head2_auc", offsetof(struct pn_metric, head_auc[1])}, {"head3_auc", offsetof(struct pn_metric, head_auc[2])}};
 
 struct pn_metric pn_metric_read(struct json_object *e) {
     struct pn_metric m = {.known = true, .rows = pn_json_u64(e, "rows", 0)};
@@ -83,6 +83,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     pn_json_add_u64(o, "train_ms", j->train_ms);
     pn_json_add_bool(o, "stopped", j->stopped);
     if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
+    pn_json_add(o, "curve", pn_curve_json(j));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     return o;
 }
@@ -139,6 +140,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
     j->train_ms = pn_json_u64(o, "train_ms", 0);
     j->stopped = pn_json_bool(o, "stopped", false);
     j->began_ms = pn_now_ms(l->c->env);
+    pn_curve_load(j, pn_json_get(o, "curve"));
     if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);

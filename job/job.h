@@ -15,8 +15,10 @@
 #define PN_MAX_LAYERS 16
 #define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
+#define PN_MAX_STARTS 4
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_SASREC, PN_FORMAT_S3REC };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN,
+                 PN_FORMAT_SASREC, PN_FORMAT_S3REC };
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
@@ -29,6 +31,8 @@ static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT
  *   without, one column `features`: the ids joined by '|'.
  * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
  *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
+ * NCF (He et al. 2017): lines `user item ...`, and `(user,item) item ...`: a positive row and rows of label 0 behind it. LIGHTGCN: lines `user item item ...`.
+ *   Ids are decimal numbers; columns user and item; every pair is a positive row. Negatives come right behind their positive row (worker/reader/pairs.c).
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
@@ -36,12 +40,17 @@ struct pn_data {
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
-    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_VALIDATION } part; /* validation: of movielens split by time, sasrec and s3rec only */
+    enum { PN_PART_ALL, PN_PART_TRAIN, PN_PART_TEST, PN_PART_VALIDATION, PN_PART_HELD } part; /* validation: of movielens split by time, sasrec and s3rec only;
+                            * held: ncf, lightgcn with hold_out: TRAIN is all but HELD */
     uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns.
                             * sasrec, s3rec: the most positions of a row */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
     char columns[1000];    /* libfm: names with ',' between; "": none given */
-    /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c). */
+    /* ncf, lightgcn: of each user's pairs in the file hold_out ones, drawn by hold_out_seed, are the part HELD; a user with no more than these keeps all. 0: none */
+    uint32_t hold_out;
+    uint64_t hold_out_seed;
+    bool rank_all;         /* evaluation: ranks all items of the `seen` files and of this one, without those that the user has in the `seen` files */
+    /* Negatives drawn behind each positive row of a libfm file with columns (worker/reader/libfm.c), or of ncf and lightgcn (worker/reader/pairs.c). */
     struct {
         uint32_t per_positive;   /* 0: none */
         char column[64];         /* whose value is drawn */
@@ -50,6 +59,8 @@ struct pn_data {
         uint32_t n_seen;
         uint64_t seed;
         bool redraw;             /* others in each epoch */
+        bool any;                /* ncf, lightgcn: also those that the group was seen with (Rendle et al. 2020) */
+        double power;            /* ncf, lightgcn: a value is drawn in proportion to its rows ^ power; 0: uniformly */
     } negatives;
     bool present;
 };
@@ -120,17 +131,25 @@ struct pn_table_spec {
     /* eviction: rows not pushed for evict_age steps (0: never); beyond evict_rows rows of the whole table (0: no limit) the least pushed */
     uint64_t evict_age, evict_rows;
     uint64_t memory;             /* bytes of the whole table in memory; rows beyond live in the second tier. 0: all of it */
+    uint64_t preallocate;        /* bytes of the whole table that are asked of the system when the servers open it; 0: as it grows */
     bool track;                  /* keeps each row's frequency and last step: for eviction and tiers */
 };
 
 /* EXTERNAL: nothing is read or computed here; client processes (client/pinion.h) pull and push the declared tables. */
-enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM, PN_MODEL_SASREC };
+enum pn_model { PN_MODEL_LR, PN_MODEL_FM, PN_MODEL_DEEPFM, PN_MODEL_AUDIT, PN_MODEL_EXTERNAL, PN_MODEL_WIDE_DEEP, PN_MODEL_DCN_V2, PN_MODEL_DLRM,
+                PN_MODEL_MF, PN_MODEL_GMF, PN_MODEL_MLP, PN_MODEL_NEUMF, PN_MODEL_SASREC };
 /* Models whose rows begin with a linear weight. */
 static inline bool pn_model_wide(enum pn_model m) { return m == PN_MODEL_LR || m == PN_MODEL_FM || m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP; }
 /* Models with a tower of hidden layers. */
-static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM; }
+static inline bool pn_model_deep(enum pn_model m) { return m == PN_MODEL_DEEPFM || m == PN_MODEL_WIDE_DEEP || m == PN_MODEL_DCN_V2 || m == PN_MODEL_DLRM || m == PN_MODEL_MLP || m == PN_MODEL_NEUMF; }
+/* Models of two vectors: the first field (the user) and the second (the item). */
+static inline bool pn_model_pair(enum pn_model m) { return m >= PN_MODEL_MF && m <= PN_MODEL_NEUMF; }
 enum pn_norm { PN_NORM_NONE, PN_NORM_LAYER, PN_NORM_BATCH };
 enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
+/* IN_BATCH: the softmax over the items of the batch's positive rows (matrix factorization only). The others but BCE go by a positive row and those behind it. */
+enum pn_loss { PN_LOSS_BCE, PN_LOSS_BPR, PN_LOSS_HINGE, PN_LOSS_SOFTMAX, PN_LOSS_IN_BATCH };
+/* By what early stopping judges. */
+enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECALL };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 
 struct pn_job {
@@ -140,13 +159,22 @@ struct pn_job {
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
-     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep and DeepFM 1 + embedding_dim (first: the linear weight); else embedding_dim;
+     * embedding table is what the model needs a row: LR 1; FM, Wide&Deep, DeepFM and MF with biases 1 + embedding_dim (first: the linear weight); NeuMF embedding_dim + mlp_dim; else embedding_dim;
      * of an external job what the table's own `dim` says. */
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
     enum pn_model model;
     uint32_t embedding_dim;
+    uint32_t mlp_dim;                        /* NeuMF: of a row's floats those of the tower, behind the embedding_dim of the product */
+    bool bias;                               /* MF: rows begin with a bias, and there is one for all */
+    /* Published models (folders of snapshots) that rows and weights begin with; alpha: the share of a last layer that several have a part of. */
+    struct { char path[400]; double alpha; } starts[PN_MAX_STARTS];
+    size_t n_starts;
+    enum pn_loss loss;
+    float margin;                            /* hinge */
+    float temperature;                       /* softmax: logits are divided by it */
+    bool log_q;                              /* softmax: the log of the probability to be drawn is subtracted (Yi et al. 2019) */
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
     float dropout;                           /* of hidden units */
@@ -200,7 +228,8 @@ struct pn_job {
      * it, and the job goes back to its best epoch's checkpoint. 0: off. */
     uint32_t patience;
     double min_delta;
-    bool stop_by_logloss, stop_by_ndcg;      /* else by AUC */
+    enum pn_metric_kind stop_by;
+    uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group; 0: none */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     /* publication at the end of the job */
     bool publish;
@@ -209,6 +238,11 @@ struct pn_job {
     double publish_min_auc;                  /* gate on the validation (else test) AUC; 0: none */
     uint64_t audit_keys;                     /* audit: size of the key space */
 };
+
+/* Rows begin with a linear weight. */
+static inline bool pn_job_wide(const struct pn_job *job) { return pn_model_wide(job->model) || (job->model == PN_MODEL_MF && job->bias); }
+/* Embedding floats behind it. */
+static inline uint32_t pn_job_width(const struct pn_job *job) { return job->model == PN_MODEL_LR ? 0 : job->embedding_dim + job->mlp_dim; }
 
 /* The floats of one row of the dense parameters' table. */
 #define PN_DENSE_ROW 256u

@@ -8,10 +8,10 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "libsvm", "sasrec", "s3rec", NULL};
-static const char *const formats_later[] = {"ncf", "lightgcn", "parquet", "kafka", "jsonl", NULL};
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "sasrec", NULL};
-static const char *const models_later[] = {"gbdt+lr", "mf", "bpr", "neumf", "gmf", "mlp", "finalmlp", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "libsvm", NULL};
+static const char *const formats_later[] = {"parquet", "kafka", "jsonl", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec", NULL};
+static const char *const models_later[] = {"gbdt+lr", "finalmlp", NULL};
 static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
 
 /* A path or file:// URI into out. */
@@ -55,9 +55,30 @@ static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d
     }
 }
 
+static bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
+
+static void read_seen(struct pn_yaml *y, struct fy_node *seen, const char *what, const char *base, struct pn_data *d) {
+    if (fy_node_get_type(seen) != FYNT_SEQUENCE || fy_node_sequence_item_count(seen) < 1 || fy_node_sequence_item_count(seen) > 4) {
+        pn_yaml_problem(y, seen, "%s must be a list of 1 to 4 files", what);
+        return;
+    }
+    void *it = NULL;
+    for (struct fy_node *s; (s = fy_node_sequence_iterate(seen, &it)) != NULL;) read_path(y, s, base, d->negatives.seen[d->negatives.n_seen++]);
+}
+
 static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_data *d) {
-    if (n == NULL || !pn_yaml_keys(y, n, "negatives", KEYS("perPositive", "column", "group", "seen", "seed", "redraw"), KEYS("distribution"))) return;
+    if (n == NULL || !pn_yaml_keys(y, n, "negatives", KEYS("perPositive", "column", "group", "seen", "seed", "redraw", "distribution", "power", "unseen"), NULL)) return;
+    const bool pairs = pn_format_pairs(d->format);
     uint64_t count = 1;
+    for (const char *const *key = pairs ? KEYS("column", "group") : KEYS("distribution", "power", "unseen"); *key != NULL; key++)
+        if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has a meaning for the formats %s only", *key, pairs ? "libfm and libsvm" : "ncf and lightgcn");
+    int distribution = 0;
+    bool unseen = true;
+    pn_yaml_choice(y, pn_yaml_get(n, "distribution"), "distribution", KEYS("uniform", "popularity"), NULL, &distribution);
+    d->negatives.power = distribution;
+    pn_yaml_real(y, pn_yaml_get(n, "power"), "power", 0.01, 10, &d->negatives.power);
+    if (pn_yaml_get(n, "power") != NULL && distribution == 0) pn_yaml_problem(y, pn_yaml_get(n, "power"), "power has a meaning for distribution: popularity only");
+    if (pn_yaml_truth(y, pn_yaml_get(n, "unseen"), "unseen", &unseen)) d->negatives.any = !unseen;
     pn_yaml_count(y, pn_yaml_get(n, "perPositive"), "perPositive", 1, 1000, &count);
     d->negatives.per_positive = (uint32_t)count;
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &d->negatives.seed);
@@ -67,30 +88,51 @@ static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *bas
     snprintf(d->negatives.group, sizeof d->negatives.group, "user");
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
     pn_yaml_text(y, pn_yaml_get(n, "group"), "group", d->negatives.group, sizeof d->negatives.group);
-    if (!has_column(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
-    if (!has_column(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
+    if (!pairs && !has_column(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
+    if (!pairs && !has_column(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
     struct fy_node *seen = pn_yaml_get(n, "seen");
     if (seen == NULL) { /* the file itself */
         snprintf(d->negatives.seen[0], sizeof d->negatives.seen[0], "%s", d->path);
         d->negatives.n_seen = 1;
         return;
     }
-    if (fy_node_get_type(seen) != FYNT_SEQUENCE || fy_node_sequence_item_count(seen) < 1 || fy_node_sequence_item_count(seen) > 4) {
-        pn_yaml_problem(y, seen, "seen must be a list of 1 to 4 files");
+    read_seen(y, seen, "seen", base, d);
+}
+
+/* What is for pairs of users and items only, and what follows from it. */
+static void read_pairs(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
+    struct fy_node *hold = pn_yaml_get(n, "holdOut"), *all = pn_yaml_get(n, "rankAll"), *part = pn_yaml_get(n, "part");
+    if (!pn_format_pairs(d->format)) {
+        if (hold != NULL || all != NULL) pn_yaml_problem(y, hold != NULL ? hold : all, "%s has a meaning for the formats ncf and lightgcn only", hold != NULL ? "holdOut" : "rankAll");
+        if (d->part == PN_PART_HELD) pn_yaml_problem(y, part, "part: held has a meaning for the formats ncf and lightgcn only");
         return;
     }
-    void *it = NULL;
-    for (struct fy_node *s; (s = fy_node_sequence_iterate(seen, &it)) != NULL;) read_path(y, s, base, d->negatives.seen[d->negatives.n_seen++]);
+    if (hold != NULL && pn_yaml_keys(y, hold, "holdOut", KEYS("perUser", "seed"), NULL)) {
+        uint64_t count = 1;
+        pn_yaml_count(y, pn_yaml_get(hold, "perUser"), "perUser", 1, 16, &count);
+        pn_yaml_count(y, pn_yaml_get(hold, "seed"), "seed", 0, UINT64_MAX, &d->hold_out_seed);
+        d->hold_out = (uint32_t)count;
+        if (d->part != PN_PART_TRAIN && d->part != PN_PART_HELD) pn_yaml_problem(y, n, "%s: with holdOut goes part: train or part: held", what);
+    } else if (d->part != PN_PART_ALL) pn_yaml_problem(y, part, "%s: part goes with holdOut here", what);
+    if (all != NULL && d->negatives.per_positive > 0) pn_yaml_problem(y, all, "negatives and rankAll do not go together");
+    else if (all != NULL) {
+        read_seen(y, all, "rankAll", base, d);
+        d->rank_all = true;
+    }
+    bool own = d->rank_all;
+    for (uint32_t i = 0; i < d->negatives.n_seen; i++) own = own || strcmp(d->negatives.seen[i], d->path) == 0;
+    if (d->hold_out > 0 && d->negatives.n_seen == 0) snprintf(d->negatives.seen[d->negatives.n_seen++], sizeof d->negatives.seen[0], "%s", d->path);
+    else if (d->hold_out > 0 && !own) pn_yaml_problem(y, n, "%s: with holdOut the file itself must be among those of seen", what);
 }
 
 static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "history"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, sasrec, s3rec or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = (enum pn_format)(format >= 5 ? format - 1 : format); /* libsvm is libfm */
+    d->format = format == 9 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -104,7 +146,7 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     snprintf(d->split, sizeof d->split, "u1");
     if (pn_yaml_text(y, pn_yaml_get(n, "split"), "split", d->split, sizeof d->split) && strchr(d->split, '/') != NULL)
         pn_yaml_problem(y, pn_yaml_get(n, "split"), "split must be a plain name such as u1");
-    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "validation"), NULL, &part)) d->part = part;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "part"), "part", KEYS("all", "train", "test", "validation", "held"), NULL, &part)) d->part = part;
     uint64_t history = 0;
     if (pn_yaml_count(y, pn_yaml_get(n, "history"), "history", 1, 200, &history)) d->history = (uint32_t)history;
     if (d->history > 0 && d->format != PN_FORMAT_MOVIELENS && !pn_format_sequences(d->format))
@@ -117,12 +159,14 @@ static void read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
     else read_path(y, uri, base, d->path);
     struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
-    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_sequences(d->format)))) {
-        pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm only", columns != NULL ? "columns" : "negatives");
+    if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_pairs(d->format) && !pn_format_sequences(d->format)))) {
+        pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm%s only", columns != NULL ? "columns" : "negatives",
+                        columns != NULL ? "" : ", ncf, lightgcn, sasrec and s3rec");
         return;
     }
     read_columns(y, columns, d);
     read_negatives(y, negatives, base, d);
+    read_pairs(y, n, what, base, d);
 }
 
 static int find_field(const struct pn_job *job, const char *name) {
@@ -321,7 +365,7 @@ static struct pn_optimizer_spec default_optimizer(enum pn_optimizer kind, float 
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, bool external, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "dim"), NULL)) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim"), NULL)) return;
     struct fy_node *dim = pn_yaml_get(n, "dim");
     uint64_t width = t->dim;
     if (dim != NULL && !external) pn_yaml_problem(y, dim, "dim is for external jobs; here the model says how wide a row is (spec.model.embeddingDim)");
@@ -345,6 +389,8 @@ static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, b
         if (t->evict_age == 0 && t->evict_rows == 0) pn_yaml_problem(y, n, "eviction needs ageSteps or maxRows");
     }
     pn_yaml_bytes(y, pn_yaml_get(n, "memory"), "memory", 1u << 16, 1ull << 50, &t->memory);
+    pn_yaml_bytes(y, pn_yaml_get(n, "preallocate"), "preallocate", 0, 1ull << 50, &t->preallocate);
+    if (t->memory > 0 && t->preallocate > t->memory) pn_yaml_problem(y, n, "preallocate is more than memory lets the table have");
     if (t->memory > 0 && (t->evict_age > 0 || t->evict_rows > 0)) pn_yaml_problem(y, n, "memory and eviction do not go together: with a second tier every row is kept");
     t->track = t->memory > 0 || t->evict_age > 0 || t->evict_rows > 0 || t->optimizer.decay_cap > 0;
     struct fy_node *init = pn_yaml_get(n, "init");
@@ -376,7 +422,7 @@ static void read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
         snprintf(name, sizeof name, "%s", t->name);
         *t = defaults;
         snprintf(t->name, sizeof t->name, "%s", name);
-        if (!external) t->dim = (job->model == PN_MODEL_LR ? 0 : job->embedding_dim) + pn_model_wide(job->model);
+        if (!external) t->dim = pn_job_width(job) + pn_job_wide(job);
         t->init_seed = pn_hash(name, strlen(name), pn_mix64(job->seed));
         read_table(y, pn_yaml_get(n, name), "a table", external, t);
         if (t->dim == 0) pn_yaml_problem(y, pn_yaml_get(n, name), "table \"%s\" needs dim: the floats of a row (or tables.defaults has it for all)", name);
@@ -420,21 +466,41 @@ static void declare_tables(struct pn_yaml *y, struct fy_node *spec, struct pn_jo
     if (job->n_tables == 0) pn_yaml_problem(y, n, "an external job needs at least one table besides defaults");
 }
 
-static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+/* start: [{snapshot: FOLDER, alpha: SHARE}]. */
+static void read_starts(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job) {
+    if (n == NULL) return;
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_STARTS) {
+        pn_yaml_problem(y, n, "start must be a list of 1 to %d published models: {snapshot: FOLDER, alpha: SHARE}", PN_MAX_STARTS);
+        return;
+    }
+    if (!pn_model_pair(job->model)) pn_yaml_problem(y, n, "start has a meaning for mf, gmf, mlp and neumf only");
+    void *it = NULL;
+    for (struct fy_node *s; (s = fy_node_sequence_iterate(n, &it)) != NULL;) {
+        if (!pn_yaml_keys(y, s, "start", KEYS("snapshot", "alpha"), NULL)) continue;
+        job->starts[job->n_starts].alpha = 1;
+        pn_yaml_real(y, pn_yaml_get(s, "alpha"), "alpha", 0, 1, &job->starts[job->n_starts].alpha);
+        if (pn_yaml_get(s, "snapshot") == NULL) pn_yaml_problem(y, s, "start needs snapshot: the folder of a published version");
+        else read_path(y, pn_yaml_get(s, "snapshot"), base, job->starts[job->n_starts].path);
+        job->n_starts++;
+    }
+}
+
+static void read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job) {
     job->embedding_dim = 8;
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, sasrec, audit, external");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"),
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill"),
                       KEYS("attention", "experts"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, sasrec, audit or external");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->model = (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "sequence", "heads", "distill"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill");
+         job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
         job->n_producers = 1;
@@ -448,14 +514,23 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     read_real32(y, pn_yaml_get(n, "embeddingDropout"), "embeddingDropout", 0, 0.95, &job->embedding_dropout);
     int norm = PN_NORM_NONE;
     if (pn_yaml_choice(y, pn_yaml_get(n, "norm"), "norm", KEYS("none", "layer", "batch"), NULL, &norm)) job->norm = (enum pn_norm)norm;
+    enum { deep = 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM | 1u << PN_MODEL_MLP | 1u << PN_MODEL_NEUMF };
+    static const char tower[] = "wide_deep, deepfm, dcn_v2, dlrm, mlp and neumf";
     static const struct { const char *key; unsigned models; const char *where; } only[] = {
-        {"hidden", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
-        {"norm", 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM, "wide_deep, deepfm, dcn_v2 and dlrm"},
+        {"hidden", deep, tower},
+        {"norm", deep, tower},
         {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
         {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_SASREC, "wide_deep, deepfm, dcn_v2 and sasrec"},
-        {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"}};
+        {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"},
+        {"mlpDim", 1u << PN_MODEL_NEUMF, "neumf"}, {"bias", 1u << PN_MODEL_MF, "mf"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
+    read_starts(y, pn_yaml_get(n, "start"), base, job);
+    job->bias = job->model == PN_MODEL_MF;
+    pn_yaml_truth(y, pn_yaml_get(n, "bias"), "bias", &job->bias);
+    if (job->model == PN_MODEL_NEUMF) job->mlp_dim = job->embedding_dim;
+    count32(y, pn_yaml_get(n, "mlpDim"), "mlpDim", 1, 1023, &job->mlp_dim);
+    if (job->embedding_dim + job->mlp_dim > 1023) pn_yaml_problem(y, n, "embeddingDim and mlpDim are at most 1023 together");
     job->n_cross = 2;
     count32(y, pn_yaml_get(n, "cross"), "cross", 1, PN_MAX_LAYERS, &job->n_cross);
     int structure = 0, interaction = PN_INTERACTION_DOT;
@@ -472,14 +547,56 @@ static void read_model(struct pn_yaml *y, struct fy_node *n, struct pn_job *job)
     pn_job_read_distill(y, pn_yaml_get(n, "distill"), job);
 }
 
+/* "hr@10" and the like: one K for a job. False: no such name. */
+static bool ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind) {
+    static const char *const names[] = {"hr@", "ndcg@", "recall@"};
+    for (int i = 0; i < 3; i++) {
+        const size_t k = strlen(names[i]);
+        char *end;
+        if (strncmp(text, names[i], k) != 0 || text[k] < '1' || text[k] > '9') continue;
+        const unsigned long top = strtoul(text + k, &end, 10);
+        if (*end != '\0' || top > 10000) continue;
+        if (job->rank_k > 0 && job->rank_k != top) pn_yaml_problem(y, n, "%s: a job has one K, and another metric says @%u", text, job->rank_k);
+        job->rank_k = (uint32_t)top;
+        *kind = (enum pn_metric_kind)(PN_BY_HR + i);
+        return true;
+    }
+    return false;
+}
+
+/* What is learned: bce goes by each row, the others by a positive row and those behind it. */
+static void read_loss(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    job->margin = job->temperature = 1;
+    if (n == NULL || !pn_yaml_keys(y, n, "loss", KEYS("name", "margin", "temperature", "logQ"), NULL)) return;
+    int loss = PN_LOSS_BCE;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "loss", KEYS("bce", "bpr", "hinge", "softmax", "in-batch-softmax"), NULL, &loss)) job->loss = (enum pn_loss)loss;
+    job->log_q = job->loss == PN_LOSS_IN_BATCH;
+    read_real32(y, pn_yaml_get(n, "margin"), "margin", 0, 1000, &job->margin);
+    read_real32(y, pn_yaml_get(n, "temperature"), "temperature", 0.001, 1000, &job->temperature);
+    pn_yaml_truth(y, pn_yaml_get(n, "logQ"), "logQ", &job->log_q);
+    if (pn_yaml_get(n, "margin") != NULL && job->loss != PN_LOSS_HINGE) pn_yaml_problem(y, n, "margin has a meaning for hinge only");
+    const bool softmax = job->loss == PN_LOSS_SOFTMAX || job->loss == PN_LOSS_IN_BATCH;
+    if (!softmax && (pn_yaml_get(n, "temperature") != NULL || pn_yaml_get(n, "logQ") != NULL)) pn_yaml_problem(y, n, "temperature and logQ have a meaning for softmax and in-batch-softmax only");
+    if (job->loss == PN_LOSS_BCE) return;
+    struct pn_data *d = &job->train;
+    if (!pn_format_pairs(d->format)) pn_yaml_problem(y, n, "this loss needs train data of format ncf or lightgcn, where a positive row's negatives stand behind it");
+    if (job->loss == PN_LOSS_IN_BATCH) {
+        if (job->model != PN_MODEL_MF || job->bias) pn_yaml_problem(y, n, "in-batch-softmax goes with model {name: mf, bias: false} only");
+        if (d->negatives.per_positive > 0) pn_yaml_problem(y, n, "in-batch-softmax draws no negatives: the batch's other items are");
+        if (d->negatives.n_seen == 0) snprintf(d->negatives.seen[d->negatives.n_seen++], sizeof d->negatives.seen[0], "%s", d->path); /* their shares of the rows */
+    } else if (d->negatives.per_positive == 0) pn_yaml_problem(y, n, "this loss needs negatives in spec.data.train");
+}
+
 static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL || !pn_yaml_keys(y, n, "earlyStopping", KEYS("metric", "patience", "minDelta"), NULL)) return;
-    int metric = 0;
+    char metric[16] = "auc";
     job->patience = 2;
     job->min_delta = 1e-6;
-    if (pn_yaml_choice(y, pn_yaml_get(n, "metric"), "metric", KEYS("auc", "logloss", "ndcg@10"), NULL, &metric)) job->stop_by_logloss = metric == 1;
-    job->stop_by_ndcg = metric == 2;
-    if (job->stop_by_ndcg && job->model != PN_MODEL_SASREC) pn_yaml_problem(y, n, "ndcg@10 is measured for sasrec only");
+    struct fy_node *by = pn_yaml_get(n, "metric");
+    if (by != NULL && pn_yaml_text(y, by, "metric", metric, sizeof metric)) {
+        if (strcmp(metric, "logloss") == 0) job->stop_by = PN_BY_LOGLOSS;
+        else if (strcmp(metric, "auc") != 0 && !ranking_metric(y, by, metric, job, &job->stop_by)) pn_yaml_problem(y, by, "metric \"%s\" is unknown; allowed: auc, logloss, hr@K, ndcg@K, recall@K", metric);
+    }
     count32(y, pn_yaml_get(n, "patience"), "patience", 1, 100000, &job->patience);
     pn_yaml_real(y, pn_yaml_get(n, "minDelta"), "minDelta", 0, 1, &job->min_delta);
     if (!job->validation.present) pn_yaml_problem(y, n, "earlyStopping needs spec.data.validation");
@@ -488,11 +605,12 @@ static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_
 
 static void read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm"),
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm", "loss"),
                       KEYS("precision", "negatives"))) return;
     read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
+    read_loss(y, pn_yaml_get(n, "loss"), job);
     read_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
-    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "earlyStopping", "clipNorm"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "earlyStopping", "clipNorm", "loss"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its clients decide", *key);
     count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
@@ -533,13 +651,20 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
         struct fy_node *m = pn_yaml_get(n, "metrics");
         void *it = NULL;
-        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc");
+        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc, hr@K, ndcg@K, recall@K");
         else if (m != NULL)
             for (struct fy_node *x; (x = fy_node_sequence_iterate(m, &it)) != NULL;) {
+                char text[64] = "";
                 int which;
-                pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), KEYS("hr@10", "ndcg@10", "recall@20"), &which);
+                enum pn_metric_kind kind;
+                if (strchr(pn_yaml_text(y, x, "metric", text, sizeof text) ? text : "", '@') == NULL || !ranking_metric(y, x, text, job, &kind))
+                    pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), NULL, &which);
             }
     }
+    if (job->rank_k > 0 && job->group_by == 0 && job->model != PN_MODEL_SASREC) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
+    for (int i = 0; i < 2; i++)
+        if ((i == 0 ? &job->validation : &job->test)->rank_all && (job->model != PN_MODEL_MF || job->rank_k == 0 || job->group_by != 1))
+            pn_yaml_problem(y, spec, "rankAll needs model mf, a metric such as recall@20 and groupBy of the first feature (the user)");
     n = pn_yaml_get(spec, "publish");
     if (n != NULL && pn_yaml_keys(y, n, "spec.publish", KEYS("model", "storage", "gate"), KEYS("every", "delta", "labels"))) {
         if (job->model == PN_MODEL_EXTERNAL) pn_yaml_problem(y, n, "an external job cannot be published: no features are known by which a replica could rank");
@@ -575,6 +700,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         read_data(y, pn_yaml_get(data, "train"), "spec.data.train", base, &job->train);
         read_data(y, pn_yaml_get(data, "validation"), "spec.data.validation", base, &job->validation);
         read_data(y, pn_yaml_get(data, "test"), "spec.data.test", base, &job->test);
+        if (job->train.rank_all) pn_yaml_problem(y, data, "rankAll is for validation and test");
         if (!job->train.present && !external) pn_yaml_problem(y, data, "spec.data needs train, or external: true for a job whose clients bring the data");
         struct fy_node *shuffle = pn_yaml_get(data, "shuffle");
         if (shuffle != NULL && pn_yaml_keys(y, shuffle, "shuffle", KEYS("buffer", "seed"), NULL)) {
@@ -582,7 +708,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_count(y, pn_yaml_get(shuffle, "seed"), "seed", 0, UINT64_MAX, &job->shuffle_seed);
         }
     }
-    read_model(y, pn_yaml_get(spec, "model"), job);
+    read_model(y, pn_yaml_get(spec, "model"), base, job);
     read_training(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
@@ -620,6 +746,11 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         }
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         read_tables(y, pn_yaml_get(spec, "tables"), job);
+        if (pn_model_pair(job->model)) {
+            bool pair = job->n_fields == 2;
+            for (size_t i = 0; i < job->n_fields; i++) pair = pair && job->fields[i].type == PN_FIELD_CATEGORICAL;
+            if (!pair) pn_yaml_problem(y, features, "mf, gmf, mlp and neumf take two categorical features: first the user, then the item");
+        }
         if (job->n_tables == 0 && y->n_problems == 0) pn_yaml_problem(y, features, "no feature has keys: a model needs at least one categorical feature");
     }
     add_dense_table(y, pn_yaml_get(spec, "optimizer"), job);

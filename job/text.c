@@ -38,8 +38,16 @@ static void quoted(struct out *o, const char *text) {
     put(o, "\"");
 }
 
+static void put_seen(struct out *o, const char *begin, const struct pn_data *d) {
+    for (uint32_t i = 0; i < d->negatives.n_seen; i++) {
+        put(o, "%s", i == 0 ? begin : ", ");
+        quoted(o, d->negatives.seen[i]);
+    }
+    put(o, "]");
+}
+
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "validation"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "validation", "held"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
@@ -61,18 +69,21 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
             quoted(o, name);
             if (*end == '\0') put(o, "]");
         }
-        if (d->negatives.per_positive > 0 && pn_format_sequences(d->format)) {
-            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s}", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
-        } else if (d->negatives.per_positive > 0) {
-            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s, column: ", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
-            quoted(o, d->negatives.column);
-            put(o, ", group: ");
-            quoted(o, d->negatives.group);
-            for (uint32_t i = 0; i < d->negatives.n_seen; i++) {
-                put(o, i == 0 ? ", seen: [" : ", ");
-                quoted(o, d->negatives.seen[i]);
+        if (d->hold_out > 0) put(o, ", holdOut: {perUser: %u, seed: %llu}", d->hold_out, (unsigned long long)d->hold_out_seed);
+        if (d->rank_all) put_seen(o, ", rankAll: [", d);
+        if (d->negatives.per_positive > 0) {
+            const bool pairs = d->format == PN_FORMAT_NCF || d->format == PN_FORMAT_LIGHTGCN || pn_format_sequences(d->format);
+            put(o, ", negatives: {perPositive: %u, seed: %llu, redraw: %s", d->negatives.per_positive, (unsigned long long)d->negatives.seed, d->negatives.redraw ? "true" : "false");
+            if (!pairs) {
+                put(o, ", column: ");
+                quoted(o, d->negatives.column);
+                put(o, ", group: ");
+                quoted(o, d->negatives.group);
             }
-            put(o, "]}");
+            if (d->negatives.power > 0) put(o, ", distribution: popularity, power: %.17g", d->negatives.power);
+            if (d->negatives.any) put(o, ", unseen: false");
+            if (d->negatives.n_seen > 0) put_seen(o, ", seen: [", d);
+            put(o, "}");
         }
     }
     put(o, "}\n");
@@ -182,14 +193,16 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (t->evict_age > 0) put(o, "ageSteps: %llu%s", (unsigned long long)t->evict_age, t->evict_rows > 0 ? ", " : "");
         if (t->evict_rows > 0) put(o, "maxRows: %llu", (unsigned long long)t->evict_rows);
         if (evicts) put(o, "}");
+        if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }
 }
 
 char *pn_job_text(const struct pn_job *job) {
-    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "sasrec"},
+    static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
+    static const char *const by[] = {"auc", "logloss", "hr", "ndcg", "recall"}, *const losses[] = {"bce", "bpr", "hinge", "softmax", "in-batch-softmax"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
     quoted(&o, job->name);
@@ -217,6 +230,13 @@ char *pn_job_text(const struct pn_job *job) {
         if (job->norm != PN_NORM_NONE) put(&o, ", norm: %s", job->norm == PN_NORM_LAYER ? "layer" : "batch");
         if (job->model == PN_MODEL_DCN_V2) put(&o, ", cross: %u, structure: %s", job->n_cross, job->stacked ? "stacked" : "parallel");
         if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
+        if (job->model == PN_MODEL_NEUMF) put(&o, ", mlpDim: %u", job->mlp_dim);
+        if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false");
+        for (size_t i = 0; i < job->n_starts; i++) {
+            put(&o, "%s{snapshot: ", i == 0 ? ", start: [" : ", ");
+            quoted(&o, job->starts[i].path);
+            put(&o, ", alpha: %.17g}%s", job->starts[i].alpha, i + 1 == job->n_starts ? "]" : "");
+        }
         for (size_t i = 0; i < job->n_bottom; i++) put(&o, "%s%u%s", i == 0 ? ", bottom: [" : ", ", job->bottom[i], i + 1 == job->n_bottom ? "]" : "");
         for (size_t i = 0; i < job->n_hidden; i++) put(&o, "%s%u%s", i == 0 ? ", hidden: [" : ", ", job->hidden[i], i + 1 == job->n_hidden ? "]" : "");
         sequence(&o, job);
@@ -231,7 +251,17 @@ char *pn_job_text(const struct pn_job *job) {
     if (!external) put(&o, "batchSize: %u, epochs: %u, ", job->batch_size, job->epochs);
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
-    if (job->patience > 0) put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", job->stop_by_logloss ? "logloss" : job->stop_by_ndcg ? "ndcg@10" : "auc", job->patience, job->min_delta);
+    if (job->patience > 0) {
+        put(&o, "earlyStopping: {metric: %s", by[job->stop_by]);
+        if (job->stop_by >= PN_BY_HR) put(&o, "@%u", job->rank_k);
+        put(&o, ", patience: %u, minDelta: %.17g}, ", job->patience, job->min_delta);
+    }
+    if (job->loss != PN_LOSS_BCE) {
+        put(&o, "loss: {name: %s", losses[job->loss]);
+        if (job->loss == PN_LOSS_HINGE) put(&o, ", margin: %.9g", (double)job->margin);
+        if (job->loss == PN_LOSS_SOFTMAX || job->loss == PN_LOSS_IN_BATCH) put(&o, ", temperature: %.9g, logQ: %s", (double)job->temperature, job->log_q ? "true" : "false");
+        put(&o, "}, ");
+    }
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");
@@ -244,6 +274,7 @@ char *pn_job_text(const struct pn_job *job) {
         put(&o, ", groupBy: ");
         quoted(&o, job->fields[job->group_by - 1].name);
     }
+    if (job->rank_k > 0) put(&o, ", metrics: [hr@%u]", job->rank_k);
     put(&o, "}\n");
     if (job->publish) {
         put(&o, "  publish: {model: ");

@@ -75,6 +75,19 @@ double pn_bce(const float *logits, const float *labels, size_t n, float *scores,
 /* As pn_bce, taught (Hinton et al. 2015, section 2.1, for two classes): (1 - weight) BCE(label, logit) + weight T^2 BCE(sigmoid(teacher / T), sigmoid(logit / T)),
  * where T^2 keeps the gradient's size whatever T is. teacher: n logits; NaN: that row has its label alone. */
 double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient);
+/* Losses over groups: a row of label 1 and the rows of label 0 behind it, up to the next of label 1; rows before the first are left out. gradient: n,
+ * overwritten. Each returns the mean loss and is the mean's gradient.
+ *   bpr      mean over (positive, negative) of -log sigmoid(s+ - s-) (Rendle et al. 2009)
+ *   hinge    mean over (positive, negative) of max(0, margin - s+ + s-) (Weston et al. 2011, without the rank's weight)
+ *   softmax  mean over positives of -log(exp z+ / sum of exp z of the group), z = s / temperature - log_q; log_q NULL: z = s / temperature
+ *            (Jean et al. 2015; a corrected draw estimates the softmax over all items) */
+double pn_bpr(const float *logits, const float *labels, size_t n, float *gradient);
+double pn_hinge(const float *logits, const float *labels, size_t n, float margin, float *gradient);
+double pn_sampled_softmax(const float *logits, const float *labels, const float *log_q, size_t n, float temperature, float *gradient);
+/* Softmax over the items of a batch (Yi et al. 2019, eq. 3 to 5): pairs[n * 2k] are n users' and items' vectors side by side; row e has to find its own item among
+ * all n. z = u . v / temperature - log_q; an item that is in the batch more than once (same item key) does not stand against itself.
+ * scratch: n * n. Adds to dpairs; returns the mean loss. */
+double pn_in_batch_softmax(const float *pairs, const uint64_t *items, const float *log_q, size_t n, size_t k, float temperature, float *scratch, float *dpairs);
 
 /* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -261,7 +261,8 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
     b->keys = malloc(room * sizeof *b->keys);
     b->dense = malloc((f->n_dense * n + 1) * sizeof *b->dense);
     b->labels = malloc((n + 1) * sizeof *b->labels);
-    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL;
+    b->log_q = calloc(n + 1, sizeof *b->log_q);
+    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL && b->log_q != NULL;
     for (size_t s = 0; ok && s < f->n_sparse; s++) {
         const size_t i = f->sparse[s];
         const struct pn_field *field = &f->job->fields[i];
@@ -289,6 +290,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
     if (ok && n > 0) {
         if (raw->labels != NULL) memcpy(b->labels, raw->labels, n * sizeof *b->labels);
         else memset(b->labels, 0, n * sizeof *b->labels);
+        if (raw->log_q != NULL) memcpy(b->log_q, raw->log_q, n * sizeof *b->log_q);
     }
     ok = ok && add_labels(f, raw, b);
     b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
@@ -331,6 +333,7 @@ void pn_batch_free(struct pn_batch *b) {
     free(b->labels);
     free(b->head_labels);
     free(b->teacher);
+    free(b->log_q);
     free(b->position);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
     memset(b, 0, sizeof *b);

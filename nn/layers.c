@@ -234,6 +234,51 @@ size_t pn_add_dot(struct pn_net *net, size_t vectors) {
     return pn_net_add_block(net, &kind, &vectors, 1, m * (m - 1) / 2)->out[0];
 }
 
+/* ---- a part of each field's vector ---- */
+static void part_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const size_t m = b->from / net->k, width = b->width / m;
+    for (size_t i = 0; i < s->n * m; i++) memcpy(OUT + i * width, X(0) + i * net->k + b->w, width * sizeof(float));
+}
+static void part_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const size_t m = b->from / net->k, width = b->width / m;
+    for (size_t i = 0; i < s->n * m; i++) {
+        float *restrict to = G(0) + i * net->k + b->w;
+        const float *restrict from = GOUT + i * width;
+        for (size_t d = 0; d < width; d++) to[d] += from[d];
+    }
+}
+size_t pn_add_part(struct pn_net *net, size_t embedded, size_t from, size_t width) {
+    static const struct pn_block_kind kind = {"part", part_forward, part_backward, NULL};
+    assert(from + width <= net->k);
+    if (width == net->k) return embedded;
+    struct pn_block *b = pn_net_add_block(net, &kind, &embedded, 1, net->values[embedded].width / net->k * width);
+    b->w = from; /* no parameter: where it begins */
+    return b->out[0];
+}
+
+/* ---- product by element ---- */
+static void product_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    for (size_t e = 0; e < s->n; e++) {
+        const float *restrict u = X(0) + e * b->from, *restrict v = u + b->width;
+        float *restrict out = OUT + e * b->width;
+        for (size_t d = 0; d < b->width; d++) out[d] = u[d] * v[d];
+    }
+}
+static void product_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    for (size_t e = 0; e < s->n; e++) {
+        const float *restrict u = X(0) + e * b->from, *restrict g = GOUT + e * b->width;
+        float *restrict du = G(0) + e * b->from;
+        for (size_t d = 0; d < b->width; d++) {
+            du[d] += g[d] * u[b->width + d];
+            du[b->width + d] += g[d] * u[d];
+        }
+    }
+}
+size_t pn_add_product(struct pn_net *net, size_t pair) {
+    static const struct pn_block_kind kind = {"product", product_forward, product_backward, NULL};
+    return pn_net_add_block(net, &kind, &pair, 1, net->values[pair].width / 2)->out[0];
+}
+
 /* ---- side by side ---- */
 static void concat_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) {

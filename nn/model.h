@@ -14,6 +14,7 @@ struct pn_raw {
     const uint32_t *offset, *length; /* [n_columns * n_rows] */
     const float *labels;             /* [n_rows] 0 or 1; NULL when serving */
     const float *values;             /* [n_rows] the labels before their threshold; NULL when serving */
+    const float *log_q;              /* [n_rows] log of the probability that the row's item is drawn as a negative; NULL: not known */
 };
 
 /* ---- features ---- */
@@ -45,6 +46,7 @@ struct pn_batch {
     float *labels;                          /* [n_examples] */
     float *head_labels;                     /* [n_heads * n_examples], 0 or 1 */
     float *teacher;                         /* [n_examples] logits, NaN where there is none; NULL: the data has no such column */
+    float *log_q;                           /* [n_examples] as in pn_raw; zeros where it is not known */
     /* Per table: the unique keys (in the order of common/unique.h) and, for each entry of keys, the position in its table's unique list. */
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
@@ -74,8 +76,10 @@ const float *pn_net_head_scores(const struct pn_net *, size_t i);
  * NULL for other models. Valid until the next pass. */
 struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's */ };
 const struct pn_place *pn_net_places(const struct pn_net *);
-/* Forward (with dropout drawn from rng_seed) and backward of the batch's mean loss: log loss (with a teacher, distilled), and the heads'. row_gradients[t]: out,
- * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: sum over examples.
+/* The scores of the last forward pass before the sigmoid, by which rows are ranked: a sigmoid runs into 1. [n_examples], valid until the next pass. */
+const float *pn_net_logits(const struct pn_net *);
+/* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss; with a teacher, distilled) and the heads', means over the batch. row_gradients[t]: out,
+ * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.
  * scores: out, before the update (progressive validation). Deterministic: same input, same bits. */
 enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],

@@ -68,6 +68,29 @@ static size_t dcn_v2(struct pn_net *net, size_t x0) {
     return pn_add_linear(net, "head", net->shared, 1, true, false, 1);
 }
 
+/* Matrix factorization (Koren et al. 2009; Rendle et al. 2020): the dot product of user and item, with biases if the job wants them. */
+static size_t mf(struct pn_net *net, size_t linear, size_t embedded) {
+    size_t parts[3] = {pn_add_dot(net, embedded)}, n = 1;
+    if (!net->wide) return parts[0];
+    parts[n++] = linear;
+    parts[n++] = pn_add_bias(net, "bias");
+    return pn_add_sum(net, parts, n);
+}
+
+/* NeuMF (He et al. 2017, eq. 12): the product by element of one pair of vectors (GMF) beside a tower over another pair (MLP), one last layer over both. Either
+ * alone is a model too. */
+static size_t neumf(struct pn_net *net, size_t embedded) {
+    const struct pn_job *job = net->job;
+    size_t parts[2], n = 0;
+    if (job->model != PN_MODEL_MLP) parts[n++] = pn_add_product(net, pn_add_part(net, embedded, 0, job->embedding_dim));
+    if (job->model != PN_MODEL_GMF) {
+        const size_t from = job->model == PN_MODEL_NEUMF ? job->embedding_dim : 0;
+        parts[n++] = tower(net, "deep", pn_add_part(net, embedded, from, net->k - from), job->hidden, job->n_hidden, job->dropout);
+    }
+    net->shared = pn_add_concat(net, parts, n);
+    return pn_add_linear(net, "head", net->shared, 1, true, false, 1);
+}
+
 static void add_main(struct pn_net *net) {
     const struct pn_job *job = net->job;
     size_t linear, embedded, numbers = 0, parts[3], n = 0;
@@ -78,6 +101,11 @@ static void add_main(struct pn_net *net) {
     pn_add_embedding(net, &linear, &embedded);
     embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
     if (net->n_dense > 0) numbers = pn_add_numbers(net);
+    net->embedded = embedded;
+    if (pn_model_pair(job->model)) {
+        net->logit = job->model == PN_MODEL_MF ? mf(net, linear, embedded) : neumf(net, embedded);
+        return;
+    }
     size_t side[3], n_side = 0, both = embedded; /* what towers and crosses see side by side */
     side[n_side++] = embedded;
     if (net->n_dense > 0) side[n_side++] = numbers;
@@ -89,6 +117,10 @@ static void add_main(struct pn_net *net) {
     case PN_MODEL_EXTERNAL: return;
     case PN_MODEL_DLRM: net->logit = dlrm(net, embedded, numbers); return;
     case PN_MODEL_DCN_V2: net->logit = dcn_v2(net, both); return;
+    case PN_MODEL_MF:
+    case PN_MODEL_GMF:
+    case PN_MODEL_MLP:
+    case PN_MODEL_NEUMF:
     case PN_MODEL_LR:
     case PN_MODEL_FM:
     case PN_MODEL_WIDE_DEEP:

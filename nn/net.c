@@ -14,8 +14,8 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
         if (pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE) net->fields[net->n_sparse++] = i;
     for (size_t i = 0; i < job->n_fields; i++)
         if (job->fields[i].type == PN_FIELD_SEQUENCE) net->fields[net->n_sparse + net->n_sequences++] = i;
-    net->k = job->model == PN_MODEL_LR ? 0 : job->embedding_dim;
-    net->wide = pn_model_wide(job->model);
+    net->k = pn_job_width(job);
+    net->wide = pn_job_wide(job);
     pn_net_build(net);
     net->n_parameters = net->n_state > 0 ? pn_net_state(net) + net->n_state : net->n_weights;
     for (size_t i = 0; i < net->n_named; i++)
@@ -42,6 +42,7 @@ void pn_net_close(struct pn_net *net) {
     }
     free(net->places);
     free(net->head_scores);
+    free(net->scratch);
     free(net);
 }
 
@@ -123,12 +124,13 @@ const struct pn_place *pn_net_places(const struct pn_net *net) { return net->pla
 const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
 
 /* The batch's loss, summed over its examples; gradients of the logits. */
-static double loss_of(struct pn_net *net, const struct pn_batch *b, float *scores) {
+static double loss_of(struct pn_net *net, const struct pn_pass *s, float *scores) {
     const struct pn_job *job = net->job;
+    const struct pn_batch *b = s->batch;
     const size_t n = b->n_examples;
     const struct pn_value *logit = &net->values[net->logit];
     double sum = b->teacher != NULL && job->distill.weight > 0 ? pn_bce_taught(logit->x, b->labels, b->teacher, job->distill.weight, job->distill.temperature, n, scores, logit->g)
-                                                               : pn_bce(logit->x, b->labels, n, scores, logit->g);
+                                                               : pn_net_loss(net, s, scores);
     for (size_t h = 0; h < job->n_heads; h++) {
         const struct pn_value *v = &net->values[net->heads[h]];
         sum += (double)job->heads[h].weight * pn_bce(v->x, b->head_labels + h * n, n, net->head_scores + h * net->room, v->g);
@@ -136,16 +138,21 @@ static double loss_of(struct pn_net *net, const struct pn_batch *b, float *score
     }
     return sum;
 }
+const float *pn_net_logits(const struct pn_net *net) { return net->values[net->logit].x; }
 
 enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                            float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss) {
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed};
     enum pn_result r = forward(net, &s, true);
+    if (r == PN_OK && net->job->loss == PN_LOSS_IN_BATCH && s.n * s.n > net->n_scratch) {
+        if (!grow(&net->scratch, s.n * s.n)) return PN_NO_MEMORY;
+        net->n_scratch = s.n * s.n;
+    }
     if (r != PN_OK) return r;
     for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s.n_tokens : s.n) * net->values[i].width * sizeof(float));
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    if (net->job->model != PN_MODEL_SASREC) *loss = loss_of(net, b, scores);
+    if (net->job->model != PN_MODEL_SASREC) *loss = loss_of(net, &s, scores);
     else if (!pn_sasrec_loss(net, &s, scores, loss)) return PN_NO_MEMORY;
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     return PN_OK;

@@ -70,6 +70,9 @@ struct pn_net {
     size_t shared, heads[PN_MAX_HEADS]; /* shared: what the last layer sees; heads: further logits */
     struct pn_place *places;       /* SASRec: room */
     float *head_scores;            /* n_heads * room */
+    size_t embedded;               /* ... and the vectors of users and items, that the softmax within a batch takes */
+    float *scratch;                /* of the softmax within a batch: its logits */
+    size_t n_scratch;
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room, token_room;
     size_t first_sequence, most;   /* the sparse field (its place in the batch) that says which tokens there are, and the most of an example */
@@ -92,6 +95,8 @@ size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: th
 size_t pn_add_fm(struct pn_net *, size_t embedded);
 size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);
 size_t pn_add_dot(struct pn_net *, size_t vectors);                /* width a multiple of k */
+size_t pn_add_part(struct pn_net *, size_t embedded, size_t from, size_t width); /* of each field's vector of k the floats [from, from + width) */
+size_t pn_add_product(struct pn_net *, size_t pair);               /* of two vectors side by side, by element */
 size_t pn_add_concat(struct pn_net *, const size_t *in, size_t n); /* n 1: the input itself */
 size_t pn_add_sum(struct pn_net *, const size_t *in, size_t n);    /* of values of one width */
 
@@ -112,6 +117,9 @@ size_t pn_add_sequence_summary(struct pn_net *, size_t tokens);
 bool pn_sasrec_loss(struct pn_net *, const struct pn_pass *, float *scores, double *loss);
 /* Fills net->places and scores. */
 bool pn_sasrec_rank(struct pn_net *, const struct pn_pass *, float *scores);
+/* ---- losses.c ---- */
+/* The job's loss: scores = sigmoid of the logits; gradients of the logits (IN_BATCH: of the embedded vectors) are added. Returns its mean * n. */
+double pn_net_loss(struct pn_net *, const struct pn_pass *, float *scores);
 
 /* ---- models.c ---- */
 void pn_net_build(struct pn_net *);

@@ -29,6 +29,7 @@ static void drop_request(struct request *q) {
 }
 
 /* ---- opening ---- */
+static void back_ahead(struct pn_shard *s);
 static enum pn_result open_table(struct pn_shard *s, size_t i, struct pn_tiers *tiers, struct pn_error *err) {
     const struct pn_table_spec *spec = &s->job.tables[i];
     if (spec->memory == 0) {
@@ -67,10 +68,13 @@ enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, struct p
     bool ok = s->windows != NULL && s->ring != NULL;
     if (!ok) r = pn_fail(err, PN_NO_MEMORY, "no memory for the windows of job %s", job_id);
     for (size_t t = 0; t < s->job.n_tables && r == PN_OK; t++) r = open_table(s, t, tiers, err);
+    if (r == PN_OK) r = pn_starts_open(&s->starts, env, &s->job, s->tables, err);
     if (r != PN_OK) {
         pn_shard_close(s);
         return r;
     }
+    for (size_t t = 0; t < s->job.n_tables; t++) pn_table_preallocate(s->tables[t], s->job.tables[t].preallocate / PN_SLOTS * (last_slot - first_slot + 1));
+    back_ahead(s);
     *out = s;
     return PN_OK;
 }
@@ -90,8 +94,11 @@ static void back(struct pn_work *w) {
 }
 static void backed(struct pn_work *w) {
     struct pn_shard_backing *b = w->owner;
-    if (b->shard != NULL) b->shard->backing = NULL;
+    struct pn_shard *s = b->shard;
     free(b);
+    if (s == NULL) return;
+    s->backing = NULL;
+    back_ahead(s);
 }
 static void back_ahead(struct pn_shard *s) {
     void *at;
@@ -100,7 +107,7 @@ static void back_ahead(struct pn_shard *s) {
         if (!pn_table_ahead(s->tables[t], &at, &n_bytes)) continue;
         struct pn_shard_backing *b = malloc(sizeof *b);
         if (b == NULL) return; /* it comes when it is touched */
-        *b = (struct pn_shard_backing){.work = {.run = back, .done = backed, .owner = b}, .shard = s, .at = at, .n_bytes = n_bytes};
+        *b = (struct pn_shard_backing){.work = {.run = back, .done = backed, .owner = b, .background = true}, .shard = s, .at = at, .n_bytes = n_bytes};
         s->backing = b;
         pn_work_start(s->env, &b->work);
     }
@@ -153,6 +160,7 @@ void pn_shard_close(struct pn_shard *s) {
         for (size_t i = 0; i < (size_t)s->n_producers * PN_WINDOW_STEPS; i++) drop_held(s->ring[i]);
     for (size_t t = 0; t < s->job.n_tables; t++)
         if (s->tables[t] != NULL) pn_table_close(s->tables[t]);
+    pn_starts_close(s->starts);
     free(s->ring);
     free(s->windows);
     pn_job_free(&s->job);

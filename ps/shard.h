@@ -7,6 +7,7 @@
 #include "common/wire.h"
 #include "job/job.h"
 #include "ps/table/table.h"
+#include "ps/start.h"
 #include "ps/window.h"
 
 struct pn_shard_producer {
@@ -29,6 +30,7 @@ struct pn_shard {
     uint64_t term, generation;
     uint32_t n_producers, first_slot, last_slot;
     struct pn_table *tables[PN_MAX_TABLES];
+    struct pn_starts *starts;          /* model.start; NULL: none */
     struct pn_window *windows;         /* [n_producers * PN_SLOTS] */
     struct pn_shard_producer producers[PN_MAX_PRODUCERS];
     uint64_t audit[PN_SLOTS];          /* sum of pn_mix64 over the (producer, step) applied in a slot: two servers with the same pushes agree */

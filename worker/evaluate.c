@@ -20,11 +20,12 @@ struct pn_evaluation {
     float *rows[PN_MAX_TABLES], *dense, *batch_scores;
     uint64_t *dense_keys;
     struct pn_client_part parts[PN_MAX_TABLES];
-    float *scores, *labels;
+    float *scores, *labels, *logits;
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
     double hits, gains, below, losses; /* sasrec: sums over rows */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
+    struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
 
 static void next(struct pn_evaluation *e);
@@ -49,6 +50,7 @@ static void free_evaluation(struct pn_evaluation *e) {
     free(e->dense_keys);
     free(e->scores);
     free(e->labels);
+    free(e->logits);
     free(e->groups);
     for (size_t h = 0; h < PN_MAX_HEADS; h++) {
         free(e->heads[h].scores);
@@ -69,16 +71,21 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.calibration = pn_calibration(e->scores, e->labels, e->n);
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
-        e->result.hr10 = e->result.ndcg10 = NAN;
         if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
-            e->result.hr10 = e->hits / (double)e->n;
-            e->result.ndcg10 = e->gains / (double)e->n;
+            e->result.hr = e->result.recall = e->hits / (double)e->n; /* one target a list */
+            e->result.ndcg = e->gains / (double)e->n;
             e->result.auc = e->below / (double)e->n;
             e->result.logloss = e->losses / (double)e->n;
             e->result.ne = e->result.calibration = e->result.ece = NAN;
         }
         for (size_t h = 0; h < PN_MAX_HEADS; h++) e->result.head_auc[h] = e->heads[h].scores != NULL ? pn_auc(e->heads[h].scores, e->heads[h].labels, e->n) : NAN;
         e->result.rows = e->n;
+        if (e->groups != NULL && e->run->job.rank_k > 0) {
+            const struct pn_ranking m = pn_rank_metrics(e->logits, e->labels, e->groups, e->n, e->run->job.rank_k);
+            e->result.hr = m.hit;
+            e->result.ndcg = m.ndcg;
+            e->result.recall = m.recall;
+        }
     }
     e->run->changed(e->run->owner);
 }
@@ -120,10 +127,11 @@ static void forwarded(struct pn_work *w) {
     size_t n = e->batch.n_examples;
     if (e->n + n > e->room) {
         size_t room = (e->n + n) * 2;
-        float *s = realloc(e->scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->labels, room * sizeof *l);
+        float *s = realloc(e->scores, room * sizeof *s), *l = s == NULL ? NULL : realloc(e->labels, room * sizeof *l), *z = l == NULL ? NULL : realloc(e->logits, room * sizeof *z);
         if (s != NULL) e->scores = s;
         if (l != NULL) e->labels = l;
-        if (s == NULL || l == NULL) e->work_result = PN_NO_MEMORY;
+        if (z != NULL) e->logits = z;
+        if (s == NULL || l == NULL || z == NULL) e->work_result = PN_NO_MEMORY;
         else e->room = room;
         uint64_t *g = e->run->job.group_by > 0 && e->work_result == PN_OK ? realloc(e->groups, room * sizeof *g) : NULL;
         if (g != NULL) e->groups = g;
@@ -135,13 +143,15 @@ static void forwarded(struct pn_work *w) {
         return;
     }
     const struct pn_place *places = pn_net_places(e->net);
+    const uint32_t k = e->run->job.rank_k > 0 ? e->run->job.rank_k : 10;
     for (size_t i = 0; i < n && places != NULL; i++) {
-        e->hits += places[i].rank < 10;
-        e->gains += places[i].rank < 10 ? 1 / log2(places[i].rank + 2.0) : 0;
+        e->hits += places[i].rank < k;
+        e->gains += places[i].rank < k ? 1 / log2(places[i].rank + 2.0) : 0;
         e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
         e->losses += (double)places[i].loss;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
+    if (places == NULL) memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
     memcpy(e->labels + e->n, e->batch.labels, n * sizeof *e->labels);
     for (size_t i = 0; i < n && e->groups != NULL; i++) e->groups[e->n + i] = e->batch.keys[e->batch.begin[group_field(&e->run->job) * n + i]];
     e->n += n;
@@ -216,6 +226,11 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
 
 static void next(struct pn_evaluation *e) { pn_reader_next(e->reader, on_rows, e); }
 
+static void ranked(void *owner) {
+    struct pn_evaluation *e = owner;
+    e->run->changed(e->run->owner);
+}
+
 struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_data *data, const char *task, uint64_t epoch) {
     struct pn_evaluation *e = calloc(1, sizeof *e);
     if (e == NULL) return NULL;
@@ -223,8 +238,17 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     run->refs++;
     snprintf(e->result.task, sizeof e->result.task, "%s", task);
     e->result.epoch = epoch;
+    e->result.hr = e->result.ndcg = e->result.recall = NAN;
     if (run->job.model == PN_MODEL_AUDIT) { /* the oracle has no scores */
         e->result.done = true;
+        return e;
+    }
+    if (data->rank_all) {
+        e->ranking = pn_ranking_open(run, data, &e->result, ranked, e);
+        if (e->ranking == NULL) {
+            free_evaluation(e);
+            return NULL;
+        }
         return e;
     }
     struct pn_reader_options o = {.n_producers = 1, .batch_size = 2048};
@@ -242,6 +266,11 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
 
 void pn_evaluation_close(struct pn_evaluation *e) {
     if (e == NULL) return;
+    if (e->ranking != NULL) {
+        pn_ranking_close(e->ranking);
+        free_evaluation(e);
+        return;
+    }
     if (e->reader != NULL && !e->in_work) { /* a computation may still read the reader's rows */
         pn_reader_close(e->reader);
         e->reader = NULL;

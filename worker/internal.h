@@ -56,10 +56,19 @@ void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
 
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
-struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr10, ndcg10; uint64_t rows, epoch; };
+struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, hr, ndcg, recall, head_auc[PN_MAX_HEADS]; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);
 const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);
+
+/* ---- ranking.c: all items ranked for each user of a data set (rank_all), by a model of dot products ---- */
+struct pn_ranking_run;
+/* done(owner) once; *result has hr, ndcg, recall and rows (the positive ones), or what went wrong. NULL: no memory. */
+struct pn_ranking_run *pn_ranking_open(struct pn_run *, const struct pn_data *, struct pn_evaluation_result *result, void (*done)(void *owner), void *owner);
+void pn_ranking_close(struct pn_ranking_run *);
+
+/* ---- start.c: dense parameters of published models (model.start) over those of pn_net_init ---- */
+enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *parameters, struct pn_error *);
 
 /* ---- statistics.c: the one pass that transforms need, the same on every worker ---- */
 /* done(owner): run->statistics is set, or the run has failed. */

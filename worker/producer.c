@@ -146,12 +146,14 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     p->reading = false;
     add_stage(p->run, PN_STAGE_READ, p->read_since_ns);
     if (r == PN_NOT_FOUND) {
-        pn_reader_close(p->reader);
-        p->reader = NULL;
         p->epoch++;
         p->rows_an_epoch = p->rows_read;
         p->rows_read = 0;
         if (p->epoch >= p->run->job.epochs) p->all_read = true;
+        if (p->all_read || !pn_reader_again(p->reader, p->epoch)) {
+            pn_reader_close(p->reader);
+            p->reader = NULL;
+        }
         advance(p);
         return;
     }

@@ -72,7 +72,8 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
         pn_json_add_double(o, "auc", r->auc);
         pn_json_add_double(o, "logloss", r->logloss);
         const struct { const char *name; double value; } more[] = {{"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc},
-            {"head1_auc", r->head_auc[0]}, {"head2_auc", r->head_auc[1]}, {"head3_auc", r->head_auc[2]}, {"hr10", r->hr10}, {"ndcg10", r->ndcg10}};
+                                                                {"hr", r->hr}, {"ndcg", r->ndcg}, {"recall", r->recall}, {"head1_auc", r->head_auc[0]}, {"head2_auc", r->head_auc[1]},
+                                                                 {"head3_auc", r->head_auc[2]}};
         for (size_t i = 0; i < sizeof more / sizeof *more; i++)
             if (isfinite(more[i].value)) pn_json_add_double(o, more[i].name, more[i].value);
         pn_json_add_u64(o, "rows", r->rows);
@@ -272,11 +273,14 @@ static void seed(struct pn_worker *w) {
     float *values = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof *values);
     uint64_t *keys = calloc(run->n_dense_rows, sizeof *keys);
     if (values != NULL && keys != NULL && pn_net_open(&net, &run->job, run->n_dense_inputs, NULL) == PN_OK) {
+        struct pn_error err = {""};
         pn_net_init(net, run->job.seed, values);
+        const enum pn_result r = pn_start_dense(run, net, values, &err);
         for (size_t i = 0; i < run->n_dense_rows; i++) keys[i] = pn_net_row_key(net, i);
         pn_net_close(net);
         struct pn_client_part part = {run->job.i_dense_table, run->n_dense_rows, keys, values, NULL};
-        pn_client_seed(run->client, &part, seed_done, w);
+        if (r != PN_OK) pn_run_fail(run, r, err.text);
+        else pn_client_seed(run->client, &part, seed_done, w);
     } else {
         pn_run_fail(run, PN_NO_MEMORY, "no memory for the dense parameters");
     }

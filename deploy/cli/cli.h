@@ -44,6 +44,7 @@ int verb_restore(const struct cli *);
 int verb_publish(const struct cli *);
 int verb_rollback(const struct cli *);
 int verb_rank(const struct cli *);    /* rank.c */
+int verb_plot(const struct cli *);    /* plot.c */
 int verb_synth(const struct cli *);   /* synth.c */
 
 #endif

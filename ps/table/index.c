@@ -306,7 +306,7 @@ static bool rebuild(struct pn_rows *t, uint32_t i_slot, uint32_t n_buckets, cons
     return !m.failed;
 }
 
-bool pn_index_reserve(struct pn_rows *t, uint32_t i_slot, uint32_t n_new) {
+bool pn_index_grow(struct pn_rows *t, uint32_t i_slot, uint32_t n_new, bool *grown) {
     struct pn_slot *s = &t->slots[i_slot];
     const uint64_t n_rows = (uint64_t)s->n_rows + n_new;
     const uint32_t before = t->indexes[i_slot].n_buckets;
@@ -318,8 +318,13 @@ bool pn_index_reserve(struct pn_rows *t, uint32_t i_slot, uint32_t n_new) {
         crowded = false;
         n_buckets += n_buckets < 8 ? 1 : n_buckets < 16 ? 1 + i_slot % 8 : n_buckets / 8; /* slots grow at different times */
     }
-    if (n_buckets != before && !rebuild(t, i_slot, n_buckets, NULL, 0)) return false;
-    return reserve_stash(t, s, s->n_stashed + n_new);
+    *grown = n_buckets != before;
+    return !*grown || rebuild(t, i_slot, n_buckets, NULL, 0);
+}
+
+bool pn_index_reserve(struct pn_rows *t, uint32_t i_slot, uint32_t n_new) {
+    bool grown;
+    return pn_index_grow(t, i_slot, n_new, &grown) && reserve_stash(t, &t->slots[i_slot], t->slots[i_slot].n_stashed + n_new);
 }
 
 bool pn_index_remake(struct pn_rows *t, uint32_t i_slot, const uint64_t *keys, uint32_t n) { return rebuild(t, i_slot, t->indexes[i_slot].n_buckets, keys, n); }

@@ -20,6 +20,8 @@ struct pn_table {
     size_t max_places;
     float *work;               /* storage other than float32: rows as the optimizers take them, PN_WORK_ROWS of them, then their values encoded */
     struct pn_cold *cold;      /* NULL: all rows are in memory */
+    void (*begin)(void *owner, uint64_t key, float *values); /* NULL: the initializer's values it is */
+    void *begin_owner;
 };
 
 /* A record on its way to or from a file: docs/formats.md. */

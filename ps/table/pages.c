@@ -53,8 +53,9 @@ uint32_t pn_pages_take(struct pn_pages *p, int i) {
 
 bool pn_pages_ahead(struct pn_pages *p, void **at, size_t *n_bytes) {
     const uint64_t used = p->n_units * p->unit_bytes;
-    if (used < SMALL_BYTES) return false;
-    const uint64_t share = used / 256, ahead = share < 2 * HUGE_BYTES ? 2 * HUGE_BYTES : share < 8 * HUGE_BYTES ? share : 8 * HUGE_BYTES;
+    if (used < SMALL_BYTES && p->n_backed >= p->wanted) return false;
+    const uint64_t share = used / 256, soon = share < 2 * HUGE_BYTES ? 2 * HUGE_BYTES : share < 8 * HUGE_BYTES ? share : 8 * HUGE_BYTES;
+    const uint64_t ahead = p->wanted > used + soon ? p->wanted - used : soon;
     const uint64_t from = ((p->n_backed > used ? p->n_backed : used) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES, to = from + HUGE_BYTES;
     if (to > used + ahead || to > p->reserved) return false; /* one huge page at a time: the others on this machine want its cores, too */
     *at = p->base + from;

@@ -21,6 +21,7 @@ struct pn_pages {
     uint64_t n_units, max_units;
     size_t reserved;
     uint64_t n_backed;            /* bytes from the beginning that have memory behind them already */
+    uint64_t wanted;              /* bytes to be backed as soon as can be, used or not: set by the owner */
 };
 /* False: no addresses. */
 bool pn_pages_open(struct pn_pages *, size_t unit_bytes, const uint32_t sizes[PN_PAGE_SIZES]);

@@ -302,3 +302,14 @@ bool pn_rows_remove(struct pn_rows *t, uint32_t i_slot, const bool *gone) {
     free(from);
     return ok;
 }
+
+void pn_rows_grow_ahead(struct pn_rows *t, size_t n_new) {
+    const size_t visits = n_new / 16 + 4 < PN_SLOTS ? n_new / 16 + 4 : PN_SLOTS;
+    size_t n_grown = 0;
+    for (size_t i = 0; i < visits && n_grown <= n_new / 1024; i++, t->i_ahead = (t->i_ahead + 1) % PN_SLOTS) {
+        const uint32_t n = t->slots[t->i_ahead].n_rows;
+        bool grown = false;
+        if (n >= 256 && !pn_index_grow(t, t->i_ahead, n / 50, &grown)) return; /* no memory: it will be said when it is needed */
+        n_grown += grown;
+    }
+}

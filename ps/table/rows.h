@@ -43,6 +43,7 @@ struct pn_rows {
     struct pn_pages row_memory, index_memory;
     uint64_t n_rows, n_small_bytes; /* small: what is malloc'ed */
     struct pn_cut *cut;             /* one is under way */
+    uint32_t i_ahead;               /* the slot whose turn it is to grow ahead */
 };
 
 /* Where a row is: slot << 32 | number in the slot. */
@@ -62,6 +63,10 @@ enum pn_result pn_rows_prepare(struct pn_rows *, const pn_place *places, size_t 
 /* The row of a key for which room was prepared, made now, zeroed. `made` is false if it was there after all (the same key twice in one call). */
 void *pn_rows_make(struct pn_rows *, uint64_t key, bool *made);
 void *pn_rows_make_new(struct pn_rows *, uint64_t key);  /* the same for a key that is known to be missing */
+
+/* Growth ahead, behind n_new new rows: slots whose index is within a fiftieth of its limit grow in turn, a few at a time. Without it a push may find many at
+ * their limits at once, and whoever waits behind it waits for all. */
+void pn_rows_grow_ahead(struct pn_rows *, size_t n_new);
 
 /* Takes the rows with gone[number] out of a slot; others move into their places. Not while a cut is under way. False: no memory, nothing changed. */
 bool pn_rows_remove(struct pn_rows *, uint32_t i_slot, const bool *gone);
@@ -83,6 +88,7 @@ bool pn_index_open(struct pn_rows *);
 void pn_index_close(struct pn_rows *);
 bool pn_index_reserve(struct pn_rows *, uint32_t i_slot, uint32_t n_new); /* room for n_new more; false: no memory, nothing changed */
 uint32_t pn_index_find(const struct pn_rows *, uint64_t mix);             /* the row's number in its slot; PN_NO_ROW: missing */
+bool pn_index_grow(struct pn_rows *, uint32_t i_slot, uint32_t n_new, bool *grown); /* the same without what crafted keys may need */
 void pn_index_put(struct pn_rows *, uint64_t mix, uint32_t i_row);
 /* The keys of all rows of a slot below n, by row number. */
 void pn_index_keys(const struct pn_rows *, uint32_t i_slot, uint32_t n, uint64_t *keys);

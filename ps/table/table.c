@@ -37,9 +37,18 @@ void pn_table_close(struct pn_table *t) {
     free(t);
 }
 
+void pn_table_begin_with(struct pn_table *t, void (*begin)(void *, uint64_t, float *), void *owner) {
+    t->begin = begin;
+    t->begin_owner = owner;
+}
+
 uint32_t pn_table_dim(const struct pn_table *t) { return t->spec.dim; }
 uint64_t pn_table_rows(const struct pn_table *t) { return t->rows.n_rows + pn_table_cold_rows(t); }
 uint64_t pn_table_bytes(const struct pn_table *t) { return pn_rows_bytes(&t->rows) + t->filter.n_bytes + sizeof(*t) + t->max_places * sizeof(*t->places); }
+void pn_table_preallocate(struct pn_table *t, uint64_t n_bytes) {
+    t->rows.index_memory.wanted = n_bytes / (t->rows.row_bytes + 12) * 12;
+    t->rows.row_memory.wanted = n_bytes - t->rows.index_memory.wanted;
+}
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
 }
@@ -54,10 +63,12 @@ size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct p
 static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
     if (t->spec.storage == PN_CODEC_FLOAT32) {
         pn_init_row(&t->spec, key, stored);
+        if (t->begin != NULL) t->begin(t->begin_owner, key, stored);
         return;
     }
     float values[t->spec.dim];
     pn_init_row(&t->spec, key, values);
+    if (t->begin != NULL) t->begin(t->begin_owner, key, values);
     pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
 }
 
@@ -300,6 +311,7 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
             x->last_step = (uint32_t)step;
         }
     }
+    if (n_missing > 0) pn_rows_grow_ahead(&t->rows, n_missing);
     return PN_OK;
 }
 

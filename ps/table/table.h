@@ -37,8 +37,13 @@ void pn_table_evict(struct pn_table *, uint32_t i_slot, uint64_t step);
 /* The admission counts of a cut, one slot at a time, behind the rows (pn_table_cut): NULL when all have been given. */
 const uint8_t *pn_table_scan_counts(struct pn_table *, uint32_t *i_slot, size_t *n_bytes);
 enum pn_result pn_table_restore_counts(struct pn_table *, uint32_t i_slot, const uint8_t *counts, size_t n_bytes); /* PN_CORRUPT: another size */
+/* Memory that rows and index will need, of this shard's part: pn_table_ahead asks for it before anything is pushed. */
+void pn_table_preallocate(struct pn_table *, uint64_t n_bytes);
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
 bool pn_table_ahead(struct pn_table *, void **at, size_t *n_bytes);
+
+/* First values of rows: `begin` may change what the initializer made of a key's row. A function of the key alone, for the table's life. */
+void pn_table_begin_with(struct pn_table *, void (*begin)(void *owner, uint64_t key, float *values), void *owner);
 
 /* rows out: n * dim float32. A missing key gives the initializer's row and creates nothing; returns how many were
  * missing (explicit tables: zeros). Keys may repeat. */

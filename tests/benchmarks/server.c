@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
     const uint32_t n_shards = argc > 5 ? (uint32_t)atoi(argv[5]) : 1, i_shard = argc > 5 ? (uint32_t)atoi(argv[4]) : 0;
     if (n_shards < 1 || i_shard >= n_shards) return 2;
     if (tiered) snprintf(memory, sizeof memory, ", memory: %s", argv[3]);
+    if (getenv("BENCH_PREALLOCATE")) snprintf(memory, sizeof memory, ", preallocate: %s", getenv("BENCH_PREALLOCATE"));
     snprintf(text, sizeof text, BENCH_JOB, memory, atoi(argv[1]) - 1, argc > 2 ? argv[2] : "float32");
     snprintf(dir, sizeof dir, "build/bench-tier-%d", (int)getpid());
     if (pn_shard_open(&shard, pn_shell_env(shell), pn_tiers_rocksdb(dir), text, "bench", 1, 1, 4, (i_shard * PN_SLOTS + n_shards - 1) / n_shards,

@@ -48,6 +48,7 @@ bool pn_history_wanted(const struct pn_reader *r, uint64_t time, uint64_t line) 
         case PN_PART_TRAIN: return !in_validation;
         case PN_PART_VALIDATION: return in_validation && !in_test;
         case PN_PART_TEST: return in_test;
+        case PN_PART_HELD: return false;
     }
     return false;
 }

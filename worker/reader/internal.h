@@ -24,7 +24,8 @@ struct pn_reader_batch {
     uint32_t *offset_by_column, *length_by_column;
     float *labels, *values, value; /* value: of the row under way, its label before the threshold */
     size_t n_rows, n_columns, i_column;  /* i_column: fields of the row under way */
-    size_t max_cells, max_labels;
+    float *log_q;                 /* pairs only */
+    size_t max_cells, max_labels, max_log_q;
     struct pn_raw raw;
 };
 
@@ -51,6 +52,27 @@ struct pn_negatives {
     struct pn_text text, line;
     struct pn_record of;               /* the positive row whose negatives are owed; lives until the stream goes on */
     uint32_t n_owed;
+};
+
+/* Pairs of users and items (pairs.c). Tables by id. */
+struct pn_pairs {
+    struct pn_number_set seen;    /* pairs of the `seen` files */
+    uint32_t *rows, *items;       /* an item's pairs; the items that have some, rising */
+    size_t n_ids, n_items;
+    uint32_t *counts, *held;      /* a user's pairs; hold_out of them, by rising lot */
+    size_t n_users, n_held;
+    double *keep, total;          /* total: of the items' weights */
+    uint32_t *alias;
+    uint64_t *map;                /* users * map_row words: a bit for each item that is not drawn; NULL: too large, the set says it */
+    size_t map_row, map_users;
+    float log_uniform;
+    bool ready;
+    uint64_t *window;
+    size_t n_window, max_window;
+    struct pn_record line;        /* under way; lives until the stream goes on */
+    const char *at;               /* its next item; NULL: none under way */
+    uint32_t user;
+    bool list;
 };
 
 enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_FAILED };
@@ -102,6 +124,7 @@ struct pn_reader {
         struct pn_number_set items;   /* of the row under way, in order: not a set, only room */
         struct pn_text cell;
     } sequences;
+    struct pn_pairs pairs;
 };
 
 /* rows.c */
@@ -138,6 +161,12 @@ bool pn_sequence_gather(struct pn_reader *, const struct pn_record *, struct pn_
 bool pn_sequence_wanted(struct pn_reader *, const struct pn_record *); /* has actions enough for its part */
 bool pn_sequence_row(struct pn_reader *, const struct pn_record *);
 void pn_sequence_free(struct pn_reader *);
+/* pairs.c: ncf and lightgcn */
+bool pn_pairs_columns(struct pn_reader *);
+bool pn_pairs_load(struct pn_reader *, const struct pn_record *);     /* a line of a `seen` file */
+enum pn_advance pn_pairs_advance(struct pn_reader *);                 /* fills the batch; PN_ADVANCE_END: nothing is left */
+void pn_pairs_free(struct pn_reader *);
+static inline bool pn_reader_pairs(const struct pn_reader *r) { return r->data.format == PN_FORMAT_NCF || r->data.format == PN_FORMAT_LIGHTGCN; }
 
 /* movielens.c */
 bool pn_movielens_columns(struct pn_reader *);

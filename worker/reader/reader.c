@@ -194,7 +194,7 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
     r->options = *options;
     /* All producers of an epoch shuffle alike: they share one stream. */
     r->rng.state = pn_mix64(options->shuffle_seed ^ pn_mix64(options->epoch + 1u));
-    r->n_files = data->format == PN_FORMAT_MOVIELENS ? pn_movielens_n_files(r) : pn_format_sequences(data->format) ? 2 : 1 + (int)data->negatives.n_seen;
+    r->n_files = data->format == PN_FORMAT_MOVIELENS ? pn_movielens_n_files(r) : pn_format_sequences(data->format) ? 2 : 1 + (int)(data->rank_all ? 0 : data->negatives.n_seen);
     snprintf(r->path, sizeof(r->path), "%s", data->path);
     r->piece[0] = malloc(PN_READ_BYTES);
     r->piece[1] = malloc(PN_READ_BYTES);
@@ -203,6 +203,7 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
     if (data->format == PN_FORMAT_MOVIELENS) good = good && pn_movielens_columns(r);
     if (pn_format_sequences(data->format)) good = good && pn_sequence_columns(r);
     if (data->format == PN_FORMAT_LIBFM) good = good && pn_libfm_columns(r);
+    if (pn_reader_pairs(r)) good = good && pn_pairs_columns(r);
     if (good) return r;
     free_reader(r);
     return NULL;
@@ -212,6 +213,19 @@ void pn_reader_close(struct pn_reader *r) {
     if (!r) return;
     r->closed = true;
     if (!r->io_busy && !r->work_busy) free_reader(r);
+}
+
+bool pn_reader_again(struct pn_reader *r, uint32_t epoch) {
+    if (!pn_reader_pairs(r) || r->data.rank_all || !r->ended || !r->file_ended || r->io_busy || r->work_busy || r->result != PN_OK) return false;
+    pn_stream_close(r->stream);
+    r->stream = NULL;
+    r->options.epoch = epoch;
+    r->options.skip_batches = 0;
+    r->rng.state = pn_mix64(r->options.shuffle_seed ^ pn_mix64(epoch + 1u));
+    r->n_rows_read = r->n_rows_out = 0;
+    r->ended = r->opened = false;
+    r->pairs.at = NULL;
+    return true;
 }
 
 void pn_reader_next(struct pn_reader *r, void (*done)(void *, enum pn_result, const struct pn_raw *, const struct pn_error *),

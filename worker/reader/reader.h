@@ -19,6 +19,8 @@ struct pn_reader_options {
 };
 /* The rows of one batch; raw points into arrays owned by the reader, valid until the next call of pn_reader_next. */
 struct pn_reader *pn_reader_open(struct pn_env *, const struct pn_data *, const struct pn_reader_options *);
+/* After the last batch: the same data once more as another epoch, without reading the `seen` files again. False: this reader cannot; open a new one. */
+bool pn_reader_again(struct pn_reader *, uint32_t epoch);
 /* May be called from inside a callback; an io in flight is waited for behind the scenes, no callback runs after it. */
 void pn_reader_close(struct pn_reader *);
 /* done(owner, PN_OK, raw): a batch (the last one may be short). PN_NOT_FOUND with raw NULL: the end. Other results:

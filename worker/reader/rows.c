@@ -97,7 +97,7 @@ static void finish_batch(struct pn_reader *r) {
             b->length_by_column[c * b->n_rows + row] = b->length[row * b->n_columns + c];
         }
     b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.data,
-                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .values = b->values};
+                             .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .values = b->values, .log_q = b->log_q};
 }
 
 /* ---- from a record to a batch ---- */
@@ -177,6 +177,11 @@ static bool eat(struct pn_reader *r, const struct pn_record *record, bool rows, 
 enum pn_advance pn_reader_advance(struct pn_reader *r) {
     struct pn_reader_batch *b = &r->batch;
     if (r->result != PN_OK) return PN_ADVANCE_FAILED;
+    if (pn_reader_pairs(r)) {
+        const enum pn_advance a = pn_pairs_advance(r);
+        if (a == PN_ADVANCE_BATCH) finish_batch(r);
+        return a;
+    }
     bool full = false;
     while (!full) {
         if (r->negatives.n_owed > 0) {
@@ -228,4 +233,5 @@ void pn_reader_rows_free(struct pn_reader *r) {
     pn_movielens_free(r);
     pn_negatives_free(r);
     pn_sequence_free(r);
+    pn_pairs_free(r);
 }

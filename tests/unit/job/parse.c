@@ -10,7 +10,7 @@ static const char good[] =
     "  data:\n    train: {format: csv, uri: train.csv, label: click}\n    test: {format: csv, uri: /abs/test.csv, label: click, firstRow: 5, rows: 10}\n"
     "  features:\n    - {name: u, type: categorical}\n    - {name: i, type: categorical, hash: {share: thing}}\n    - {name: g, type: multi, separator: \"|\", pooling: sqrtn}\n"
     "    - {name: n, type: numeric, transform: [log1p, standardize]}\n    - {name: b, type: numeric, bucketize: [1, 2.5, 7]}\n    - {name: x, type: cross, of: [u, i]}\n"
-    "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {xavier: 0.05}, admission: {count: 3, counters: 1Mi}, eviction: {ageSteps: 1000, maxRows: 50000}}}\n"
+    "  tables: {defaults: {optimizer: {name: ftrl, lr: 0.1, l1: 0.01}, init: {xavier: 0.05}, storage: bfloat16, preallocate: 1Gi, admission: {count: 3, counters: 1Mi}, eviction: {ageSteps: 1000, maxRows: 50000}}}\n"
     "  model: {name: deepfm, embeddingDim: 4, linearScale: 2.5, hidden: [8, 4], dropout: 0.25}\n  optimizer: {name: adam, lr: 0.001}\n"
     "  training: {batchSize: 32, epochs: 2, seed: 9, consistency: {mode: ssp, staleness: 2, ack: applied}}\n"
     "  checkpoint: {every: 10s, keep: 2, ringBytes: 1Mi}\n  publish: {model: m, storage: int8, gate: {minAuc: 0.7}}\n";
@@ -38,6 +38,7 @@ START_TEST(a_good_job_is_read_as_written) {
     ck_assert_int_eq(j.consistency, PN_SSP);
     ck_assert(!j.ack_durable);
     ck_assert(j.tables[0].admit_count == 3 && j.tables[0].evict_age == 1000 && j.tables[0].evict_rows == 50000 && j.tables[0].track && j.tables[0].init == PN_INIT_XAVIER);
+    ck_assert(j.tables[0].storage == PN_CODEC_BFLOAT16 && j.tables[0].preallocate == 1u << 30);
     ck_assert(fabsf(j.linear_scale - 2.5f) < 1e-6f);
     ck_assert_uint_eq(j.checkpoint_every_ms, 10000);
     ck_assert_uint_eq(j.ring_bytes, 1u << 20);
@@ -54,6 +55,7 @@ START_TEST(a_job_printed_and_read_again_is_the_same_job) {
     ck_assert_str_eq(text, twice);
     ck_assert_uint_eq(j.fields[1].hash_seed, again.fields[1].hash_seed);
     ck_assert_uint_eq(j.tables[0].init_seed, again.tables[0].init_seed);
+    ck_assert(again.tables[0].storage == PN_CODEC_BFLOAT16 && again.tables[0].preallocate == 1u << 30);
     free(text);
     free(twice);
     pn_job_free(&j);
@@ -184,7 +186,7 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(j.train.format == PN_FORMAT_LIBFM && j.train.negatives.per_positive == 2 && j.train.negatives.redraw && j.train.negatives.n_seen == 2);
         ck_assert_str_eq(j.train.negatives.seen[1], "/base/b");
         ck_assert_str_eq(j.train.columns, "user,item");
-        ck_assert(j.patience == 3 && j.stop_by_logloss && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
+        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
         char *once = pn_job_text(&j);
         ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
         char *twice = pn_job_text(&again);

@@ -44,7 +44,7 @@ START_TEST(sequences_heads_and_teachers_are_read_printed_and_read_again) {
         pn_job_free(&job);
     }
     ck_assert_int_eq(parse(&job, next_item, &err), PN_OK);
-    ck_assert(job.model == PN_MODEL_SASREC && job.sequence.softmax && job.sequence.target == 2 && job.sequence.negatives == 3 && job.sequence.seen == 0 && job.stop_by_ndcg);
+    ck_assert(job.model == PN_MODEL_SASREC && job.sequence.softmax && job.sequence.target == 2 && job.sequence.negatives == 3 && job.sequence.seen == 0 && job.stop_by == PN_BY_NDCG && job.rank_k == 10);
     ck_assert(job.train.format == PN_FORMAT_SASREC && job.validation.format == PN_FORMAT_S3REC && job.train.negatives.per_positive == 2 && job.train.negatives.redraw);
     pn_job_free(&job);
 } END_TEST

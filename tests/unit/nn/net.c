@@ -24,7 +24,7 @@ static void make_raw(struct raw *r) {
             memcpy(r->text + n, cells[c][i], strlen(cells[c][i]));
             n += strlen(cells[c][i]);
         }
-    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels, values};
+    r->raw = (struct pn_raw){ROWS, 3, names, r->text, r->offset, r->length, labels, values, NULL};
 }
 
 static void make_job(struct pn_job *job, const char *model) {

@@ -33,7 +33,7 @@ static void open_world(struct world *w, const char *loss, const char *const cell
             length[c * ROWS + i] = (uint32_t)strlen(cells[c][i]);
             n += (size_t)snprintf(joined + n, sizeof joined - n, "%s", cells[c][i]);
         }
-    const struct pn_raw raw = {ROWS, 4, names, joined, offset, length, labels, labels};
+    const struct pn_raw raw = {ROWS, 4, names, joined, offset, length, labels, labels, NULL};
     uint64_t n_bad = 0;
     ck_assert_int_eq(pn_features_open(&w->features, &w->job, names, 4, &err), PN_OK);
     ck_assert_int_eq(pn_features_batch(w->features, &raw, &w->batch, &n_bad), PN_OK);

@@ -1,5 +1,6 @@
 /* Keys to rows: growth, collisions, edges, explicit tables, skipped slots, failing memory. */
 #include "ps/table/rows.h"
+#include "ps/table/pages.h"
 #include "tests/unit/table/util.h"
 
 /* Fails the n-th allocation from now; < 0: none. The sanitizers bring their own malloc: there the sweep is left out. */
@@ -257,6 +258,28 @@ START_TEST(a_record_tells_how_often_and_when_last) {
 
 #ifdef CAN_FAIL
 /* Runs the same story with the n-th allocation failing, for every n: a failed call changed nothing and a repeat succeeds. */
+START_TEST(preallocated_memory_is_asked_for_in_pieces_and_used_by_the_rows) {
+    struct pn_table_spec spec = spec_of(PN_ADAGRAD, 16);
+    struct pn_table *t = pn_table_open(&spec);
+    void *at;
+    size_t n_bytes, total = 0;
+    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* a small table asks for nothing */
+    pn_table_preallocate(t, 64u << 20);
+    while (pn_table_ahead(t, &at, &n_bytes)) {
+        ck_assert_uint_le(n_bytes, 2u << 20);
+        pn_pages_back(at, n_bytes);
+        total += n_bytes;
+    }
+    ck_assert_uint_ge(total, 60u << 20); /* whole pieces of two parts */
+    ck_assert_uint_le(total, 70u << 20);
+    static uint64_t keys[20000];
+    static float zeros[20000 * 16];
+    for (uint64_t k = 0; k < 20000; k++) keys[k] = k;
+    OK(pn_table_push(t, keys, zeros, 20000, 1, NULL));
+    ck_assert(!pn_table_ahead(t, &at, &n_bytes)); /* it is there already */
+    pn_table_close(t);
+} END_TEST
+
 START_TEST(a_failed_allocation_leaves_the_table_as_it_was) {
     enum { N = 700 };
     uint64_t keys[N];
@@ -305,6 +328,7 @@ int main(void) {
     tcase_add_test(c, keys_that_share_slot_tag_and_first_group_are_kept_apart);
     tcase_add_test(c, every_machine_finds_the_same);
     tcase_add_test(c, an_index_tells_its_keys);
+    tcase_add_test(c, preallocated_memory_is_asked_for_in_pieces_and_used_by_the_rows);
     tcase_add_test(c, crafted_keys_cost_no_more_memory_than_others);
     tcase_add_test(c, the_first_and_the_last_key_are_keys_like_any_other);
     tcase_add_test(c, a_pull_makes_nothing_and_may_repeat_keys);

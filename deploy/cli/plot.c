@@ -1,0 +1,123 @@
+/* pinion plot: the learning curve of a job as a picture (SVG) or as numbers (CSV). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "deploy/cli/cli.h"
+
+enum { WIDTH = 760, PANEL = 230, LEFT = 70, RIGHT = 20, TOP = 40, GAP = 60 };
+
+struct curve { size_t n; double *x, *y; const char *name, *colour; };
+
+static double at(struct json_object *list, size_t i, size_t k) { return json_object_get_double(pn_json_at(pn_json_at(list, i), k)); }
+static struct curve curve_of(struct json_object *list, size_t column, const char *name, const char *colour) {
+    struct curve c = {.n = pn_json_length(list), .name = name, .colour = colour};
+    c.x = malloc((c.n + 1) * sizeof *c.x);
+    c.y = malloc((c.n + 1) * sizeof *c.y);
+    if (c.x == NULL || c.y == NULL) cli_fail(EXIT_FAILED, "no memory");
+    for (size_t i = 0; i < c.n; i++) {
+        c.x[i] = at(list, i, 1);
+        c.y[i] = at(list, i, column);
+    }
+    return c;
+}
+
+/* A step of 1, 2 or 5 times a power of ten that cuts a span into four to ten. */
+static double tick(double span) {
+    const double power = pow(10, floor(log10(span / 5)));
+    for (int k = 0; k < 3; k++) {
+        static const double steps[] = {1, 2, 5};
+        if (span / (power * steps[k]) <= 8) return power * steps[k];
+    }
+    return power * 10;
+}
+
+static void escaped(FILE *f, const char *text) {
+    for (; *text; text++) {
+        if (*text == '<') fputs("&lt;", f);
+        else if (*text == '&') fputs("&amp;", f);
+        else fputc(*text, f);
+    }
+}
+
+/* One panel: axes with numbers, the curves as lines (a single point as a dot), their names. */
+static void panel(FILE *f, double top, const struct curve *curves, size_t n, double last_x, const char *empty) {
+    double low = INFINITY, high = -INFINITY;
+    for (size_t c = 0; c < n; c++)
+        for (size_t i = 0; i < curves[c].n; i++) {
+            low = fmin(low, curves[c].y[i]);
+            high = fmax(high, curves[c].y[i]);
+        }
+    const double bottom = top + PANEL, width = WIDTH - LEFT - RIGHT;
+    fprintf(f, "<path d=\"M%d %.1fV%.1fH%d\" fill=\"none\" stroke=\"#888\"/>\n", LEFT, top, bottom, WIDTH - RIGHT);
+    if (!(low <= high)) {
+        fprintf(f, "<text x=\"%d\" y=\"%.1f\" fill=\"#888\">%s</text>\n", LEFT + 10, top + PANEL / 2.0, empty);
+        return;
+    }
+    if (high - low < 1e-9) {
+        low -= 0.01;
+        high += 0.01;
+    }
+    const double margin = (high - low) * 0.06;
+    low -= margin;
+    high += margin;
+    for (double y = ceil(low / tick(high - low)) * tick(high - low); y <= high; y += tick(high - low))
+        fprintf(f, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text><path d=\"M%d %.1fH%d\" stroke=\"#eee\"/>\n", LEFT - 6, bottom - (y - low) / (high - low) * PANEL + 4, y,
+                LEFT, bottom - (y - low) / (high - low) * PANEL, WIDTH - RIGHT);
+    for (double x = 0; last_x > 0 && x <= last_x; x += tick(last_x))
+        fprintf(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.3g</text>\n", LEFT + x / last_x * width, bottom + 16, x);
+    for (size_t c = 0; c < n; c++) {
+        if (curves[c].n > 1) fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" points=\"", curves[c].colour);
+        for (size_t i = 0; i < curves[c].n; i++) {
+            const double x = LEFT + (last_x > 0 ? curves[c].x[i] / last_x * width : 0), y = bottom - (curves[c].y[i] - low) / (high - low) * PANEL;
+            if (curves[c].n > 1) fprintf(f, "%.1f,%.1f ", x, y);
+            else fprintf(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x, y, curves[c].colour);
+        }
+        if (curves[c].n > 1) fputs("\"/>\n", f);
+        fprintf(f, "<text x=\"%zu\" y=\"%.1f\" fill=\"%s\">%s</text>\n", LEFT + 8 + c * 180, top - 6, curves[c].colour, curves[c].name);
+    }
+}
+
+static void draw(FILE *f, struct json_object *job, struct json_object *train, struct json_object *validation) {
+    const struct curve loss = curve_of(train, 2, "training loss", "#1f6fb4"), log_loss = curve_of(validation, 3, "validation log loss", "#d4641b"), auc = curve_of(validation, 2, "validation AUC", "#2b8a3e");
+    double last = 0;
+    if (loss.n > 0) last = loss.x[loss.n - 1];
+    if (auc.n > 0) last = fmax(last, auc.x[auc.n - 1]);
+    const int height = TOP + 2 * PANEL + 2 * GAP + 10;
+    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", WIDTH, height);
+    fprintf(f, "<text x=\"%d\" y=\"18\" font-size=\"14\">", LEFT);
+    escaped(f, pn_json_str(job, "id", ""));
+    fputs(" ", f);
+    escaped(f, pn_json_str(job, "name", ""));
+    fprintf(f, ", %s</text>\n", pn_json_str(job, "state", ""));
+    panel(f, TOP + 10, (struct curve[]){loss, log_loss}, 2, last, "nothing has been trained yet");
+    panel(f, TOP + PANEL + GAP, &auc, 1, last, "nothing has been measured on validation");
+    fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">samples</text>\n</svg>\n", WIDTH - RIGHT, height - 16);
+}
+
+static void table(FILE *f, struct json_object *train, struct json_object *validation) {
+    fputs("part,seconds,samples,loss,auc\n", f);
+    for (size_t i = 0; i < pn_json_length(train); i++) fprintf(f, "train,%.3f,%.0f,%.6f,\n", at(train, i, 0), at(train, i, 1), at(train, i, 2));
+    for (size_t i = 0; i < pn_json_length(validation); i++)
+        fprintf(f, "validation,%.3f,%.0f,%.6f,%.6f\n", at(validation, i, 0), at(validation, i, 1), at(validation, i, 3), at(validation, i, 2));
+}
+
+int verb_plot(const struct cli *c) {
+    if (c->n_rest != 1) cli_fail(EXIT_USAGE, "pinion plot needs one job: pinion plot JOB [--out FILE.svg|FILE.csv]");
+    char path[200], name[200];
+    snprintf(path, sizeof path, "/api/v1/jobs/%.100s", c->rest[0]);
+    snprintf(name, sizeof name, "%.100s.svg", c->rest[0]);
+    const char *out = cli_option(c, "out", name), *dot = strrchr(out, '.');
+    const bool csv = dot != NULL && strcmp(dot, ".csv") == 0;
+    if (dot == NULL || (!csv && strcmp(dot, ".svg") != 0)) cli_fail(EXIT_USAGE, "--out %s: the name must end in .svg or .csv", out);
+    struct json_object *job = cli_must(c, "GET", path, NULL), *curve = pn_json_get(job, "curve");
+    struct json_object *train = pn_json_get(curve, "train"), *validation = pn_json_get(curve, "validation");
+    FILE *f = fopen(out, "w");
+    if (f == NULL) cli_fail(EXIT_FAILED, "%s cannot be written", out);
+    if (csv) table(f, train, validation);
+    else draw(f, job, train, validation);
+    const bool failed = ferror(f) != 0;
+    if (fclose(f) != 0 || failed) cli_fail(EXIT_FAILED, "%s could not be written to its end", out);
+    printf("%s: %zu points of training, %zu of validation\n", out, pn_json_length(train), pn_json_length(validation));
+    return EXIT_DONE;
+}

@@ -1,0 +1,57 @@
+"""Ranking models on Amazon Music, through real servers: NeuMF from scratch in the NCF protocol, its epoch chosen by held-out pairs; and matrix factorization by the
+softmax within a batch, all items ranked. A synchronous run twice gives the same digits, also of the full ranking."""
+import os
+import sys
+import time
+from cluster import Cluster, ROOT, data, skip
+
+folder = data("amazon-music-ncf")
+if not folder:
+    skip("no ../shared/data/amazon-music-ncf")
+if "--quick" in sys.argv:
+    skip("trains for half a minute on real data; the unit tests of nn and reader see the same code")
+with open(os.path.join(ROOT, "docs", "jobs", "amazon-music-neumf.yaml")) as f:
+    neumf = f.read().replace("${PINION_DATA}", folder)
+
+FULL = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: full}}
+spec:
+  data:
+    train: {{format: ncf, uri: "{dir}/AMusic.train.rating", part: train, holdOut: {{seed: 2}}{negatives}}}
+    validation: {{format: ncf, uri: "{dir}/AMusic.train.rating", part: held, holdOut: {{seed: 2}}, rankAll: ["{dir}/AMusic.train.rating"]}}
+    test: {{format: ncf, uri: "{dir}/AMusic.test.rating", rankAll: ["{dir}/AMusic.train.rating"]}}
+    shuffle: {{buffer: 100000, seed: 1}}
+  features:
+    - {{name: user, type: categorical, table: users}}
+    - {{name: item, type: categorical, table: items}}
+  tables: {{defaults: {{optimizer: {{name: adam, lr: 0.01}}, init: {{normal: 0.01}}}}}}
+  model: {{name: mf, embeddingDim: 16, bias: {bias}}}
+  training: {{batchSize: 500, epochs: 4, seed: 1, dataShards: 2, loss: {{name: {loss}}}, earlyStopping: {{metric: "recall@50", patience: 2}}, consistency: {{mode: sync}}}}
+  validation: {{groupBy: user, metrics: ["recall@50"]}}
+"""
+
+with Cluster(ps=2, workers=2, serving=0) as c:
+    begin = time.time()
+    done = c.wait(c.submit(neumf), 300)
+    assert done["state"] == "SUCCEEDED", done
+    history = done["history"]
+    best = max(history, key=lambda e: e["ndcg"])
+    print(f"figure amazon-music NeuMF from scratch HR@10 {done['test_hr']:.4f} NDCG@10 {done['test_ndcg']:.4f} (at least 0.37, 0.21), best epoch {done['best_epoch']}, "
+          f"the job {time.time() - begin:.0f} s")
+    assert done["best_epoch"] == best["epoch"] and abs(done["validation_ndcg"] - best["ndcg"]) < 1e-12, done
+    assert done["test_rows"] == 177582, done["test_rows"]  # 1,776 lists of 99 negatives, but for 18 that are the test item itself
+    assert done["test_hr"] >= 0.37 and done["test_ndcg"] >= 0.21 and done["test_hr"] == done["test_recall"], done
+
+    seen = []
+    runs = [("in-batch-softmax, temperature: 0.2", "")] * 2 + [("bpr", ", negatives: {perPositive: 4, redraw: true}"),
+                                                            ("softmax, logQ: true", ", negatives: {perPositive: 4, redraw: true, distribution: popularity, power: 0.75}"),
+                                                            ("hinge, margin: 1", ", negatives: {perPositive: 4, redraw: true}")]
+    for loss, negatives in runs:
+        done = c.wait(c.submit(FULL.format(dir=folder, loss=loss, negatives=negatives, bias="false" if loss.startswith("in-batch") else "true")), 120)
+        assert done["state"] == "SUCCEEDED", done
+        seen.append((done["test_recall"], done["test_ndcg"], done["test_hr"]))
+        print(f"{loss}: Recall@50 {done['test_recall']!r}, NDCG@50 {done['test_ndcg']!r}")
+        assert done["test_rows"] == 1776 and done["test_hr"] == done["test_recall"], done  # one item a user
+        assert done["test_recall"] > 50 / 12929 * 3, done  # three times what chance finds
+    assert seen[0] == seen[1], "two synchronous runs differ"
