@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 from cluster import Cluster, run
 
 with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0) as c:
-    code, out, err = run("synth", "--rows", "120000", "--out", folder)
+    code, out, err = run("synth", "--rows", "900000", "--out", folder)
     assert code == 0, err
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "jobs", "synth-deepfm.yaml")) as f:
         text = f.read().replace("${PINION_DATA}", folder)
