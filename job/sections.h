@@ -5,6 +5,26 @@
 #include "job/job.h"
 #include "job/yaml.h"
 
+/* A path or file:// URI into out; `base` (NULL: none) is what a relative one is relative to. */
+void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]);
+/* spec.data.train, .validation, .test: `what` is its name in messages. */
+void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d);
+/* One entry of spec.features: a field and, if it is new, its table. */
+void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+int pn_job_find_field(const struct pn_job *job, const char *name);   /* its index, or -1 */
+int pn_job_find_table(const struct pn_job *job, const char *name);
+/* spec.tables; the tables are known by name. An external job's are declared there. */
+void pn_job_read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+void pn_job_declare_tables(struct pn_yaml *y, struct fy_node *spec, struct pn_job *job);
+/* The dense parameters' table, with spec.optimizer. */
+void pn_job_add_dense_table(struct pn_yaml *y, struct fy_node *optimizer, struct pn_job *job);
+struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float lr);
+/* spec.model. */
+void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
+/* spec.training. */
+void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* "hr@10" and the like: one K for a job. False: no such name. */
+bool pn_job_ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind);
 /* spec.model.sequence; the features have been read. */
 void pn_job_read_sequence(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.model.heads and spec.model.distill. */

@@ -223,6 +223,16 @@ bool pn_yaml_real(struct pn_yaml *y, struct fy_node *n, const char *what, double
     return false;
 }
 
+void pn_yaml_real32(struct pn_yaml *y, struct fy_node *n, const char *what, double low, double high, float *out) {
+    double v = (double)*out;
+    if (pn_yaml_real(y, n, what, low, high, &v)) *out = (float)v;
+}
+
+void pn_yaml_count32(struct pn_yaml *y, struct fy_node *n, const char *what, uint64_t low, uint64_t high, uint32_t *out) {
+    uint64_t v = *out;
+    if (pn_yaml_count(y, n, what, low, high, &v)) *out = (uint32_t)v;
+}
+
 bool pn_yaml_truth(struct pn_yaml *y, struct fy_node *n, const char *what, bool *out) {
     static const char *const names[] = {"false", "true", NULL};
     int i = *out;

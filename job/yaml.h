@@ -27,6 +27,9 @@ struct fy_node *pn_yaml_get(struct fy_node *map, const char *key); /* NULL: abse
 bool pn_yaml_text(struct pn_yaml *, struct fy_node *, const char *what, char *out, size_t room);
 bool pn_yaml_count(struct pn_yaml *, struct fy_node *, const char *what, uint64_t low, uint64_t high, uint64_t *out);
 bool pn_yaml_real(struct pn_yaml *, struct fy_node *, const char *what, double low, double high, double *out);
+/* The same into 32 bits. */
+void pn_yaml_count32(struct pn_yaml *, struct fy_node *, const char *what, uint64_t low, uint64_t high, uint32_t *out);
+void pn_yaml_real32(struct pn_yaml *, struct fy_node *, const char *what, double low, double high, float *out);
 bool pn_yaml_truth(struct pn_yaml *, struct fy_node *, const char *what, bool *out);
 /* 250ms, 30s, 10m, 2h -> ms. 64Ki, 16Mi, 1Gi, 1000 -> bytes. */
 bool pn_yaml_duration(struct pn_yaml *, struct fy_node *, const char *what, uint64_t *out_ms);
