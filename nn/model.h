@@ -85,6 +85,17 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
                            float *parameter_gradients, float *scores, double *loss);
 
+/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each example's own gradient, dense parameters and rows together, is scaled down
+ * to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any example's
+ * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.
+ *   norms   out: n_examples, before scaling; may be NULL
+ *   loss    out: as in pn_net_step
+ * PN_INVALID: the model is not pn_net_separable. */
+enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip,
+                                   float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, float *scores, float *norms, double *loss);
+/* Is the gradient a sum over examples? No: batch norm, SASRec, and losses of groups of rows mix them. */
+bool pn_net_separable(const struct pn_net *);
+
 /* ---- metrics ---- */
 /* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */
 double pn_auc(const float *scores, const float *labels, size_t n);
