@@ -79,6 +79,7 @@ struct pn_field {
     char column[64];
     enum pn_field_type type;
     uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
+    uint32_t buckets;       /* > 0: all values are hashed into so many keys; 0: a key for each value */
     uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
     /* numeric, in this order */
     bool log1p;             /* sign(x) * ln(1 + |x|) */

@@ -102,6 +102,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
     }
+    if (f->buckets > 0) put(o, ", buckets: %u", f->buckets);
     if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);

@@ -55,6 +55,16 @@ struct pn_batch {
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 void pn_batch_free(struct pn_batch *);
+/* The keyed fields (their indices in the job) in the order of a batch: sequences last. Returns how many. */
+size_t pn_batch_fields(const struct pn_job *, size_t sparse[PN_MAX_FIELDS]);
+/* Fills unique, n_unique and position from the keys. False: no memory; *b is as it was but for those. */
+bool pn_batch_unique(struct pn_batch *, const struct pn_job *, const size_t *sparse);
+/* *out: a batch of n examples, example i being number example[i] of *from[i]; all of one job. */
+enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, const size_t *sparse, const struct pn_batch *const *from, const uint32_t *example, size_t n);
+
+/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
+uint64_t pn_field_domain(const struct pn_field *);
+uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
 
 /* ---- models ---- */
 struct pn_net;

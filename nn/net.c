@@ -10,10 +10,8 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     openblas_set_num_threads(1); /* sums in one order: the same bits each time; parallel are the producers */
     net->job = job;
     net->n_dense = n_dense_inputs;
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE) net->fields[net->n_sparse++] = i;
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (job->fields[i].type == PN_FIELD_SEQUENCE) net->fields[net->n_sparse + net->n_sequences++] = i;
+    net->n_sparse = pn_batch_fields(job, net->fields);
+    while (net->n_sparse > 0 && job->fields[net->fields[net->n_sparse - 1]].type == PN_FIELD_SEQUENCE) net->n_sparse--, net->n_sequences++;
     net->k = pn_job_width(job);
     net->wide = pn_job_wide(job);
     pn_net_build(net);
