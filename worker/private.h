@@ -19,6 +19,9 @@ struct pn_private_spec {
     double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
 };
 
+/* What the job's privacy section says of one of its data shards. False: the job is not private. */
+bool pn_private_spec_of(const struct pn_job *, uint32_t n_producers, struct pn_private_spec *);
+
 struct pn_private;
 /* job is borrowed; every keyed field has a domain (pn_field_domain). NULL: no memory. */
 struct pn_private *pn_private_open(const struct pn_job *, const struct pn_private_spec *);
