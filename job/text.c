@@ -196,6 +196,16 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (evicts) put(o, "}");
         if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
+        const struct pn_import_spec *m = &job->imports[i];
+        if (m->keys[0] != '\0') {
+            put(o, ", import: {keys: ");
+            quoted(o, m->keys);
+            put(o, ", rows: ");
+            quoted(o, m->rows);
+            if (m->feature > 0) put(o, ", feature: ");
+            if (m->feature > 0) quoted(o, job->fields[m->feature - 1].name);
+            put(o, "}");
+        }
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }
 }
