@@ -1,55 +1,10 @@
-/* From blocks to nodes: a writer for each kind of block, found by the kind's name. Every value is [n, width]. */
+/* From blocks to nodes: a writer for each kind of block, found by the kind's name. Shapes: writer.h. */
 #include "nn/onnx/onnx.h"
 #include <stdlib.h>
 #include <string.h>
-#include "nn/onnx/graph.h"
+#include "nn/onnx/writer.h"
 
 #define MOST_BYTES 2000000000u /* a message of protobuf ends at 2 GiB */
-
-struct writer {
-    const struct pn_net *net;
-    const float *p;
-    struct pn_graph g;
-    const char *name[PN_MAX_VALUES];
-    const char *table[PN_MAX_TABLES];
-};
-
-#define IN(i) w->name[b->in[i]]
-#define OUT w->name[b->out[0]]
-
-static const char *parameter(struct writer *w, size_t offset, size_t rows, size_t columns) {
-    for (size_t i = 0; i < w->net->n_named; i++)
-        if (w->net->parameters[i].offset == offset && w->net->parameters[i].shape[0] * w->net->parameters[i].shape[1] == (rows > 0 ? rows : 1) * columns)
-            return pn_graph_floats(&w->g, pn_graph_name(&w->g, "%s", w->net->parameters[i].name), w->p + offset, rows, columns);
-    return pn_graph_floats(&w->g, pn_graph_name(&w->g, "/p%zu", offset), w->p + offset, rows, columns);
-}
-static const char *reshape(struct writer *w, const char *x, size_t a, size_t b) { /* [n, a, b]; [n, a] if b is 0 */
-    return pn_graph_node(&w->g, "Reshape", x, pn_graph_ints(&w->g, (int64_t[]){-1, (int64_t)a, (int64_t)b}, b > 0 ? 3 : 2), NULL);
-}
-static const char *slice(struct writer *w, const char *x, size_t from, size_t to, int64_t axis) {
-    const char *in[] = {x, pn_graph_ints(&w->g, (int64_t[]){(int64_t)from}, 1), pn_graph_ints(&w->g, (int64_t[]){(int64_t)to}, 1), pn_graph_ints(&w->g, &axis, 1)};
-    const char *out = pn_graph_name(&w->g, "/n%zu", w->g.n_names++);
-    pn_graph_add(&w->g, "Slice", in, 4, out);
-    return out;
-}
-static const char *sum_over(struct writer *w, const char *x, const int64_t *axes, size_t n, bool keep) {
-    const char *in[] = {x, pn_graph_ints(&w->g, axes, n)}, *out = pn_graph_name(&w->g, "/n%zu", w->g.n_names++);
-    pn_graph_attribute(&w->g, pn_graph_add(&w->g, "ReduceSum", in, 2, out), "keepdims", keep);
-    return out;
-}
-static const char *constant(struct writer *w, float x) {
-    float *own = pn_graph_alloc(&w->g, sizeof *own);
-    if (own == NULL) return "";
-    *own = x;
-    return pn_graph_floats(&w->g, pn_graph_name(&w->g, "/c%zu", w->g.n_names++), own, 0, 1);
-}
-static const char *concat(struct writer *w, const char *const *in, size_t n) {
-    if (n == 1) return in[0];
-    const char *out = pn_graph_name(&w->g, "/n%zu", w->g.n_names++);
-    pn_graph_attribute(&w->g, pn_graph_add(&w->g, "Concat", in, n, out), "axis", 1);
-    return out;
-}
-static const char *relu(struct writer *w, const struct pn_block *b, const char *x) { return b->relu ? pn_graph_node(&w->g, "Relu", x, NULL, NULL) : x; }
 
 /* Rows by number, pooled: rows.FIELD [n], or for a field of lists rows.FIELD and weights.FIELD [n, most], where places that are not there have weight 0. */
 static void embedding(struct writer *w, const struct pn_block *b) {
@@ -80,7 +35,9 @@ static void numbers(struct writer *w, const struct pn_block *b) {
 static void bias(struct writer *w, const struct pn_block *b) { OUT = parameter(w, b->w, 1, 1); }
 static void linear(struct writer *w, const struct pn_block *b) {
     const char *weight = parameter(w, b->w, b->from, b->width);
-    OUT = relu(w, b, b->biased ? pn_graph_node(&w->g, "Gemm", IN(0), weight, parameter(w, b->b, 0, b->width)) : pn_graph_node(&w->g, "MatMul", IN(0), weight, NULL));
+    OUT = relu(w, b, !b->biased ? pn_graph_node(&w->g, "MatMul", IN(0), weight, NULL)
+                    : !b->tokens ? pn_graph_node(&w->g, "Gemm", IN(0), weight, parameter(w, b->b, 0, b->width))
+                                 : pn_graph_node(&w->g, "Add", pn_graph_node(&w->g, "MatMul", IN(0), weight, NULL), parameter(w, b->b, 0, b->width), NULL));
 }
 static void weight(struct writer *w, const struct pn_block *b) { OUT = pn_graph_node(&w->g, "MatMul", IN(0), parameter(w, b->w, b->from, 1), NULL); }
 static void norm(struct writer *w, const struct pn_block *b) {
@@ -142,11 +99,12 @@ static void sum(struct writer *w, const struct pn_block *b) {
 
 static const struct { const char *name; void (*write)(struct writer *, const struct pn_block *); } kinds[] = {
     {"embedding", embedding}, {"numbers", numbers}, {"bias", bias}, {"linear", linear}, {"weight", weight}, {"norm", norm}, {"batch norm", batch_norm}, {"dropout", dropout},
-    {"fm", fm}, {"cross", cross}, {"dot", dot}, {"part", part}, {"product", product}, {"concat", side_by_side}, {"sum", sum}};
+    {"fm", fm}, {"cross", cross}, {"dot", dot}, {"part", part}, {"product", product}, {"concat", side_by_side}, {"sum", sum},
+    {"tokens", pn_onnx_tokens}, {"candidate", pn_onnx_candidate}, {"positions", pn_onnx_positions}, {"attention", pn_onnx_attention}, {"summary", pn_onnx_summary}};
 
 /* NAME [n]: the sigmoid of a logit; the logit itself as well if it is asked for. */
-static void score(struct writer *w, size_t logit, const char *name, const char *logit_name) {
-    const char *in[] = {w->name[logit], pn_graph_ints(&w->g, (int64_t[]){-1}, 1)}, *flat = logit_name != NULL ? logit_name : pn_graph_name(&w->g, "/n%zu", w->g.n_names++);
+static void score(struct writer *w, const char *logit, const char *name, const char *logit_name) {
+    const char *in[] = {logit, pn_graph_ints(&w->g, (int64_t[]){-1}, 1)}, *flat = logit_name != NULL ? logit_name : pn_graph_name(&w->g, "/n%zu", w->g.n_names++);
     pn_graph_add(&w->g, "Reshape", in, 2, flat);
     pn_graph_add(&w->g, "Sigmoid", &flat, 1, name);
     if (logit_name != NULL) pn_graph_output(&w->g, logit_name);
@@ -194,12 +152,12 @@ enum pn_result pn_onnx_write(const struct pn_net *net, const float *parameters, 
         const struct pn_block *b = &net->blocks[i];
         size_t k = 0;
         while (k < sizeof kinds / sizeof *kinds && strcmp(kinds[k].name, b->kind->name) != 0) k++;
-        if (k == sizeof kinds / sizeof *kinds) r = pn_fail(err, PN_REFUSED, "a block \"%s\" has no ONNX form here: models with a sequence are not exported", b->kind->name);
+        if (k == sizeof kinds / sizeof *kinds) r = pn_fail(err, PN_REFUSED, "a block \"%s\" has no ONNX form here", b->kind->name);
         else kinds[k].write(w, b);
     }
     if (r == PN_OK) {
-        score(w, net->logit, "score", "logit");
-        for (size_t h = 0; h < net->job->n_heads; h++) score(w, net->heads[h], pn_graph_name(&w->g, "score.%s", net->job->heads[h].name), NULL);
+        score(w, net->job->model == PN_MODEL_SASREC ? pn_onnx_next_item(w) : w->name[net->logit], "score", "logit");
+        for (size_t h = 0; h < net->job->n_heads; h++) score(w, w->name[net->heads[h]], pn_graph_name(&w->g, "score.%s", net->job->heads[h].name), NULL);
         r = pack(w, image, n_bytes, err);
     }
     pn_graph_close(&w->g);

@@ -8,7 +8,7 @@
 /* The rows of an embedding table: n_rows * dim floats, row i of which is row i + 1 of the graph; row 0 there is zeros, for keys that are not in it. */
 struct pn_onnx_table { size_t n_rows; const float *rows; };
 
-/* parameters: the flat vector of the net. image: malloc. PN_REFUSED: a model with a sequence (not written yet), or beyond the 2 GiB that one file may have. */
+/* parameters: the flat vector of the net. image: malloc. PN_REFUSED: beyond the 2 GiB that one file may have. */
 enum pn_result pn_onnx_write(const struct pn_net *, const float *parameters, const struct pn_onnx_table tables[PN_MAX_TABLES], void **image, size_t *n_bytes, struct pn_error *);
 
 #endif

@@ -39,6 +39,9 @@ PAIR = "{name: user, type: categorical, table: users}, {name: item, type: catego
 MIXED = ("{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: '|', pooling: mean}, "
          "{name: more, type: multi, separator: '|', pooling: sqrtn}, {name: n1, type: numeric}, {name: n2, type: numeric}, {name: ab, type: cross, of: [a, b]}")
 PLAIN = "{name: a, type: categorical}, {name: b, type: categorical}, {name: c, type: categorical}"
+SEQUENCES = MIXED + ", {name: s, type: sequence, separator: '|', maxLength: 7, hash: {share: a}}, {name: s2, type: sequence, separator: '|', maxLength: 7, table: other}"
+NEXT = ("{name: history, type: sequence, maxLength: 12, hash: {share: i}}, {name: target, type: sequence, maxLength: 12, hash: {share: i}}, "
+        "{name: negatives, type: sequence, maxLength: 99, hash: {share: i}}, {name: seen, type: sequence, maxLength: 99, hash: {share: i}}")
 MODELS = [("lr", MIXED), ("lr", PLAIN), ("fm, embeddingDim: 5", MIXED), ("wide_deep, embeddingDim: 4, hidden: [9, 5], norm: layer", MIXED),
           ("deepfm, embeddingDim: 6, linearScale: 2, hidden: [9, 5], norm: batch, dropout: 0.3, embeddingDropout: 0.1", MIXED),
           ("deepfm, embeddingDim: 16, hidden: [40, 40]", PLAIN), ("dcn_v2, embeddingDim: 4, cross: 3, hidden: [8]", MIXED),
@@ -46,7 +49,11 @@ MODELS = [("lr", MIXED), ("lr", PLAIN), ("fm, embeddingDim: 5", MIXED), ("wide_d
           ("dlrm, embeddingDim: 4, interaction: cat, hidden: [6]", MIXED), ("dlrm, embeddingDim: 4, interaction: both, hidden: [6]", PLAIN),
           ("mf, embeddingDim: 8", PAIR), ("mf, embeddingDim: 8, bias: false", PAIR), ("gmf, embeddingDim: 8", PAIR), ("mlp, embeddingDim: 8, hidden: [8, 4]", PAIR),
           ("neumf, embeddingDim: 8, mlpDim: 12, hidden: [8, 4]", PAIR),
-          ("deepfm, embeddingDim: 4, hidden: [6], heads: [{name: high, column: n1, threshold: 1}, {name: low, column: n2}]", MIXED)]
+          ("deepfm, embeddingDim: 4, hidden: [6], heads: [{name: high, column: n1, threshold: 1}, {name: low, column: n2}]", MIXED),
+          ("dcn_v2, embeddingDim: 4, hidden: [6], cross: 1, sequence: {fields: [s, s2], candidate: a, blocks: 2, heads: 2, width: 8, feedForward: 6, recent: 2}", SEQUENCES),
+          ("deepfm, embeddingDim: 4, hidden: [6], sequence: {fields: [s], blocks: 1, width: 6, dropout: 0.3, positions: false}", SEQUENCES.split(", {name: s2")[0]),
+          ("wide_deep, embeddingDim: 4, hidden: [6], sequence: {fields: [s, s2], blocks: 1, width: 6, heads: 1, recent: 9}", SEQUENCES),
+          ("sasrec, embeddingDim: 8, sequence: {fields: [history], target: target, negatives: negatives, seen: seen, blocks: 2, heads: 2, dropout: 0.2}", NEXT)]
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob
 metadata: {name: t}
@@ -59,7 +66,7 @@ worst = 0.0
 for model, features in MODELS:
     with tempfile.TemporaryDirectory() as d:
         with open(os.path.join(d, "job.yaml"), "w") as f:
-            f.write(JOB % (features, model))
+            f.write((JOB if features is not NEXT else JOB.replace("{format: csv, uri: /none, label: y}", "{format: sasrec, uri: /none, part: train, history: 12}")) % (features, model))
         p = subprocess.run([os.path.join(BUILD, "onnx-trace"), os.path.join(d, "job.yaml"), d], capture_output=True, text=True)
         assert p.returncode == 0, f"{model}: {p.stderr}"
         onnx.checker.check_model(os.path.join(d, "model.onnx"), full_check=True)

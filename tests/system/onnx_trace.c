@@ -8,13 +8,53 @@
 #include "common/hash.h"
 #include "nn/onnx/onnx.h"
 
-enum { N = 64, KEYS = 40, MOST = 4 };
+enum { N = 64, KEYS = 40, MOST = 4, LONGEST = 16 };
 
 static void save(const char *dir, const char *name, const void *data, size_t n_bytes) {
     char path[600];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "wb");
     if (f == NULL || fwrite(data, 1, n_bytes, f) != n_bytes || fclose(f) != 0) exit(1);
+}
+
+/* Lists of random length for the sequence fields, one empty unless the model needs a target; the graph has them at the end of `most` places. */
+static bool sequences(const struct pn_net *net, const char *dir, FILE *list, struct pn_batch *b, struct pn_rng *r) {
+    static uint32_t lengths[PN_MAX_FIELDS][N];
+    static int64_t at[N * LONGEST];
+    static float present[N * LONGEST];
+    const struct pn_sequence_spec *q = &net->job->sequence;
+    const bool sasrec = net->job->model == PN_MODEL_SASREC;
+    char name[160];
+    if (net->most > LONGEST) return false;
+    for (size_t s = net->n_sparse; s < b->n_sparse; s++)
+        for (size_t e = 0; e < N; e++) lengths[s][e] = e == 0 && !sasrec ? 0 : 1 + (uint32_t)(pn_rng_uniform(r) * (double)net->most);
+    const uint32_t *m = lengths[net->first_sequence];
+    for (size_t s = net->n_sparse; s < b->n_sparse; s++) {
+        const uint32_t i_field = (uint32_t)net->fields[s];
+        bool action = false;
+        for (uint32_t i = 0; i < q->n_fields; i++) action = action || q->fields[i] == i_field;
+        memset(at, 0, sizeof at);
+        for (size_t e = 0; e < N; e++) {
+            const size_t own = sasrec && !action && q->target != i_field + 1 ? m[e] : lengths[s][e]; /* as many negatives as places */
+            for (size_t i = 0; i < own; i++) {
+                const uint32_t k = (uint32_t)(pn_rng_uniform(r) * (KEYS + 1));
+                const size_t left = own - i;
+                b->position[b->n_keys++] = k;
+                if (action && left <= m[e]) at[(e + 1) * net->most - left] = k < KEYS ? k + 1 : 0;
+                if (left == 1 && sasrec && q->target == i_field + 1) at[e] = k < KEYS ? k + 1 : 0;
+            }
+            b->begin[s * N + e + 1] = (uint32_t)b->n_keys;
+        }
+        if (!action && q->target != i_field + 1) continue;
+        snprintf(name, sizeof name, "rows.%s", net->job->fields[i_field].name);
+        save(dir, name, at, N * (action ? net->most : 1) * sizeof *at);
+        fprintf(list, "%s int64 %d %zu\n", name, N, action ? net->most : 0);
+    }
+    for (size_t e = 0; e < N; e++)
+        for (size_t i = 0; i < m[e]; i++) present[(e + 1) * net->most - 1 - i] = 1;
+    save(dir, "present", present, N * net->most * sizeof *present);
+    fprintf(list, "present float32 %d %zu\n", N, net->most);
+    return true;
 }
 
 int main(int argc, char **argv) {
@@ -49,7 +89,7 @@ int main(int argc, char **argv) {
         b.n_unique[t] = KEYS + 1;
     }
     b.begin = calloc(b.n_sparse * N + 1, sizeof *b.begin);
-    b.position = calloc(b.n_sparse * N * MOST + 1, sizeof *b.position);
+    b.position = calloc(b.n_sparse * N * LONGEST + 1, sizeof *b.position);
     b.dense = calloc(N * n_numbers + 1, sizeof *b.dense);
     b.labels = calloc(N, sizeof *b.labels);
     b.log_q = calloc(N, sizeof *b.log_q);
@@ -83,6 +123,7 @@ int main(int argc, char **argv) {
         save(argv[2], name, weights, N * most * sizeof *weights);
         fprintf(f, "%s float32 %d %zu\n", name, N, most);
     }
+    if (net->n_sequences > 0 && !sequences(net, argv[2], f, &b, &r)) return 1;
     for (size_t i = 0; i < N * n_numbers; i++) b.dense[i] = (float)pn_rng_normal(&r);
     if (n_numbers > 0) {
         save(argv[2], "numbers", b.dense, N * n_numbers * sizeof *b.dense);
