@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from cluster import BUILD, Cluster, http, run, skip
 
-BUILD = os.path.abspath(os.environ.get("PINION_BUILD", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build")))
 venv = os.path.join(BUILD, "onnx-venv")
 python = os.path.join(venv, "bin", "python")
 if "--inside" not in sys.argv:
@@ -24,8 +24,7 @@ if "--inside" not in sys.argv:
         except (OSError, subprocess.TimeoutExpired) as e:
             why = str(e)
         if why:
-            print(f"onnx and onnxruntime cannot be installed: {why}")
-            sys.exit(77)
+            skip(f"onnx and onnxruntime cannot be installed: {why}")
     open(os.path.join(venv, "done"), "w").close()
     sys.exit(subprocess.run([python, __file__, "--inside"]).returncode)
 
@@ -33,7 +32,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import xxhash
-from cluster import Cluster, http, run
 
 PAIR = "{name: user, type: categorical, table: users}, {name: item, type: categorical, table: items}"
 MIXED = ("{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: '|', pooling: mean}, "
