@@ -9,7 +9,7 @@
 struct pn_agg_coordinator;
 struct pn_agg_coordinator_setup {
     const struct pn_agg_terms *terms;
-    const pn_peer *workers; /* terms->n; 0: that worker is not here */
+    const pn_peer *workers; /* terms->n; 0: that worker is not here. Both arrays live until close */
     const pn_peer *servers;
     /* PN_OK: every server has its sum, of the `n_workers` in `survivors` (n bytes of 0 and 1). Else nothing is released and the line says why. */
     void (*done)(void *owner, enum pn_result, const uint8_t *survivors, uint32_t n_workers, const char *line);

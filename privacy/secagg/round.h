@@ -83,7 +83,8 @@ bool pn_agg_pair(const uint8_t list[32], const uint8_t secret[32], const uint8_t
 bool pn_agg_seal_key(const uint8_t list[32], const uint8_t secret[32], const uint8_t public_key[32], uint32_t from, uint32_t to, uint8_t key[32]);
 /* What a share (or a seed) is checked against once it is shown: BLAKE2b, 32 bytes; the share has 256 bits nobody knows. */
 void pn_agg_commit(const uint8_t value[32], uint8_t out[32]);
-/* Degree, threshold and graph for those in the list. */
+/* Degree, threshold and graph for those in the list. Every part computes them (in doubles: were two machines to round a bound differently, a share count would not
+ * fit and the round would end, with nothing revealed). */
 enum pn_result pn_agg_layout(const struct pn_agg_terms *, const uint8_t *set, const uint8_t list[32], struct pn_agg_graph *, uint32_t *t,
                              uint16_t index[PN_AGG_MAX_WORKERS], uint16_t member[PN_AGG_MAX_WORKERS], struct pn_error *);
 static inline uint32_t pn_agg_count(const uint8_t *set, uint32_t n) {

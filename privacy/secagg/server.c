@@ -8,7 +8,9 @@ enum { IDLE, OPEN, SUMMING, DONE, OVER };
 struct pn_agg_server {
     struct pn_env *env;
     struct pn_agg_server_setup s;
-    const struct pn_agg_terms *terms;
+    const struct pn_agg_terms *terms; /* kept: a sum may be made when the owner has already closed */
+    struct pn_agg_terms kept;
+    uint64_t first[PN_AGG_MAX_SERVERS + 1];
     int state;
     bool closed, working, listed;
     uint8_t round[32], terms_digest[32], list[32], life[32];
@@ -172,7 +174,10 @@ enum pn_result pn_agg_server_open(struct pn_agg_server **out, struct pn_env *env
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a secure sum");
     s->env = env;
     s->s = *setup;
-    s->terms = setup->terms;
+    s->kept = *setup->terms;
+    memcpy(s->first, setup->terms->first, (setup->terms->n_servers + 1) * sizeof *s->first);
+    s->kept.first = s->first;
+    s->terms = &s->kept;
     pn_agg_random(env, s->life, sizeof s->life);
     s->n_words = (size_t)(s->terms->first[s->s.self + 1] - s->terms->first[s->s.self]);
     s->retry = (struct pn_timer){.fire = retry_fire, .owner = s};

@@ -13,7 +13,10 @@ struct held { bool in, whole; uint8_t seed_share[32], key_share[32]; }; /* of th
 struct pn_agg_worker {
     struct pn_env *env;
     struct pn_agg_worker_setup s;
-    const struct pn_agg_terms *terms;
+    const struct pn_agg_terms *terms; /* kept: a mask may be made when the owner has already closed */
+    struct pn_agg_terms kept;
+    uint64_t first[PN_AGG_MAX_SERVERS + 1];
+    uint8_t identity[64];
     int state;
     bool closed, working;
     uint8_t round[32], terms_digest[32], list[32];
@@ -94,7 +97,7 @@ static void on_round(struct pn_agg_worker *w, const struct pn_agg_message *m) {
     crypto_scalarmult_base(w->own.mask_key, w->mask_secret);
     crypto_scalarmult_base(w->own.seal_key, w->seal_secret);
     pn_agg_commit(w->seed, w->own.commitment);
-    pn_agg_sign("keys", w->terms_digest, w->s.self, &w->own, 96, w->s.identity, w->own.signature);
+    pn_agg_sign("keys", w->terms_digest, w->s.self, &w->own, 96, w->identity, w->own.signature);
     struct pn_agg_message out = blank(w, PN_AGG_KEYS);
     out.count = 1;
     out.records = (const uint8_t *)&w->own;
@@ -176,15 +179,15 @@ static void mask_run(struct pn_work *work) { /* on a work thread: touches only t
         const uint64_t first = w->terms->first[s];
         const size_t count = (size_t)(w->terms->first[s + 1] - first);
         uint8_t digest[32];
-        memcpy(w->words[s], (const uint8_t *)w->s.words + first * wb, count * wb);
         pn_mask_add(w->words[s], wb, first, count, w->masks, w->n_masks);
         crypto_generichash(digest, 32, w->words[s], count * wb, NULL, 0);
-        pn_agg_sign("masked", w->list, w->s.self | s << 16, digest, 32, w->s.identity, w->signatures[s]);
+        pn_agg_sign("masked", w->list, w->s.self | s << 16, digest, 32, w->identity, w->signatures[s]);
         pn_msg_seal(w->masked[s]);
     }
 }
 static void release(struct pn_agg_worker *w) {
     wipe(w);
+    sodium_memzero(w->identity, sizeof w->identity);
     for (int i = 0; i <= REVEALED; i++) pn_msg_unref(w->answer[i]);
     for (uint32_t s = 0; s < w->terms->n_servers; s++) pn_msg_unref(w->masked[s]);
     free(w->keys);
@@ -247,6 +250,7 @@ static void on_deliver(struct pn_agg_worker *w, const struct pn_agg_message *m) 
         out.word_bytes_all = (size_t)(w->terms->first[s + 1] - w->terms->first[s]) * w->terms->word_bytes;
         w->masked[s] = pn_agg_write(w->env, w->terms->n, &out, &w->signatures[s], &w->words[s]);
         if (w->masked[s] == NULL) END(w, PN_NO_MEMORY, "no memory for a masked segment");
+        memcpy(w->words[s], (const uint8_t *)w->s.words + w->terms->first[s] * w->terms->word_bytes, out.word_bytes_all);
     }
     w->state = MASKED;
     w->working = true;
@@ -270,7 +274,7 @@ static void on_survivors(struct pn_agg_worker *w, const struct pn_agg_message *m
     if (near < w->t) END(w, PN_REFUSED, "%u neighbours survive, %u are needed", near, w->t);
     memcpy(w->survivors, m->set, n);
     uint8_t signature[64];
-    pn_agg_sign("survivors", w->list, 0, w->survivors, n, w->s.identity, signature);
+    pn_agg_sign("survivors", w->list, 0, w->survivors, n, w->identity, signature);
     struct pn_agg_message out = blank(w, PN_AGG_SIGNED);
     out.signature = signature;
     pn_timer_stop(w->env, &w->retry);
@@ -323,7 +327,11 @@ enum pn_result pn_agg_worker_open(struct pn_agg_worker **out, struct pn_env *env
     if (w == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a secure sum");
     w->env = env;
     w->s = *s;
-    w->terms = s->terms;
+    w->kept = *s->terms;
+    memcpy(w->first, s->terms->first, (s->terms->n_servers + 1) * sizeof *w->first);
+    w->kept.first = w->first;
+    w->terms = &w->kept;
+    memcpy(w->identity, s->identity, sizeof w->identity);
     w->retry = (struct pn_timer){.fire = retry_fire, .owner = w};
     w->work = (struct pn_work){.run = mask_run, .done = mask_done, .owner = w};
     *out = w;
