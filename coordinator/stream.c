@@ -44,10 +44,11 @@ static struct pn_stream_window *window_of(struct pn_stream *s, uint64_t index) {
 static void add_segment(struct pn_stream_window *w, const char *name, struct json_object *sums) {
     size_t i = 0;
     while (i < w->n_segments && strcmp(w->segments[i].name, name) != 0) i++;
-    if (i == MOST_SEGMENTS) { /* producers that met other values first: what has no place is in the last one */
-        i = MOST_SEGMENTS - 1;
-        snprintf(w->segments[i].name, sizeof w->segments[i].name, "(other)");
-    } else if (i == w->n_segments) {
+    if (i == w->n_segments && i >= MOST_SEGMENTS - 1 && strcmp(name, "(other)") != 0) { /* producers that met other values: there is always a place for "(other)" */
+        add_segment(w, "(other)", sums);
+        return;
+    }
+    if (i == w->n_segments) {
         if ((w->segments[i].sums = calloc(1, sizeof *w->segments[i].sums)) == NULL) return;
         snprintf(w->segments[i].name, sizeof w->segments[i].name, "%s", name);
         w->n_segments++;

@@ -84,14 +84,16 @@ static struct slice cell_of(const struct pn_features *f, const struct pn_raw *ra
     return s.n == 0 && field->missing[0] != '\0' ? (struct slice){field->missing, strlen(field->missing)} : s;
 }
 
-/* False: missing or no number. */
+/* False: missing or no number; *out is left alone. */
 static bool number(struct slice s, double *out) {
     char text[64], *end;
     if (s.n == 0 || s.n >= sizeof text) return false;
     memcpy(text, s.text, s.n);
     text[s.n] = '\0';
-    *out = strtod(text, &end);
-    return end == text + s.n && isfinite(*out);
+    const double x = strtod(text, &end);
+    if (end != text + s.n || !isfinite(x)) return false;
+    *out = x;
+    return true;
 }
 
 /* A numeric field's value, or its default. False: missing. */

@@ -34,9 +34,23 @@ void pn_windows_close(struct pn_windows *w) {
     free(w);
 }
 
+/* A name travels in a beat, which must be UTF-8 throughout: other bytes, and a character that was cut at the end, become '?'. */
+static void make_plain(char *name) {
+    for (unsigned char *p = (unsigned char *)name; *p != '\0';) {
+        size_t more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : (*p & 0xf0) == 0xe0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : 4, k = 1;
+        while (more < 4 && k <= more && (p[k] & 0xc0) == 0x80) k++;
+        if (more == 4 || k <= more) {
+            *p = '?';
+            k = 1;
+        }
+        p += k;
+    }
+}
+
 static uint8_t segment_of(struct pn_windows *w, const char *text, size_t n) {
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), text);
+    make_plain(name);
     for (size_t i = 0; i < w->n_names; i++)
         if (strcmp(w->names[i], name) == 0) return (uint8_t)i;
     if (w->n_names == SEGMENTS) return SEGMENTS;

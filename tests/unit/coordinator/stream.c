@@ -1,6 +1,7 @@
 /* Windows of a stream: which beats they may come in, and when they are complete; the guard. */
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/progress.h"
@@ -87,6 +88,26 @@ START_TEST(who_has_ended_is_not_waited_for) {
     close_job();
 } END_TEST
 
+START_TEST(what_has_no_place_among_the_segments_is_in_other) {
+    open_job(2, 0, 0);
+    for (uint32_t p = 0; p < 2; p++) {
+        struct json_object *o = window(0, false, 10, 4, 0.5f), *by = json_object_new_object(), *sums = pn_json_get(o, "all");
+        for (int i = 0; i < 32; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "p%u-%d", p, i);
+            pn_json_add(by, name, json_object_get(sums));
+        }
+        pn_json_add(by, "(other)", json_object_get(sums));
+        pn_json_add(o, "segments", by);
+        beat(p, o, NULL);
+    }
+    struct json_object *by = pn_json_get(last_window(), "segments");
+    ck_assert_int_eq(json_object_object_length(by), 33);
+    ck_assert_uint_eq(pn_json_u64(pn_json_get(by, "p0-31"), "rows", 0), 10);
+    ck_assert_uint_eq(pn_json_u64(pn_json_get(by, "(other)"), "rows", 0), 10 + 32 * 10 + 10);
+    close_job();
+} END_TEST
+
 START_TEST(a_history_that_was_loaded_goes_on_behind_its_last_window) {
     open_job(1, 0, 0);
     beat(0, window(0, false, 10, 4, 0.5f), window(1, false, 10, 4, 0.5f));
@@ -138,6 +159,7 @@ int main(void) {
     tcase_add_test(t, a_window_is_complete_when_all_have_said_it_and_counts_once);
     tcase_add_test(t, a_window_that_a_lost_beat_took_does_not_hold_up_the_others);
     tcase_add_test(t, who_has_ended_is_not_waited_for);
+    tcase_add_test(t, what_has_no_place_among_the_segments_is_in_other);
     tcase_add_test(t, a_history_that_was_loaded_goes_on_behind_its_last_window);
     tcase_add_loop_test(t, the_guard_ends_the_job_at_a_jump_and_not_before_it_has_a_measure, 0, sizeof jumps / sizeof *jumps);
     tcase_add_test(t, metrics_show_the_newest_window_and_never_half_of_it);

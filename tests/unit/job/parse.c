@@ -84,7 +84,7 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
     {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "pinion convert"},
     {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "not available yet"},
-    {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml:6:", "1 to 64"},
+    {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml", "1 to 64"},
     {"format: csv, uri: train.csv", "format: jsonl, uri: train.csv", "job.yaml:6:", "needs columns"},
     {"format: csv, uri: train.csv", "format: movielens, uri: [a, b]", "job.yaml:6:", "a list of files"},
     {"uri: train.csv", "uri: s3://b/train.csv", "job.yaml:6:", "file://"},
