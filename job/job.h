@@ -16,8 +16,9 @@
 #define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
 #define PN_MAX_STARTS 4
+#define PN_MAX_FILES 64
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL };
 static inline bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
@@ -33,10 +34,13 @@ static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT
  *   Ids are decimal numbers; columns user and item; every pair is a positive row. Negatives come right behind their positive row (worker/reader/pairs.c).
  * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
  *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
+ * JSONL: a JSON object a line; `columns` names the keys that are columns, `label` the label (worker/reader/json_lines.c).
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
     char path[400];
+    char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm and jsonl: files behind it, read as if they were one with it */
+    uint32_t n_more;
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
@@ -81,7 +85,10 @@ struct pn_field {
     uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
     uint32_t buckets;       /* > 0: all values are hashed into so many keys; 0: a key for each value */
     uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
+    char missing[64];       /* what an empty cell is read as (for numbers also one that is none); "": missing has a key of its own, is the mean where standardized, else 0 */
     /* numeric, in this order */
+    bool clip;              /* x to [low, high] */
+    double clip_low, clip_high;
     bool log1p;             /* sign(x) * ln(1 + |x|) */
     bool criteo_log;        /* x > 2 ? floor(ln(x)^2) : x, then a key (a bucketise of its own) */
     bool standardize;       /* (x - mean) / std; mean and std from the file or from the first rows of train */
@@ -161,6 +168,13 @@ struct pn_job {
     char name[64];
     struct pn_data train, validation, test;
     uint64_t shuffle_buffer, shuffle_seed;   /* rows; 0: file order */
+    /* One pass in the order of the data; figures of each window of rows, of the scores before they were learned. window 0: off. */
+    struct pn_stream_spec {
+        uint32_t window;                     /* rows */
+        char segment[64];                    /* a raw column: figures for each of its values, too; "": none */
+        double guard_rate, guard_calibration; /* the job stops when a window's label rate, calibration differs by more than this factor from the windows before; 0: not */
+        uint32_t guard_after;                /* so many windows first */
+    } stream;
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an

@@ -59,7 +59,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
                       KEYS("privacy", "tracking", "resources", "stream", "schedule"))) return;
     struct fy_node *data = pn_yaml_get(spec, "data");
     bool external = false;
-    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external"), KEYS("stream"))) {
+    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external", "stream"), NULL)) {
         pn_yaml_truth(y, pn_yaml_get(data, "external"), "external", &external);
         for (const char *const *key = KEYS("train", "validation", "test", "shuffle"); external && *key != NULL; key++)
             if (pn_yaml_get(data, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(data, *key), "an external job has no %s: its clients bring the data", *key);
@@ -122,6 +122,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         if (job->n_tables == 0 && y->n_problems == 0) pn_yaml_problem(y, features, "no feature has keys: a model needs at least one categorical feature");
     }
     pn_job_add_dense_table(y, pn_yaml_get(spec, "optimizer"), job);
+    pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
 }
 

@@ -47,14 +47,19 @@ static void put_seen(struct out *o, const char *begin, const struct pn_data *d) 
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "held", "validation"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
     if (d->first_row > 0) put(o, ", firstRow: %llu", (unsigned long long)d->first_row);
     if (d->format != PN_FORMAT_AUDIT) {
-        put(o, ", uri: ");
+        put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
         quoted(o, d->path);
+        for (uint32_t i = 0; i < d->n_more; i++) {
+            put(o, ", ");
+            quoted(o, d->more[i]);
+        }
+        if (d->n_more > 0) put(o, "]");
         put(o, ", label: ");
         quoted(o, d->label);
         put(o, ", threshold: %.17g, split: ", d->threshold);
@@ -89,6 +94,20 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
     put(o, "}\n");
 }
 
+static void stream(struct out *o, const struct pn_stream_spec *s) {
+    if (s->window == 0) return;
+    put(o, "    stream: {window: %u", s->window);
+    if (s->segment[0] != '\0') put(o, ", segment: ");
+    if (s->segment[0] != '\0') quoted(o, s->segment);
+    if (s->guard_after > 0) {
+        put(o, ", guard: {after: %u", s->guard_after);
+        if (s->guard_rate > 0) put(o, ", labelRate: %.17g", s->guard_rate);
+        if (s->guard_calibration > 0) put(o, ", calibration: %.17g", s->guard_calibration);
+        put(o, "}");
+    }
+    put(o, "}\n");
+}
+
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
@@ -104,6 +123,9 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     }
     if (f->buckets > 0) put(o, ", buckets: %u", f->buckets);
     if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
+    if (f->clip) put(o, ", clip: [%.17g, %.17g]", f->clip_low, f->clip_high);
+    if (f->missing[0] != '\0') put(o, ", default: ");
+    if (f->missing[0] != '\0') quoted(o, f->missing);
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
@@ -225,6 +247,7 @@ char *pn_job_text(const struct pn_job *job) {
     const bool external = job->model == PN_MODEL_EXTERNAL;
     if (external) put(&o, "    external: true\n");
     else put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
+    stream(&o, &job->stream);
     if (external) {
         tables(&o, job);
         put(&o, "  model: {name: external}\n");

@@ -74,14 +74,31 @@ static struct slice cell(const struct pn_raw *raw, size_t column, size_t row) {
     return (struct slice){raw->text + raw->offset[i], raw->length[i]};
 }
 
-/* False: missing or no number. */
+/* A field's value; an empty one is the field's default. */
+static struct slice cell_of(const struct pn_features *f, const struct pn_raw *raw, size_t i, size_t row) {
+    const struct pn_field *field = &f->job->fields[i];
+    const struct slice s = cell(raw, f->column[i], row);
+    return s.n == 0 && field->missing[0] != '\0' ? (struct slice){field->missing, strlen(field->missing)} : s;
+}
+
+/* False: missing or no number; *out is left alone. */
 static bool number(struct slice s, double *out) {
     char text[64], *end;
     if (s.n == 0 || s.n >= sizeof text) return false;
     memcpy(text, s.text, s.n);
     text[s.n] = '\0';
-    *out = strtod(text, &end);
-    return end == text + s.n && isfinite(*out);
+    const double x = strtod(text, &end);
+    if (end != text + s.n || !isfinite(x)) return false;
+    *out = x;
+    return true;
+}
+
+/* A numeric field's value, or its default. False: missing. */
+static bool number_of(const struct pn_features *f, const struct pn_raw *raw, size_t i, size_t row, double *x, uint64_t *n_bad) {
+    const struct slice s = cell(raw, f->column[i], row);
+    if (number(s, x)) return true;
+    *n_bad += s.n > 0;
+    return number((struct slice){f->job->fields[i].missing, strlen(f->job->fields[i].missing)}, x);
 }
 
 /* A key of a field that has a number of buckets becomes that of one of them. */
@@ -95,7 +112,10 @@ uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
     return pn_hash(&i, sizeof i, f->hash_seed);
 }
 
-static double transformed(const struct pn_field *f, double x) { return f->log1p ? copysign(log1p(fabs(x)), x) : x; }
+static double transformed(const struct pn_field *f, double x) {
+    if (f->clip) x = x < f->clip_low ? f->clip_low : x > f->clip_high ? f->clip_high : x;
+    return f->log1p ? copysign(log1p(fabs(x)), x) : x;
+}
 
 static uint64_t numeric_key(const struct pn_field *f, double x) {
     int64_t bucket;
@@ -124,15 +144,10 @@ static uint64_t key_of(const struct pn_features *f, const struct pn_raw *raw, si
         for (uint32_t k = 0; k < field->n_crossed; k++) key = pn_mix64(key ^ pn_mix64(key_of(f, raw, field->crossed[k], row, n_bad)));
         return bucketed(field, key);
     }
-    struct slice s = cell(raw, f->column[i], row);
-    if (s.n == 0) return missing_key(field);
-    if (field->type == PN_FIELD_CATEGORICAL) return bucketed(field, pn_hash(s.text, s.n, field->hash_seed));
     double x;
-    if (!number(s, &x)) {
-        ++*n_bad;
-        return missing_key(field);
-    }
-    return bucketed(field, numeric_key(field, x));
+    if (field->type != PN_FIELD_CATEGORICAL) return number_of(f, raw, i, row, &x, n_bad) ? bucketed(field, numeric_key(field, x)) : missing_key(field);
+    const struct slice s = cell_of(f, raw, i, row);
+    return s.n == 0 ? missing_key(field) : bucketed(field, pn_hash(s.text, s.n, field->hash_seed));
 }
 
 /* ---- statistics (Welford 1962), in the order of the rows ---- */
@@ -276,7 +291,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         for (size_t r = 0; ok && r < n; r++) {
             b->begin[s * n + r] = (uint32_t)b->n_keys;
             if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(field, cell(raw, f->column[i], r), b, &room);
-            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
+            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell_of(f, raw, i, r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }
@@ -285,10 +300,8 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         const size_t i = f->dense[d];
         const struct pn_field *field = &f->job->fields[i];
         for (size_t r = 0; r < n; r++) {
-            struct slice s = cell(raw, f->column[i], r);
             double x = 0;
-            bool there = number(s, &x);
-            if (!there && s.n > 0) ++*n_bad;
+            const bool there = number_of(f, raw, i, r, &x, n_bad);
             if (there) x = transformed(field, x);
             if (field->standardize) x = there ? (x - f->mean[i]) / f->std[i] : 0; /* missing: the mean */
             b->dense[r * f->n_dense + d] = (float)x;

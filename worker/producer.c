@@ -25,6 +25,7 @@ struct step {
     struct pn_batch batch;
     bool have_batch;
     float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
+    uint8_t *segments;           /* of a stream: each row's, for windows.c */
     double loss;
     enum pn_result result;
     struct pn_work work;
@@ -67,6 +68,7 @@ struct pn_producer {
     struct pn_private *private;          /* NULL: not a private job */
     struct pn_private_spec private_spec;
     uint64_t drawn;                      /* the last step whose batch was drawn */
+    struct pn_windows *windows;  /* NULL: no stream */
 };
 
 static void advance(struct pn_producer *p);
@@ -81,6 +83,7 @@ static void free_step(struct step *s) {
         free(s->gradients[t]);
     }
     free(s->scores);
+    free(s->segments);
     if (s->have_batch) pn_batch_free(&s->batch);
     pn_private_push_free(&s->push);
     pn_draws_close(&s->noise);
@@ -110,6 +113,7 @@ static void free_producer(struct pn_producer *p) {
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
     pn_private_close(p->private);
+    pn_windows_close(p->windows);
     pn_run_unref(p->run);
     free(p);
 }
@@ -234,6 +238,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
+    if (r == PN_OK && p->windows != NULL && (p->preparing->segments = pn_windows_segments(p->windows, raw, &why)) == NULL) r = PN_INVALID;
     if (r != PN_OK) {
         fail(p, r, why.text);
         return;
@@ -332,6 +337,8 @@ static enum pn_result push(struct pn_producer *p, struct step *s) {
     } else if (audit(p)) {
         p->samples += PN_AUDIT_RAW;
     }
+    if (p->windows != NULL && pn_windows_add(p->windows, s->step, s->last, s->scores, s->batch.labels, s->segments, s->have_batch ? s->batch.n_examples : 0))
+        p->run->changed(p->run->owner);
     return PN_OK;
 }
 
@@ -386,6 +393,8 @@ static void compute(struct pn_work *w) {
     } else {
         s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, s->gradients, dense, s->scores, &s->loss);
     }
+    /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
+    if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
     if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
     if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
     const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
@@ -577,6 +586,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
     }
+    if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
         free_producer(p);
         return NULL;
@@ -617,6 +627,8 @@ void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
+
+struct json_object *pn_producer_windows(const struct pn_producer *p) { return p->windows != NULL ? pn_windows_json(p->windows) : NULL; }
 
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
     double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;

@@ -149,6 +149,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
+            if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);

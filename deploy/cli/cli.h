@@ -47,5 +47,6 @@ int verb_rank(const struct cli *);    /* rank.c */
 int verb_plot(const struct cli *);    /* plot.c */
 int verb_export(const struct cli *); /* export.c */
 int verb_synth(const struct cli *);   /* synth.c */
+int verb_convert(const struct cli *); /* convert.c */
 
 #endif

@@ -76,9 +76,17 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"dropout: 0.25", "dropout: 1.5", "job.yaml:16:", "from 0 to 0.95"},
     {"bucketize: [1, 2.5, 7]", "bucketize: [1, 7, 2.5]", "job.yaml:13:", "must rise"},
     {"of: [u, i]", "of: [u, q]", "job.yaml:14:", "no earlier feature"},
+    {"transform: [log1p, standardize]}", "clip: [3, 1]}", "job.yaml:12:", "is above the highest"},
+    {"transform: [log1p, standardize]}", "clip: 3}", "job.yaml:12:", "two numbers"},
+    {"transform: [log1p, standardize]}", "default: none}", "job.yaml:12:", "no number"},
+    {"name: u, type: categorical", "name: u, type: categorical, default: \"\"", "job.yaml:9:", "1 to 63 characters"},
     {"every: 10s", "every: 10 parsecs", "job.yaml:19:", "30s"},
     {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
-    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "not available yet"},
+    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "pinion convert"},
+    {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "not available yet"},
+    {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml", "1 to 64"},
+    {"format: csv, uri: train.csv", "format: jsonl, uri: train.csv", "job.yaml:6:", "needs columns"},
+    {"format: csv, uri: train.csv", "format: movielens, uri: [a, b]", "job.yaml:6:", "a list of files"},
     {"uri: train.csv", "uri: s3://b/train.csv", "job.yaml:6:", "file://"},
     {"pinion/v1", "pinion/v2", "job.yaml:1:13", "pinion/v1"},
     {"  publish:", "  privacy: {epsilon: 1}\n  publish:", "job.yaml:20:3", "not available yet"},
@@ -332,6 +340,62 @@ START_TEST(ranking_keys_that_do_not_fit_are_refused) {
     }
 } END_TEST
 
+static const char streamed[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+    "  data:\n    train: {format: csv, uri: /d/train.csv, label: click}\n    stream: {window: 5000, segment: country, guard: {labelRate: 3, calibration: 1.5, after: 7}}\n"
+    "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n  training: {batchSize: 32}\n";
+
+START_TEST(a_stream_is_read_as_written_and_printed_again) {
+    static struct pn_job j, k;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, streamed, &err) == PN_OK, "%s", err.text);
+    char *text = pn_job_text(&j);
+    ck_assert_msg(parse(&k, text, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(memcmp(&j.stream, &k.stream, sizeof j.stream), 0);
+    ck_assert(k.stream.window == 5000 && k.stream.guard_rate == 3 && k.stream.guard_calibration == 1.5 && k.stream.guard_after == 7);
+    ck_assert_str_eq(k.stream.segment, "country");
+    free(text);
+    pn_job_free(&j);
+    pn_job_free(&k);
+} END_TEST
+
+START_TEST(lists_of_files_and_json_lines_are_read_as_written_and_printed_again) {
+    static const char text[] = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+                               "  data:\n    train: {format: jsonl, uri: [a.jsonl, file:///x/b.jsonl.zst, c], label: click, columns: [u, v]}\n    test: {format: csv, uri: [t.csv]}\n"
+                               "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n";
+    static struct pn_job j, k;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, text, &err) == PN_OK, "%s", err.text);
+    char *again = pn_job_text(&j);
+    ck_assert_msg(parse(&k, again, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(memcmp(&j.train, &k.train, sizeof j.train), 0);
+    ck_assert(k.train.format == PN_FORMAT_JSONL && k.train.n_more == 2 && k.test.n_more == 0);
+    ck_assert_str_eq(k.train.path, "/base/a.jsonl");
+    ck_assert_str_eq(k.train.more[0], "/x/b.jsonl.zst");
+    ck_assert_str_eq(k.train.more[1], "/base/c");
+    ck_assert_str_eq(k.test.path, "/base/t.csv");
+    free(again);
+    pn_job_free(&j);
+    pn_job_free(&k);
+} END_TEST
+
+START_TEST(what_does_not_go_with_a_stream_is_refused) {
+    static const struct { const char *from, *to, *why; } bad[] = {
+        {"batchSize: 32", "epochs: 2", "epochs must be 1"}, {"window: 5000", "window: 5", "window"}, {"labelRate: 3", "labelRate: 0.5", "labelRate"},
+        {"labelRate: 3, calibration: 1.5, ", "", "guard needs"}, {"window: 5000", "windows: 5000", "windows"}, {"    stream:", "    shuffle: {buffer: 10}\n    stream:", "shuffle"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        static struct pn_job j;
+        struct pn_error err = {""};
+        const char *at = strstr(streamed, bad[i].from);
+        char text[1200];
+        ck_assert(at != NULL);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - streamed), streamed, bad[i].to, at + strlen(bad[i].from));
+        ck_assert_msg(parse(&j, text, &err) == PN_INVALID, "case %zu was taken", i);
+        ck_assert_msg(strstr(err.text, bad[i].why) != NULL, "case %zu: %s", i, err.text);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("job");
     TCase *t = tcase_create("job");
@@ -347,6 +411,9 @@ int main(void) {
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
     tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
+    tcase_add_test(t, a_stream_is_read_as_written_and_printed_again);
+    tcase_add_test(t, lists_of_files_and_json_lines_are_read_as_written_and_printed_again);
+    tcase_add_test(t, what_does_not_go_with_a_stream_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
