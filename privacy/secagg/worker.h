@@ -9,7 +9,7 @@ struct pn_agg_worker_setup {
     const struct pn_agg_terms *terms;
     uint32_t self;                /* number among terms->n */
     const uint8_t *identity;      /* 64: the Ed25519 secret key of terms->identities[self] */
-    const void *words;            /* first[n_servers] words: clipped, rounded, with this worker's share of noise (fixed.h, noise.h); lives until `done` or close */
+    const void *words;            /* first[n_servers] words: clipped, rounded, with this worker's share of noise (fixed.h, privacy/discrete.h); lives until `done` or close */
     pn_peer coordinator;
     const pn_peer *servers;       /* terms->n_servers; lives until close, as the identities do */
     /* The worker's part is over: PN_OK once it has revealed what it was asked for, or the line says why it stopped. Not from inside a call. */

@@ -5,7 +5,7 @@
  *   bench-secagg masks               ChaCha20, and what libsodium has of AES, for 4 MiB
  *   bench-secagg noise               milliseconds for 1M values */
 #include <math.h>
-#include "privacy/noise.h"
+#include "privacy/discrete.h"
 #include "privacy/secagg/fixed.h"
 #include "tests/benchmarks/workload.h"
 #include "tests/unit/secagg/world.h"
@@ -141,26 +141,22 @@ static int masks(void) {
 static int noise(void) {
     enum { N = 1000000 };
     static int32_t v[N];
-    static float x[N];
-    struct pn_noise *s;
-    struct pn_noise_table *t;
-    if (pn_noise_open(&s, NULL) != PN_OK || pn_noise_table_gaussian(&t, 30, NULL) != PN_OK) return 1;
+    struct pn_discrete *s;
+    struct pn_discrete_table *t;
+    if (pn_discrete_open(&s, NULL) != PN_OK || pn_discrete_table_gaussian(&t, 30, NULL) != PN_OK) return 1;
     double at = w_cpu();
-    pn_noise_table_draw(s, t, v, N);
+    pn_discrete_table_draw(s, t, v, N);
     report("noise.gaussian", (w_cpu() - at) * 1e3, "ms for 1M values, sigma 30", -1, NULL);
-    pn_noise_table_close(t);
-    if (pn_noise_table_skellam(&t, 30, NULL) != PN_OK) return 1;
+    pn_discrete_table_close(t);
+    if (pn_discrete_table_skellam(&t, 30, NULL) != PN_OK) return 1;
     at = w_cpu();
-    pn_noise_table_draw(s, t, v, N);
+    pn_discrete_table_draw(s, t, v, N);
     report("noise.skellam", (w_cpu() - at) * 1e3, "ms for 1M values, sigma 30", -1, NULL);
-    pn_noise_table_close(t);
+    pn_discrete_table_close(t);
     at = w_cpu();
-    for (int i = 0; i < N / 10; i++) v[i] = (int32_t)pn_noise_discrete_gaussian(s, 900, 1);
+    for (int i = 0; i < N / 10; i++) v[i] = (int32_t)pn_discrete_exact(s, 900, 1);
     report("noise.exact", (w_cpu() - at) * 1e4, "ms for 1M values, sigma 30", -1, NULL);
-    at = w_cpu();
-    pn_noise_gaussian_add(s, 30, x, N);
-    report("noise.continuous", (w_cpu() - at) * 1e3, "ms for 1M values", -1, NULL);
-    pn_noise_close(s);
+    pn_discrete_close(s);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-#include "privacy/noise.h"
+#include "privacy/discrete.h"
 #include <assert.h>
 #include <math.h>
 #include <sodium.h>
@@ -7,11 +7,11 @@
 #include <string.h>
 
 enum { BUFFER = 8192 };
-struct pn_noise { uint8_t key[32]; uint64_t counter; size_t at; _Alignas(64) uint8_t bytes[BUFFER]; };
+struct pn_discrete { uint8_t key[32]; uint64_t counter; size_t at; _Alignas(64) uint8_t bytes[BUFFER]; };
 
-enum pn_result pn_noise_open(struct pn_noise **out, struct pn_error *err) {
+enum pn_result pn_discrete_open(struct pn_discrete **out, struct pn_error *err) {
     if (sodium_init() < 0) return pn_fail(err, PN_FAILED, "libsodium cannot be started: no noise, so nothing private may be released");
-    struct pn_noise *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
+    struct pn_discrete *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a source of noise");
     memset(s, 0, sizeof *s);
     randombytes_buf(s->key, sizeof s->key);
@@ -19,19 +19,19 @@ enum pn_result pn_noise_open(struct pn_noise **out, struct pn_error *err) {
     *out = s;
     return PN_OK;
 }
-void pn_noise_close(struct pn_noise *s) {
+void pn_discrete_close(struct pn_discrete *s) {
     if (s != NULL) sodium_memzero(s, sizeof *s);
     free(s);
 }
 
-static void refill(struct pn_noise *s) {
+static void refill(struct pn_discrete *s) {
     uint8_t nonce[8];
     memcpy(nonce, &s->counter, 8);
     s->counter++;
     crypto_stream_chacha20(s->bytes, BUFFER, nonce, s->key);
     s->at = 0;
 }
-static inline uint64_t word(struct pn_noise *s) {
+static inline uint64_t word(struct pn_discrete *s) {
     if (s->at == BUFFER) refill(s);
     uint64_t v;
     memcpy(&v, s->bytes + s->at, 8);
@@ -42,7 +42,7 @@ static inline uint64_t word(struct pn_noise *s) {
 /* ---- exact: Canonne, Kamath, Steinke 2020 ---- */
 
 /* Uniform below n, exactly. */
-static uint64_t below(struct pn_noise *s, uint64_t n) {
+static uint64_t below(struct pn_discrete *s, uint64_t n) {
     const uint64_t limit = UINT64_MAX - UINT64_MAX % n;
     for (;;) {
         const uint64_t v = word(s);
@@ -50,7 +50,7 @@ static uint64_t below(struct pn_noise *s, uint64_t n) {
     }
 }
 /* True with probability exp(-a / b), 0 <= a <= b (algorithm 1, first part). */
-static bool exp_upto_1(struct pn_noise *s, unsigned __int128 a, uint64_t b) {
+static bool exp_upto_1(struct pn_discrete *s, unsigned __int128 a, uint64_t b) {
     uint64_t k = 1;
     while (true) { /* with probability a / (b k): uniform below b k < a, as uniform below k is 0 and uniform below b < a */
         if (below(s, k) != 0 || below(s, b) >= a) break;
@@ -58,13 +58,13 @@ static bool exp_upto_1(struct pn_noise *s, unsigned __int128 a, uint64_t b) {
     }
     return k & 1;
 }
-static bool exp_any(struct pn_noise *s, unsigned __int128 a, uint64_t b) {
+static bool exp_any(struct pn_discrete *s, unsigned __int128 a, uint64_t b) {
     for (; a > b; a -= b)
         if (!exp_upto_1(s, 1, 1)) return false;
     return exp_upto_1(s, a, b);
 }
 /* Discrete Laplace of scale t (algorithm 2 with s = 1). */
-static int64_t laplace(struct pn_noise *s, uint64_t t) {
+static int64_t laplace(struct pn_discrete *s, uint64_t t) {
     for (;;) {
         const uint64_t u = below(s, t);
         if (!exp_upto_1(s, u, t)) continue;
@@ -76,7 +76,7 @@ static int64_t laplace(struct pn_noise *s, uint64_t t) {
         return negative ? -(int64_t)x : (int64_t)x;
     }
 }
-int64_t pn_noise_discrete_gaussian(struct pn_noise *s, uint32_t numerator, uint32_t denominator) {
+int64_t pn_discrete_exact(struct pn_discrete *s, uint32_t numerator, uint32_t denominator) {
     assert(numerator >= 1 && numerator <= 1u << 20 && denominator >= 1 && denominator <= 1u << 20);
     uint64_t t = 1; /* floor(sigma) + 1 */
     while (t * t * denominator <= numerator) t++;
@@ -90,15 +90,15 @@ int64_t pn_noise_discrete_gaussian(struct pn_noise *s, uint32_t numerator, uint3
 }
 
 /* ---- tables ---- */
-struct pn_noise_table {
+struct pn_discrete_table {
     size_t n, steps;      /* entries; a power of two of them */
     int32_t low;          /* the value of entry 0 */
     uint64_t *cumulative; /* entry i: P[x <= low + i] in 2^-63; padded with UINT64_MAX to 2^steps */
 };
 
-static enum pn_result table(struct pn_noise_table **out, int32_t reach, long double (*log_p)(int32_t, long double), long double parameter, struct pn_error *err) {
+static enum pn_result table(struct pn_discrete_table **out, int32_t reach, long double (*log_p)(int32_t, long double), long double parameter, struct pn_error *err) {
     const size_t n = 2u * (size_t)reach + 1;
-    struct pn_noise_table *t = calloc(1, sizeof *t);
+    struct pn_discrete_table *t = calloc(1, sizeof *t);
     long double *p = malloc(n * sizeof *p), sum = 0, top = 0;
     if (t != NULL) {
         t->n = n;
@@ -108,7 +108,7 @@ static enum pn_result table(struct pn_noise_table **out, int32_t reach, long dou
     }
     if (t == NULL || p == NULL || t->cumulative == NULL) {
         free(p);
-        pn_noise_table_close(t);
+        pn_discrete_table_close(t);
         return pn_fail(err, PN_NO_MEMORY, "no memory for a table of noise");
     }
     for (int32_t x = reach; x >= 0; x--) { /* from the tail, so that the small ones are not lost */
@@ -125,7 +125,7 @@ static enum pn_result table(struct pn_noise_table **out, int32_t reach, long dou
 }
 
 static long double log_gaussian(int32_t x, long double sigma) { return -(long double)x * x / (2 * sigma * sigma); }
-enum pn_result pn_noise_table_gaussian(struct pn_noise_table **out, double sigma, struct pn_error *err) {
+enum pn_result pn_discrete_table_gaussian(struct pn_discrete_table **out, double sigma, struct pn_error *err) {
     if (!(sigma >= .05 && sigma <= 65536)) return pn_fail(err, PN_INVALID, "noise of standard deviation %g in steps: a table has .05 to 65536 (choose another scale)", sigma);
     return table(out, (int32_t)ceil(9.5 * sigma) + 2, log_gaussian, sigma, err); /* 2 exp(-9.5^2 / 2) < 2^-64 */
 }
@@ -141,18 +141,18 @@ static long double log_skellam(int32_t x, long double mu) {
     for (long double k = k0; k > 0 && term > 1e-25L; k--) sum += term *= k * (k + x) / (mu * mu);
     return base + logl(sum) - 2 * mu;
 }
-enum pn_result pn_noise_table_skellam(struct pn_noise_table **out, double sigma, struct pn_error *err) {
+enum pn_result pn_discrete_table_skellam(struct pn_discrete_table **out, double sigma, struct pn_error *err) {
     if (!(sigma >= .05 && sigma <= 4096)) return pn_fail(err, PN_INVALID, "Skellam noise of standard deviation %g in steps: a table has .05 to 4096 (choose another scale)", sigma);
     return table(out, (int32_t)ceil(10.5 * sigma) + 40, log_skellam, (long double)sigma * sigma / 2, err); /* its tails are those of a Poisson: heavier where sigma is small */
 }
-void pn_noise_table_close(struct pn_noise_table *t) {
+void pn_discrete_table_close(struct pn_discrete_table *t) {
     if (t != NULL) free(t->cumulative);
     free(t);
 }
-size_t pn_noise_table_entries(const struct pn_noise_table *t) { return t->n; }
+size_t pn_discrete_table_entries(const struct pn_discrete_table *t) { return t->n; }
 
 /* Eight searches side by side: each step is a load and an addition, and none waits for another's. */
-static void draw8(struct pn_noise *s, const struct pn_noise_table *t, int32_t out[8]) {
+static void draw8(struct pn_discrete *s, const struct pn_discrete_table *t, int32_t out[8]) {
     uint64_t u[8];
     size_t at[8] = {0};
     for (int i = 0; i < 8; i++) u[i] = word(s) >> 1;
@@ -160,7 +160,7 @@ static void draw8(struct pn_noise *s, const struct pn_noise_table *t, int32_t ou
         for (int i = 0; i < 8; i++) at[i] += half & -(size_t)(t->cumulative[at[i] + half - 1] <= u[i]);
     for (int i = 0; i < 8; i++) out[i] = t->low + (int32_t)at[i];
 }
-void pn_noise_table_draw(struct pn_noise *s, const struct pn_noise_table *t, int32_t *values, size_t n) {
+void pn_discrete_table_draw(struct pn_discrete *s, const struct pn_discrete_table *t, int32_t *values, size_t n) {
     int32_t last[8];
     size_t i = 0;
     for (; i + 8 <= n; i += 8) draw8(s, t, values + i);
@@ -169,7 +169,7 @@ void pn_noise_table_draw(struct pn_noise *s, const struct pn_noise_table *t, int
         memcpy(values + i, last, (n - i) * sizeof *values);
     }
 }
-void pn_noise_table_add(struct pn_noise *s, const struct pn_noise_table *t, void *words, unsigned word_bytes, size_t n) {
+void pn_discrete_table_add(struct pn_discrete *s, const struct pn_discrete_table *t, void *words, unsigned word_bytes, size_t n) {
     int32_t v[8];
     for (size_t i = 0; i < n; i += 8) {
         draw8(s, t, v);
@@ -181,28 +181,4 @@ void pn_noise_table_add(struct pn_noise *s, const struct pn_noise_table *t, void
     sodium_memzero(v, sizeof v);
 }
 
-double pn_noise_share(double sigma, uint32_t fewest) { return sigma / sqrt((double)fewest); }
-
-/* ---- continuous ---- */
-static inline void pair(struct pn_noise *s, double sigma, double out[2]) {
-    const double u = ((double)(word(s) >> 11) + 1) * 0x1p-53, angle = 6.283185307179586 * ((double)(word(s) >> 11) * 0x1p-53); /* u in (0, 1] */
-    const double r = sigma * sqrt(-2 * log(u));
-    out[0] = r * cos(angle);
-    out[1] = r * sin(angle);
-}
-void pn_noise_gaussian(struct pn_noise *s, double sigma, double *values, size_t n) {
-    double p[2];
-    for (size_t i = 0; i < n; i += 2) {
-        pair(s, sigma, p);
-        values[i] = p[0];
-        if (i + 1 < n) values[i + 1] = p[1];
-    }
-}
-void pn_noise_gaussian_add(struct pn_noise *s, double sigma, float *values, size_t n) {
-    double p[2];
-    for (size_t i = 0; i < n; i += 2) {
-        pair(s, sigma, p);
-        values[i] = (float)((double)values[i] + p[0]);
-        if (i + 1 < n) values[i + 1] = (float)((double)values[i + 1] + p[1]);
-    }
-}
+double pn_discrete_share(double sigma, uint32_t fewest) { return sigma / sqrt((double)fewest); }
