@@ -234,6 +234,30 @@ size_t pn_add_dot(struct pn_net *net, size_t vectors) {
     return pn_net_add_block(net, &kind, &vectors, 1, m * (m - 1) / 2)->out[0];
 }
 
+/* ---- the product of two fields' rows ---- */
+static void pair_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const uint32_t t[2] = {net->job->fields[net->fields[0]].i_table, net->job->fields[net->fields[1]].i_table};
+    pn_pair_forward((const float *const[]){s->rows[t[0]], s->rows[t[1]]}, (const uint32_t *const[]){s->batch->position, s->batch->position + s->n}, s->n, net->wide, net->k,
+                    net->job->linear_scale, OUT);
+}
+static void pair_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const uint32_t t[2] = {net->job->fields[net->fields[0]].i_table, net->job->fields[net->fields[1]].i_table};
+    pn_pair_backward((const float *const[]){s->rows[t[0]], s->rows[t[1]]}, (const uint32_t *const[]){s->batch->position, s->batch->position + s->n}, s->n, net->wide, net->k,
+                     net->job->linear_scale, GOUT, (float *const[]){s->row_gradients[t[0]], s->row_gradients[t[1]]});
+}
+size_t pn_add_pair(struct pn_net *net) {
+    static const struct pn_block_kind kind = {"pair", pair_forward, pair_backward, NULL};
+    return pn_net_add_block(net, &kind, NULL, 0, 1)->out[0];
+}
+
+/* ---- vectors of length 1 ---- */
+static void unit_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_unit_forward(X(0), s->n * (b->width / net->k), net->k, net->k, OUT); }
+static void unit_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_unit_backward(X(0), OUT, GOUT, s->n * (b->width / net->k), net->k, G(0)); }
+size_t pn_add_unit(struct pn_net *net, size_t vectors) {
+    static const struct pn_block_kind kind = {"unit", unit_forward, unit_backward, NULL};
+    return pn_net_add_block(net, &kind, &vectors, 1, net->values[vectors].width)->out[0];
+}
+
 /* ---- a part of each field's vector ---- */
 static void part_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t m = b->from / net->k, width = b->width / m;

@@ -87,6 +87,8 @@ static void check_gradients(const char *model, const char *loss) {
 START_TEST(gradients_of_pair_models_are_those_of_finite_differences) {
     check_gradients("mf, embeddingDim: 3", "bce");
     check_gradients("mf, embeddingDim: 3, bias: false", "bce");
+    check_gradients("mf, embeddingDim: 3, embeddingL2: 0.5", "bce");
+    check_gradients("mf, embeddingDim: 3, bias: false, similarity: cosine", "bce");
     check_gradients("gmf, embeddingDim: 4", "bce");
     check_gradients("mlp, embeddingDim: 3, hidden: [5, 4]", "bce");
     check_gradients("neumf, embeddingDim: 3, mlpDim: 4, hidden: [6, 5]", "bce");
@@ -104,6 +106,7 @@ START_TEST(gradients_of_losses_over_groups_are_those_of_finite_differences) {
 START_TEST(gradients_of_the_softmax_within_a_batch_are_those_of_finite_differences) {
     check_gradients("mf, embeddingDim: 3, bias: false", "in-batch-softmax");
     check_gradients("mf, embeddingDim: 3, bias: false", "in-batch-softmax, temperature: 0.5, logQ: false");
+    check_gradients("mf, embeddingDim: 3, bias: false, similarity: cosine, embeddingL2: 0.3", "in-batch-softmax, temperature: 0.5, logQ: false");
 } END_TEST
 
 START_TEST(a_group_is_a_positive_row_and_what_stands_behind_it) {
@@ -124,6 +127,21 @@ START_TEST(log_q_lifts_what_is_seldom_drawn) {
     ck_assert_float_eq_tol(g[2] / g[1], expf(2), 1e-4f); /* it stands for e^2 as many */
 } END_TEST
 
+START_TEST(exponentials_in_vectors_are_those_of_the_library) {
+    static float z[5001];
+    double sum = 0;
+    for (size_t i = 0; i < 5001; i++) z[i] = i == 7 ? -INFINITY : 3 - 0.02f * (float)i;
+    ck_assert_float_eq(pn_greatest(z, 5001, -INFINITY), 3);
+    ck_assert_float_eq(pn_greatest(z, 5001, 4), 4);
+    const double got = pn_exp_sum(z, 5001, 3);
+    for (size_t i = 0; i < 5001; i++) {
+        const double x = (double)(3 - 0.02f * (float)i - 3), wanted = i == 7 || x < -87 ? 0 : exp(x);
+        ck_assert_msg(fabs((double)z[i] - wanted) <= 3e-7 * wanted, "%zu: %g for %g", i, (double)z[i], wanted);
+        sum += wanted;
+    }
+    ck_assert_double_eq_tol(got / sum, 1, 1e-6);
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("ranking");
     TCase *t = tcase_create("ranking");
@@ -132,6 +150,7 @@ int main(void) {
     tcase_add_test(t, gradients_of_the_softmax_within_a_batch_are_those_of_finite_differences);
     tcase_add_test(t, a_group_is_a_positive_row_and_what_stands_behind_it);
     tcase_add_test(t, log_q_lifts_what_is_seldom_drawn);
+    tcase_add_test(t, exponentials_in_vectors_are_those_of_the_library);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
