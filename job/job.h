@@ -79,6 +79,7 @@ struct pn_field {
     char column[64];
     enum pn_field_type type;
     uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
+    uint32_t buckets;       /* > 0: all values are hashed into so many keys; 0: a key for each value */
     uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
     /* numeric, in this order */
     bool log1p;             /* sign(x) * ln(1 + |x|) */
@@ -164,6 +165,8 @@ struct pn_job {
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
+    /* What a table's rows begin with: NumPy files of keys (feature 0) or of values of a feature (1 + its index), and of rows. keys "": nothing. */
+    struct pn_import_spec { char keys[400], rows[400]; uint32_t feature; } imports[PN_MAX_TABLES];
     enum pn_model model;
     uint32_t embedding_dim;
     uint32_t mlp_dim;                        /* NeuMF: of a row's floats those of the tower, behind the embedding_dim of the product */

@@ -55,7 +55,7 @@ struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float 
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, bool external, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim"), NULL)) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim", "import"), NULL)) return;
     struct fy_node *dim = pn_yaml_get(n, "dim");
     uint64_t width = t->dim;
     if (dim != NULL && !external) pn_yaml_problem(y, dim, "dim is for external jobs; here the model says how wide a row is (spec.model.embeddingDim)");

@@ -102,6 +102,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
     }
+    if (f->buckets > 0) put(o, ", buckets: %u", f->buckets);
     if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
@@ -195,6 +196,16 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (evicts) put(o, "}");
         if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
+        const struct pn_import_spec *m = &job->imports[i];
+        if (m->keys[0] != '\0') {
+            put(o, ", import: {keys: ");
+            quoted(o, m->keys);
+            put(o, ", rows: ");
+            quoted(o, m->rows);
+            if (m->feature > 0) put(o, ", feature: ");
+            if (m->feature > 0) quoted(o, job->fields[m->feature - 1].name);
+            put(o, "}");
+        }
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }
 }

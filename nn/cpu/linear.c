@@ -12,7 +12,7 @@ void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, con
 void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din) {
     if (relu)
         for (size_t i = 0; i < n * width; i++) g[i] = out[i] > 0 ? g[i] : 0;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)from, (int)width, (int)n, 1, in, (int)from, g, (int)width, 1, dw, (int)width);
+    if (dw != NULL) cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)from, (int)width, (int)n, 1, in, (int)from, g, (int)width, 1, dw, (int)width);
     for (size_t e = 0; e < n && db != NULL; e++)
         for (size_t d = 0; d < width; d++) db[d] += g[e * width + d];
     if (din != NULL) cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)from, (int)width, 1, g, (int)width, w, (int)width, 1, din, (int)from);

@@ -2,8 +2,8 @@
 #include <string.h>
 #include "nn/blocks.h"
 
-static float scale_of(enum pn_pooling pooling, uint32_t n) {
-    return pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
+float pn_pool_scale(enum pn_pooling pooling, uint32_t n) {
+    return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
 }
 
 void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
@@ -25,7 +25,7 @@ void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, c
                     if (wide) w += row[0];
                     for (size_t d = 0; d < k; d++) out[d] += row[wide + d];
                 }
-                const float scale = scale_of(field->pooling, end - begin);
+                const float scale = pn_pool_scale(field->pooling, end - begin);
                 w *= scale;
                 for (size_t d = 0; d < k; d++) out[d] *= scale;
             }
@@ -43,7 +43,7 @@ void pn_pool_backward(const struct pn_job *job, const size_t *fields, size_t f, 
         for (size_t e = 0; e < n; e++) {
             const float *g = embedded_gradient + (e * f + s) * k;
             const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
-            const float scale = end - begin == 1 ? 1.0f : scale_of(field->pooling, end - begin);
+            const float scale = pn_pool_scale(field->pooling, end - begin);
             for (uint32_t i = begin; i < end; i++) {
                 float *row = table + (size_t)b->position[i] * dim;
                 if (wide) row[0] += scale * linear_scale * linear_gradient[e];
