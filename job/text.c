@@ -160,12 +160,13 @@ static void heads(struct out *o, const struct pn_job *job) {
 }
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
-    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
-    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
-        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
+    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", "sgd", "adamw"}, *const shapes[] = {"linear", "cosine", "exponential"};
+    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, %s: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
+        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, s->kind == PN_ADAMW ? "weightDecay" : "l2", (double)s->l2, (double)s->ftrl_beta);
+    if (s->kind == PN_MOMENTUM) put(o, ", momentum: %.9g, nesterov: %s", (double)s->momentum, s->nesterov ? "true" : "false");
     if (s->decay_cap > 0) put(o, ", decay: lazy, decayCap: %u", s->decay_cap);
     if (s->warmup > 0 || s->lr_steps > 0) {
-        put(o, ", schedule: {shape: %s, floor: %.9g", s->cosine ? "cosine" : "linear", (double)s->lr_floor);
+        put(o, ", schedule: {shape: %s, floor: %.9g", shapes[s->shape], (double)s->lr_floor);
         if (s->warmup > 0) put(o, ", warmup: %u", s->warmup);
         if (s->lr_steps > 0) put(o, ", steps: %u", s->lr_steps);
         put(o, "}");
