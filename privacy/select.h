@@ -10,16 +10,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "privacy/gaussian.h"
+#include "privacy/draws.h"
 
 /* A vote for m different rows adds this to each: 1, or less, so that its L2 norm is at most clip. */
 double pn_vote(size_t m, double clip);
 
 /* votes[n]: sums of votes for the n touched rows. in[n]: out, whether each is in. Of the n_untouched others the number that are in is returned.
  * sigma > 0, in units of clip. */
-uint64_t pn_select(struct pn_noise *, const double *votes, size_t n, uint64_t n_untouched, double sigma, double clip, double threshold, bool *in);
+uint64_t pn_select(struct pn_draws *, const double *votes, size_t n, uint64_t n_untouched, double sigma, double clip, double threshold, bool *in);
 
 /* k different numbers of [0, n) that are not in taken[n_taken] (rising), uniformly: out[k], rising. k <= n - n_taken. False: no memory. */
-bool pn_draw_others(struct pn_noise *, uint64_t n, const uint64_t *taken, size_t n_taken, size_t k, uint64_t *out);
+bool pn_draw_others(struct pn_draws *, uint64_t n, const uint64_t *taken, size_t n_taken, size_t k, uint64_t *out);
 
 #endif

@@ -118,12 +118,12 @@ static int by_mix(const void *a, const void *b) {
 }
 
 /* k different keys of the domain that are not among the n of `touched` (in the order of common/unique.h), uniformly, in that order too. `mixed` is room for n + 2k. */
-static size_t draw_keys(const struct domain *d, struct pn_noise *g, const uint64_t *touched, size_t n, size_t k, uint64_t *mixed, uint64_t *out) {
+static size_t draw_keys(const struct domain *d, struct pn_draws *g, const uint64_t *touched, size_t n, size_t k, uint64_t *mixed, uint64_t *out) {
     uint64_t *old = mixed, *drawn = mixed + n;
     size_t count = 0;
     for (size_t i = 0; i < n; i++) old[i] = pn_mix64(touched[i]); /* rising */
     while (count < k) { /* what is drawn twice, or touched, is drawn again */
-        for (size_t i = count; i < k; i++) drawn[i] = pn_mix64(domain_key(d, pn_noise_below(g, d->n)));
+        for (size_t i = count; i < k; i++) drawn[i] = pn_mix64(domain_key(d, pn_draws_below(g, d->n)));
         qsort(drawn, k, sizeof *drawn, by_mix);
         count = 0;
         size_t at = 0;
@@ -152,7 +152,7 @@ static size_t all_others(const struct domain *d, const uint64_t *touched, size_t
 }
 
 /* Which rows of table t are in: touched ones (in[]), and others, malloc'ed. votes may be NULL: all are in. */
-static enum pn_result choose(const struct pn_private *p, struct pn_noise *g, uint32_t t, const uint64_t *touched, size_t n, const double *votes, bool *in, uint64_t **others,
+static enum pn_result choose(const struct pn_private *p, struct pn_draws *g, uint32_t t, const uint64_t *touched, size_t n, const double *votes, bool *in, uint64_t **others,
                              size_t *n_others) {
     const struct domain *d = &p->domains[t];
     const uint64_t untouched = d->n > n ? d->n - n : 0;
@@ -173,13 +173,13 @@ static enum pn_result choose(const struct pn_private *p, struct pn_noise *g, uin
     else {
         const size_t all = all_others(d, touched, n, mixed, *others);
         for (size_t i = 0; i < all; i++) /* k of them: each with the share that is still wanted (Vitter's method A) */
-            if (pn_noise_below(g, all - i) < k - *n_others) (*others)[(*n_others)++] = (*others)[i];
+            if (pn_draws_below(g, all - i) < k - *n_others) (*others)[(*n_others)++] = (*others)[i];
     }
     free(mixed);
     return PN_OK;
 }
 
-enum pn_result pn_private_choose(struct pn_private *p, struct pn_noise *g) {
+enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
     if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
     struct pn_batch all;
     const size_t n = pn_private_examples(p);
@@ -219,10 +219,10 @@ enum pn_result pn_private_choose(struct pn_private *p, struct pn_noise *g) {
     return r;
 }
 
-enum pn_result pn_private_draw(const struct pn_private *p, struct pn_noise *g, struct pn_batch *out) {
+enum pn_result pn_private_draw(const struct pn_private *p, struct pn_draws *g, struct pn_batch *out) {
     const size_t n = pn_private_examples(p);
     double q = (double)p->spec.batch / p->spec.rows;
-    const uint64_t m = pn_noise_binomial(g, n, q < 1 ? q : 1); /* as many as so many coins give, and any of them: Poisson sampling, without n coins */
+    const uint64_t m = pn_draws_binomial(g, n, q < 1 ? q : 1); /* as many as so many coins give, and any of them: Poisson sampling, without n coins */
     uint64_t *numbers = malloc((m + 1) * sizeof *numbers);
     const struct pn_batch **from = malloc((m + 1) * sizeof *from);
     uint32_t *example = malloc((m + 1) * sizeof *example);
@@ -275,7 +275,7 @@ static bool is_chosen(const struct pn_private *p, uint32_t t, uint64_t key) {
     return low < p->n_chosen[t] && p->chosen[t][low] == key;
 }
 
-enum pn_result pn_private_release(const struct pn_private *p, struct pn_noise *g, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
+enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
                                   struct pn_private_push *out) {
     const float sigma = p->spec.noise * p->spec.clip, share = 1.0f / (float)p->spec.batch;
     memset(out, 0, sizeof *out);
@@ -301,11 +301,11 @@ enum pn_result pn_private_release(const struct pn_private *p, struct pn_noise *g
         free(others);
         if (r != PN_OK) break;
         const size_t cells = out->n[t] * p->job->tables[t].dim;
-        pn_noise_add(g, out->gradients[t], cells, sigma);
+        pn_draws_add_normal(g, out->gradients[t], cells, sigma);
         for (size_t i = 0; i < cells; i++) out->gradients[t][i] *= share;
     }
     if (r == PN_OK) {
-        pn_noise_add(g, dense, n_dense, sigma);
+        pn_draws_add_normal(g, dense, n_dense, sigma);
         for (size_t i = 0; i < n_dense; i++) dense[i] *= share;
     } else pn_private_push_free(out);
     for (uint32_t t = 0; t < PN_MAX_TABLES; t++) free(votes[t]);

@@ -8,7 +8,7 @@
 #define PN_WORKER_PRIVATE_H
 
 #include "nn/model.h"
-#include "privacy/gaussian.h"
+#include "privacy/draws.h"
 
 struct pn_private_spec {
     double rows;                 /* of the shard, as the job declares them: public. q = batch / rows */
@@ -33,15 +33,15 @@ size_t pn_private_examples(const struct pn_private *);
 uint64_t pn_private_steps_an_epoch(const struct pn_private *);
 
 /* FEST: chooses its rows, once, behind the last pn_private_add. Others: nothing. */
-enum pn_result pn_private_choose(struct pn_private *, struct pn_noise *);
+enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
 /* A batch by Poisson sampling; it may be empty. */
-enum pn_result pn_private_draw(const struct pn_private *, struct pn_noise *, struct pn_batch *out);
+enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
 
 /* What a step sends of its rows, by table: unique keys in the order of common/unique.h, and a gradient for each. malloc'ed. */
 struct pn_private_push { uint64_t *keys[PN_MAX_TABLES]; float *gradients[PN_MAX_TABLES]; size_t n[PN_MAX_TABLES]; };
 void pn_private_push_free(struct pn_private_push *);
 /* From the clipped sums of a batch: row_gradients[t], n_unique[t] * dim(t), and dense, n_dense (changed in place). *out is made. Any thread. */
-enum pn_result pn_private_release(const struct pn_private *, struct pn_noise *, const struct pn_batch *, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
+enum pn_result pn_private_release(const struct pn_private *, struct pn_draws *, const struct pn_batch *, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
                                   struct pn_private_push *out);
 
 #endif

@@ -29,7 +29,7 @@ struct step {
     enum pn_result result;
     struct pn_work work;
     uint64_t since_ns;
-    struct pn_noise noise;               /* private: of this step */
+    struct pn_draws noise;               /* private: of this step */
     struct pn_private_push push;
     /* audit */
     uint64_t keys[PN_AUDIT_RAW];
@@ -83,7 +83,7 @@ static void free_step(struct step *s) {
     free(s->scores);
     if (s->have_batch) pn_batch_free(&s->batch);
     pn_private_push_free(&s->push);
-    pn_noise_close(&s->noise);
+    pn_draws_close(&s->noise);
     free(s);
 }
 
@@ -179,9 +179,9 @@ static void draw_next(struct pn_producer *p) {
         fail(p, PN_NO_MEMORY, "no memory for a batch");
         return;
     }
-    uint64_t seed[PN_NOISE_KEY_BYTES / 8];
+    uint64_t seed[PN_DRAWS_KEY_BYTES / 8];
     for (size_t i = 0; i < sizeof seed / sizeof *seed; i++) seed[i] = p->run->env->ops->random(p->run->env);
-    pn_noise_open(&s->noise, (const uint8_t *)seed);
+    pn_draws_open(&s->noise, (const uint8_t *)seed);
     s->owner = p;
     s->epoch = (uint32_t)(p->drawn / pn_private_steps_an_epoch(p->private));
     p->drawn++;

@@ -60,9 +60,9 @@ int main(int argc, char **argv) {
     float *out[PN_MAX_TABLES] = {drows};
     const struct pn_private_spec spec = {.rows = 1e6, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 1, .selection = PN_SELECT_ADAFEST, .vote_clip = 5, .vote_noise = 5, .threshold = 80};
     struct pn_private *private = pn_private_open(&job, &spec);
-    struct pn_noise noise;
-    uint8_t seed[PN_NOISE_KEY_BYTES] = {1};
-    pn_noise_open(&noise, seed);
+    struct pn_draws noise;
+    uint8_t seed[PN_DRAWS_KEY_BYTES] = {1};
+    pn_draws_open(&noise, seed);
     double rates[KINDS][200], end = now_s() + seconds * KINDS;
     size_t n = 0, sent = 0;
     for (; n < 3 || (now_s() < end && n < 200); n++) /* in turns, so that all see the same machine */

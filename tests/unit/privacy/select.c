@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include "privacy/select.h"
 
-static struct pn_noise g;
+static struct pn_draws g;
 static void open_noise(uint8_t seed) {
-    uint8_t key[PN_NOISE_KEY_BYTES] = {seed};
-    pn_noise_open(&g, key);
+    uint8_t key[PN_DRAWS_KEY_BYTES] = {seed};
+    pn_draws_open(&g, key);
 }
 
 START_TEST(a_vote_has_at_most_the_norm_of_the_clip) {

@@ -10,7 +10,7 @@
 enum { BUCKETS = 2000, EXAMPLES = 600, BATCH = 100, DIM = 4, DENSE = 5000 };
 static struct pn_job job;
 static struct pn_features *features;
-static struct pn_noise g;
+static struct pn_draws g;
 
 static void open_job(void) {
     static const char text[] =
@@ -19,10 +19,10 @@ static void open_job(void) {
         "  tables: {defaults: {init: zero}}\n  model: {name: fm, embeddingDim: 3}\n";
     static const char *const names[] = {"u", "v"};
     struct pn_error err = {""};
-    uint8_t key[PN_NOISE_KEY_BYTES] = {9};
+    uint8_t key[PN_DRAWS_KEY_BYTES] = {9};
     ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
     ck_assert_int_eq(pn_features_open(&features, &job, names, 2, &err), PN_OK);
-    pn_noise_open(&g, key);
+    pn_draws_open(&g, key);
 }
 
 /* Examples i of [0, n): u is "i mod 7" for most, so that seven rows are frequent; label i mod 2. */

@@ -3,12 +3,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "privacy/gaussian.h"
+#include "privacy/draws.h"
 
-static struct pn_noise g;
+static struct pn_draws g;
 static void open_noise(uint8_t seed) {
-    uint8_t key[PN_NOISE_KEY_BYTES] = {seed};
-    pn_noise_open(&g, key);
+    uint8_t key[PN_DRAWS_KEY_BYTES] = {seed};
+    pn_draws_open(&g, key);
 }
 
 static int by_float(const void *a, const void *b) {
@@ -21,7 +21,7 @@ START_TEST(normal_draws_have_mean_variance_and_the_distribution_of_their_name) {
     float *x = calloc(N, sizeof *x);
     double sum = 0, squares = 0, fourth = 0, along = 0, gap = 0;
     open_noise(1);
-    pn_noise_add(&g, x, N, 3);
+    pn_draws_add_normal(&g, x, N, 3);
     for (size_t i = 0; i < N; i++) {
         sum += (double)x[i];
         squares += (double)x[i] * (double)x[i];
@@ -45,7 +45,7 @@ START_TEST(normal_draws_have_mean_variance_and_the_distribution_of_their_name) {
 START_TEST(noise_is_added_to_what_is_there) {
     float x[5] = {1000, 2000, 3000, 4000, 5000};
     open_noise(2);
-    pn_noise_add(&g, x, 5, 0.1f);
+    pn_draws_add_normal(&g, x, 5, 0.1f);
     for (int i = 0; i < 5; i++) ck_assert(x[i] != (float)(1000 * (i + 1)) && fabsf(x[i] - (float)(1000 * (i + 1))) < 1);
 } END_TEST
 
@@ -54,11 +54,11 @@ START_TEST(bits_and_ranges_are_uniform) {
     size_t count[BINS] = {0}, bits[64] = {0};
     double chi = 0;
     open_noise(3);
-    for (size_t i = 0; i < N; i++) count[pn_noise_below(&g, BINS)]++;
+    for (size_t i = 0; i < N; i++) count[pn_draws_below(&g, BINS)]++;
     for (size_t i = 0; i < BINS; i++) chi += pow((double)count[i] - (double)N / BINS, 2) / ((double)N / BINS);
     ck_assert_double_lt(chi, 27.9); /* 6 degrees of freedom */
     for (size_t i = 0; i < N; i++)
-        for (uint64_t x = pn_noise_bits(&g); x != 0; x &= x - 1) bits[__builtin_ctzll(x)]++;
+        for (uint64_t x = pn_draws_bits(&g); x != 0; x &= x - 1) bits[__builtin_ctzll(x)]++;
     for (int b = 0; b < 64; b++) ck_assert_double_lt(fabs((double)bits[b] - N / 2.0) / sqrt(N / 4.0), 4.9);
 } END_TEST
 
@@ -67,7 +67,7 @@ static void check_binomial(uint64_t n, double p) {
     const double mean = (double)n * p, variance = mean * (1 - p);
     double sum = 0, squares = 0;
     for (size_t i = 0; i < N; i++) {
-        const uint64_t x = pn_noise_binomial(&g, n, p);
+        const uint64_t x = pn_draws_binomial(&g, n, p);
         ck_assert(x <= n);
         sum += (double)x - mean;
         squares += ((double)x - mean) * ((double)x - mean);
@@ -85,9 +85,9 @@ START_TEST(binomial_counts_have_their_mean_and_variance) {
     check_binomial(5000000000, 1e-6);
     check_binomial(64000, 0.032);
     check_binomial(1u << 20, 0.5);
-    ck_assert_uint_eq(pn_noise_binomial(&g, 100, 0), 0);
-    ck_assert_uint_eq(pn_noise_binomial(&g, 100, 1), 100);
-    ck_assert_uint_eq(pn_noise_binomial(&g, 0, 0.5), 0);
+    ck_assert_uint_eq(pn_draws_binomial(&g, 100, 0), 0);
+    ck_assert_uint_eq(pn_draws_binomial(&g, 100, 1), 100);
+    ck_assert_uint_eq(pn_draws_binomial(&g, 0, 0.5), 0);
 } END_TEST
 
 START_TEST(small_binomial_counts_have_their_very_distribution) {
@@ -95,7 +95,7 @@ START_TEST(small_binomial_counts_have_their_very_distribution) {
     size_t count[MOST + 1] = {0};
     double chi = 0, p = pow(0.75, MOST);
     open_noise(5);
-    for (size_t i = 0; i < N; i++) count[pn_noise_binomial(&g, MOST, 0.25)]++;
+    for (size_t i = 0; i < N; i++) count[pn_draws_binomial(&g, MOST, 0.25)]++;
     for (int k = 0; k <= MOST; k++) {
         chi += pow((double)count[k] - N * p, 2) / (N * p);
         p *= (double)(MOST - k) / (k + 1) / 3;
@@ -111,7 +111,7 @@ START_TEST(draws_above_a_bound_are_above_it_and_as_far_as_they_should) {
         const double t = bounds[b], mean = exp(-t * t / 2) / 2.5066282746310002 / pn_normal_tail(t); /* Mills */
         double sum = 0;
         for (size_t i = 0; i < N; i++) {
-            const double x = pn_noise_normal_above(&g, t);
+            const double x = pn_draws_normal_above(&g, t);
             ck_assert(x > t);
             sum += x - mean;
         }
@@ -122,16 +122,16 @@ START_TEST(draws_above_a_bound_are_above_it_and_as_far_as_they_should) {
 START_TEST(the_same_seed_gives_the_same_stream_and_another_another) {
     uint64_t a[3];
     open_noise(7);
-    for (int i = 0; i < 3; i++) a[i] = pn_noise_bits(&g);
+    for (int i = 0; i < 3; i++) a[i] = pn_draws_bits(&g);
     open_noise(7);
-    for (int i = 0; i < 3; i++) ck_assert(a[i] == pn_noise_bits(&g));
+    for (int i = 0; i < 3; i++) ck_assert(a[i] == pn_draws_bits(&g));
     open_noise(8);
-    ck_assert(a[0] != pn_noise_bits(&g));
+    ck_assert(a[0] != pn_draws_bits(&g));
 } END_TEST
 
 int main(void) {
-    Suite *s = suite_create("gaussian");
-    TCase *t = tcase_create("gaussian");
+    Suite *s = suite_create("draws");
+    TCase *t = tcase_create("draws");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, normal_draws_have_mean_variance_and_the_distribution_of_their_name);
     tcase_add_test(t, noise_is_added_to_what_is_there);
