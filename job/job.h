@@ -199,6 +199,8 @@ struct pn_job {
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
     float dropout;                           /* of hidden units */
+    bool cosine;                             /* mf: the dot product of vectors brought to length 1 */
+    float embedding_l2;                      /* of each example's rows, in the loss; 0: none */
     float embedding_dropout;                 /* of the pooled embeddings */
     enum pn_norm norm;                       /* between each hidden layer and its relu */
     uint32_t n_cross;                        /* DCN-V2: cross layers */

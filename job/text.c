@@ -262,11 +262,12 @@ char *pn_job_text(const struct pn_job *job) {
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
         if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
+        if (job->embedding_l2 > 0) put(&o, ", embeddingL2: %.9g", (double)job->embedding_l2);
         if (job->norm != PN_NORM_NONE) put(&o, ", norm: %s", job->norm == PN_NORM_LAYER ? "layer" : "batch");
         if (job->model == PN_MODEL_DCN_V2) put(&o, ", cross: %u, structure: %s", job->n_cross, job->stacked ? "stacked" : "parallel");
         if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
         if (job->model == PN_MODEL_NEUMF) put(&o, ", mlpDim: %u", job->mlp_dim);
-        if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false");
+        if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false%s", job->cosine ? ", similarity: cosine" : "");
         for (size_t i = 0; i < job->n_starts; i++) {
             put(&o, "%s{snapshot: ", i == 0 ? ", start: [" : ", ");
             quoted(&o, job->starts[i].path);

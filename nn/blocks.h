@@ -90,6 +90,21 @@ double pn_in_batch_softmax(const float *pairs, const uint64_t *items, const floa
 /* As pn_bce, taught (Hinton et al. 2015, section 2.1, for two classes): (1 - weight) BCE(label, logit) + weight T^2 BCE(sigmoid(teacher / T), sigmoid(logit / T)),
  * where T^2 keeps the gradient's size whatever T is. teacher: n logits; NaN: that row has its label alone. */
 double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient);
+/* L2 of the examples' rows: (l2 / 2) * the mean over the examples of the squares of every row that an example's pooled fields name, linear weights included; a row that comes
+ * k times counts k times (Rendle et al. 2020 regularise so; also the L2 of BPR). Added to *loss (a sum over the batch) and to row_gradients. False: no memory. */
+bool pn_decay(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float l2, double *loss,
+              float *const row_gradients[PN_MAX_TABLES]);
+/* The product of two rows an example, with their linear weights (the first float) if wide, straight from the pulled rows and into their gradients: nothing of width k is
+ * written for an example. rows[i], position[i]: of the first and the second field; they lie in tables of their own. */
+void pn_pair_forward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, float *out);
+void pn_pair_backward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, const float *gradient,
+                      float *const row_gradients[2]);
+/* n vectors of k floats, `step` apart, to length 1; out may be vectors. backward: of vectors side by side (step k); adds to dvectors. */
+void pn_unit_forward(const float *vectors, size_t n, size_t step, size_t k, float *out);
+void pn_unit_backward(const float *vectors, const float *unit, const float *gradient, size_t n, size_t k, float *dvectors);
+/* The greatest of n numbers and `least`. z[i] becomes exp(z[i] - most), at most 1; returns their sum. */
+float pn_greatest(const float *z, size_t n, float least);
+double pn_exp_sum(float *z, size_t n, float most);
 
 /* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -251,6 +251,39 @@ size_t pn_add_dot(struct pn_net *net, size_t vectors) {
     return pn_net_add_block(net, &kind, &vectors, 1, m * (m - 1) / 2)->out[0];
 }
 
+/* ---- the product of two fields' rows ---- */
+static void pair_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    const uint32_t t[2] = {net->job->fields[net->fields[0]].i_table, net->job->fields[net->fields[1]].i_table};
+    pn_pair_forward((const float *const[]){s->rows[t[0]], s->rows[t[1]]}, (const uint32_t *const[]){s->batch->position, s->batch->position + s->n}, s->n, net->wide, net->k,
+                    net->job->linear_scale, OUT);
+}
+static void pair_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    if (s->part == PN_PART_INPUTS) return;
+    const uint32_t t[2] = {net->job->fields[net->fields[0]].i_table, net->job->fields[net->fields[1]].i_table};
+    pn_pair_backward((const float *const[]){s->rows[t[0]], s->rows[t[1]]}, (const uint32_t *const[]){s->batch->position, s->batch->position + s->n}, s->n, net->wide, net->k,
+                     net->job->linear_scale, GOUT, (float *const[]){s->row_gradients[t[0]], s->row_gradients[t[1]]});
+}
+static size_t pair_touch(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, size_t e, struct pn_touch *list) {
+    for (size_t f = 0; f < 2; f++) { /* either row's gradient is the other row */
+        const uint32_t other = net->job->fields[net->fields[1 - f]].i_table;
+        const float *row = s->rows[other] + (size_t)s->batch->position[(1 - f) * s->n + e] * (net->wide + net->k);
+        list[f] = (struct pn_touch){net->job->fields[net->fields[f]].i_table, s->batch->position[f * s->n + e], GOUT[e], net->wide ? net->job->linear_scale : 0, row + net->wide};
+    }
+    return 2;
+}
+size_t pn_add_pair(struct pn_net *net) {
+    static const struct pn_block_kind kind = {"pair", pair_forward, pair_backward, .touch = pair_touch};
+    return pn_net_add_block(net, &kind, NULL, 0, 1)->out[0];
+}
+
+/* ---- vectors of length 1 ---- */
+static void unit_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_unit_forward(X(0), s->n * (b->width / net->k), net->k, net->k, OUT); }
+static void unit_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_unit_backward(X(0), OUT, GOUT, s->n * (b->width / net->k), net->k, G(0)); }
+size_t pn_add_unit(struct pn_net *net, size_t vectors) {
+    static const struct pn_block_kind kind = {"unit", unit_forward, unit_backward, .init = NULL};
+    return pn_net_add_block(net, &kind, &vectors, 1, net->values[vectors].width)->out[0];
+}
+
 /* ---- a part of each field's vector ---- */
 static void part_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t m = b->from / net->k, width = b->width / m;

@@ -157,5 +157,6 @@ enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const f
     if (net->job->model != PN_MODEL_SASREC) *loss = pn_net_losses(net, &s, scores);
     else if (!pn_sasrec_loss(net, &s, scores, loss)) return PN_NO_MEMORY;
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
+    if (net->job->embedding_l2 > 0 && !pn_decay(net->job, net->fields, net->n_sparse, b, rows, net->job->embedding_l2, loss, row_gradients)) return PN_NO_MEMORY;
     return PN_OK;
 }

@@ -106,6 +106,8 @@ size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: th
 size_t pn_add_fm(struct pn_net *, size_t embedded);
 size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);
 size_t pn_add_dot(struct pn_net *, size_t vectors);                /* width a multiple of k */
+size_t pn_add_pair(struct pn_net *);                               /* product and linear weights of the first two fields' rows, one key each, of two tables */
+size_t pn_add_unit(struct pn_net *, size_t vectors);               /* each vector of k to length 1 */
 size_t pn_add_part(struct pn_net *, size_t embedded, size_t from, size_t width); /* of each field's vector of k the floats [from, from + width) */
 size_t pn_add_product(struct pn_net *, size_t pair);               /* of two vectors side by side, by element */
 size_t pn_add_concat(struct pn_net *, const size_t *in, size_t n); /* n 1: the input itself */

@@ -5,7 +5,7 @@
 #include <string.h>
 #include "nn/net.h"
 
-bool pn_net_separable(const struct pn_net *net) { return net->n_state == 0 && net->job->model != PN_MODEL_SASREC && net->job->loss == PN_LOSS_BCE; }
+bool pn_net_separable(const struct pn_net *net) { return net->n_state == 0 && net->job->embedding_l2 <= 0 && net->job->model != PN_MODEL_SASREC && net->job->loss == PN_LOSS_BCE; }
 
 static void scale_value(struct pn_value *v, const struct pn_pass *s, const float *factors) {
     for (size_t e = 0; e < s->n; e++) {

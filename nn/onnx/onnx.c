@@ -85,6 +85,28 @@ static void part(struct writer *w, const struct pn_block *b) {
 static void product(struct writer *w, const struct pn_block *b) {
     OUT = pn_graph_node(&w->g, "Mul", slice(w, IN(0), 0, b->width, 1), slice(w, IN(0), b->width, 2 * b->width, 1), NULL);
 }
+static void pair(struct writer *w, const struct pn_block *b) { /* rows.USER, rows.ITEM [n] */
+    const struct pn_net *net = w->net;
+    const char *row[2], *weights[2], *v[2];
+    for (size_t s = 0; s < 2; s++) {
+        const struct pn_field *f = &net->job->fields[net->fields[s]];
+        const char *rows = pn_graph_name(&w->g, "rows.%s", f->name);
+        pn_graph_input(&w->g, rows, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, -1, NULL);
+        row[s] = pn_graph_node(&w->g, "Gather", w->table[f->i_table], rows, NULL);
+        weights[s] = net->wide ? slice(w, row[s], 0, 1, 1) : NULL;
+        v[s] = net->wide ? slice(w, row[s], 1, 1 + net->k, 1) : row[s];
+    }
+    OUT = sum_over(w, pn_graph_node(&w->g, "Mul", v[0], v[1], NULL), (int64_t[]){1}, 1, true);
+    if (!net->wide) return;
+    const char *linear = pn_graph_node(&w->g, "Mul", pn_graph_node(&w->g, "Add", weights[0], weights[1], NULL), constant(w, net->job->linear_scale), NULL);
+    OUT = pn_graph_node(&w->g, "Add", OUT, linear, NULL);
+}
+static void unit(struct writer *w, const struct pn_block *b) {
+    const char *v = reshape(w, IN(0), b->width / w->net->k, w->net->k);
+    const char *squares = sum_over(w, pn_graph_node(&w->g, "Mul", v, v, NULL), (int64_t[]){2}, 1, true);
+    const char *length = pn_graph_node(&w->g, "Sqrt", pn_graph_node(&w->g, "Add", squares, constant(w, 1e-12f), NULL), NULL, NULL);
+    OUT = reshape(w, pn_graph_node(&w->g, "Div", v, length, NULL), b->width, 0);
+}
 static void side_by_side(struct writer *w, const struct pn_block *b) {
     const char *in[PN_MAX_INPUTS];
     for (size_t i = 0; i < b->n_in; i++) in[i] = IN(i);
@@ -99,7 +121,7 @@ static void sum(struct writer *w, const struct pn_block *b) {
 
 static const struct { const char *name; void (*write)(struct writer *, const struct pn_block *); } kinds[] = {
     {"embedding", embedding}, {"numbers", numbers}, {"bias", bias}, {"linear", linear}, {"weight", weight}, {"norm", norm}, {"batch norm", batch_norm}, {"dropout", dropout},
-    {"fm", fm}, {"cross", cross}, {"dot", dot}, {"part", part}, {"product", product}, {"concat", side_by_side}, {"sum", sum},
+    {"fm", fm}, {"cross", cross}, {"dot", dot}, {"part", part}, {"product", product}, {"pair", pair}, {"unit", unit}, {"concat", side_by_side}, {"sum", sum},
     {"tokens", pn_onnx_tokens}, {"candidate", pn_onnx_candidate}, {"positions", pn_onnx_positions}, {"attention", pn_onnx_attention}, {"summary", pn_onnx_summary}};
 
 /* NAME [n]: the sigmoid of a logit; the logit itself as well if it is asked for. */

@@ -45,7 +45,7 @@ MODELS = [("lr", MIXED), ("lr", PLAIN), ("fm, embeddingDim: 5", MIXED), ("wide_d
           ("deepfm, embeddingDim: 16, hidden: [40, 40]", PLAIN), ("dcn_v2, embeddingDim: 4, cross: 3, hidden: [8]", MIXED),
           ("dcn_v2, embeddingDim: 4, cross: 2, structure: stacked, hidden: [8]", PLAIN), ("dlrm, embeddingDim: 4, bottom: [7], hidden: [6]", MIXED),
           ("dlrm, embeddingDim: 4, interaction: cat, hidden: [6]", MIXED), ("dlrm, embeddingDim: 4, interaction: both, hidden: [6]", PLAIN),
-          ("mf, embeddingDim: 8", PAIR), ("mf, embeddingDim: 8, bias: false", PAIR), ("gmf, embeddingDim: 8", PAIR), ("mlp, embeddingDim: 8, hidden: [8, 4]", PAIR),
+          ("mf, embeddingDim: 8", PAIR), ("mf, embeddingDim: 8, bias: false", PAIR), ("mf, embeddingDim: 8, bias: false, similarity: cosine", PAIR), ("gmf, embeddingDim: 8", PAIR), ("mlp, embeddingDim: 8, hidden: [8, 4]", PAIR),
           ("neumf, embeddingDim: 8, mlpDim: 12, hidden: [8, 4]", PAIR),
           ("deepfm, embeddingDim: 4, hidden: [6], heads: [{name: high, column: n1, threshold: 1}, {name: low, column: n2}]", MIXED),
           ("dcn_v2, embeddingDim: 4, hidden: [6], cross: 1, sequence: {fields: [s, s2], candidate: a, blocks: 2, heads: 2, width: 8, feedForward: 6, recent: 2}", SEQUENCES),

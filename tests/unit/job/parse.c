@@ -283,7 +283,7 @@ static const char ranking[] =
     "  validation: {groupBy: user, metrics: [\"recall@20\"]}\n";
 
 START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
-    static const struct { const char *model; uint32_t dim; } models[] = {{"mf, embeddingDim: 4", 5}, {"mf, embeddingDim: 4, bias: false, start: [{snapshot: s, alpha: 0.25}]", 4}};
+    static const struct { const char *model; uint32_t dim; } models[] = {{"mf, embeddingDim: 4", 5}, {"mf, embeddingDim: 4, embeddingL2: 0.25, similarity: cosine, bias: false, start: [{snapshot: s, alpha: 0.25}]", 4}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         static struct pn_job j, again;
         struct pn_error err = {""};
@@ -302,6 +302,7 @@ START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
             ck_assert(x->train.negatives.power == 0.75 && x->validation.part == PN_PART_HELD && !x->validation.negatives.any && x->validation.negatives.power == 0);
             ck_assert(x->test.rank_all && x->test.negatives.n_seen == 2 && x->test.negatives.per_positive == 0 && x->stop_by == PN_BY_NDCG && x->rank_k == 20 && x->group_by == 1);
             ck_assert_str_eq(x->test.negatives.seen[1], "/base/c");
+            ck_assert(x->embedding_l2 == (i == 0 ? 0 : 0.25f) && x->cosine == (i == 1));
             ck_assert(x->n_starts == i && (i == 0 || (x->starts[0].alpha == 0.25 && strcmp(x->starts[0].path, "/base/s") == 0)));
         }
         free(once);
@@ -317,6 +318,8 @@ START_TEST(ranking_keys_that_do_not_fit_are_refused) {
         {"groupBy: user, ", "", "hr, ndcg and recall need spec.validation.groupBy"},
         {"mf, embeddingDim: 4", "neumf", "rankAll needs model mf"},
         {"mf, embeddingDim: 4", "mf, mlpDim: 4", "mlpDim has a meaning for neumf only"},
+        {"mf, embeddingDim: 4", "mf, similarity: cosine", "cosine goes with bias: false"},
+        {"mf, embeddingDim: 4", "mf, embeddingL2: -1", "embeddingL2"},
         {"mf, embeddingDim: 4", "gmf, bias: true", "bias has a meaning for mf only"},
         {"name: softmax, temperature: 0.5, logQ: true", "name: in-batch-softmax", "bias: false"},
         {"name: softmax, temperature", "name: bpr, temperature", "for softmax and in-batch-softmax only"},

@@ -89,6 +89,7 @@ START_TEST(gradients_of_dlrm_are_those_of_finite_differences) {
 } END_TEST
 START_TEST(gradients_go_through_dropout_and_norms) { /* the mask is a function of the step's seed: it stays while a cell is moved */
     check_gradients("deepfm, hidden: [6, 5], dropout: 0.3, embeddingDropout: 0.2");
+    check_gradients("fm, embeddingL2: 0.7");
     check_gradients("wide_deep, hidden: [7, 5], norm: layer");
     check_gradients("dlrm, hidden: [6], norm: batch");
     check_gradients("deepfm, hidden: [7, 5], norm: batch, dropout: 0.2");
