@@ -15,3 +15,4 @@
 #include "nn/cuda/small.cu"
 #include "tests/parity/emulated_gemm.h"
 #include "nn/cuda/backend.cu"
+#include "nn/cuda/cache.cu"

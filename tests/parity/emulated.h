@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <math.h>
+#include <mutex>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ struct block_state {
     std::vector<std::function<void()>> *captured = nullptr;
     unsigned long launches = 0;
 };
-inline block_state &now() { static block_state s; return s; }
+inline block_state &now() { static thread_local block_state s; return s; } /* two producers compute at once */
 [[noreturn]] inline void undefined(const char *what) {
     fprintf(stderr, "emulated: %s\n", what);
     abort();
@@ -109,16 +110,19 @@ inline void run_block(size_t n) {
 /* Memory whose last byte lies before a page that may not be touched. */
 struct region { unsigned char *base; size_t bytes; unsigned char *user; };
 inline std::vector<region> &regions() { static std::vector<region> r; return r; }
+inline std::mutex &regions_lock() { static std::mutex m; return m; }
 inline void *guarded(size_t n) {
     const size_t page = 4096, size = (n + 15) / 16 * 16, all = (size + page - 1) / page * page + page;
     unsigned char *p = (unsigned char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return nullptr;
     mprotect(p + all - page, page, PROT_NONE);
     memset(p, 0xff, all - page);
+    std::lock_guard<std::mutex> held(regions_lock());
     regions().push_back({p, all, p + all - page - size});
     return regions().back().user;
 }
 inline void unguard(void *user) {
+    std::lock_guard<std::mutex> held(regions_lock());
     std::vector<region> &r = regions();
     for (size_t i = 0; i < r.size(); i++)
         if (r[i].user == user) {
