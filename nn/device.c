@@ -6,8 +6,11 @@
 /* ---- memory ---- */
 
 static void drop_graphs(struct pn_device *d) {
+    bool waited = false;
     for (size_t i = 0; i < PN_DEVICE_GRAPHS; i++)
         if (d->graphs[i].graph != NULL) {
+            if (!waited) d->be->finish(d->ctx, NULL); /* the other slot's may be running */
+            waited = true;
             d->be->graph_free(d->ctx, d->graphs[i].graph);
             d->graphs[i].graph = NULL;
         }

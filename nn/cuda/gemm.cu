@@ -100,23 +100,23 @@ static struct plan *plan_of(struct pn_ctx *c, const struct pn_gemm *g) {
 
 struct to_bfloat {
     const float *x;
-    size_t step, width;
+    size_t step, width, padded;
     __nv_bfloat16 *y;
-    __device__ void operator()(size_t i) const { y[i] = __float2bfloat16(x[i / width * step + i % width]); }
+    __device__ void operator()(size_t i) const { y[i / width * padded + i % width] = __float2bfloat16(x[i / width * step + i % width]); }
 };
 struct to_half {
     const float *x;
-    size_t step, width;
+    size_t step, width, padded;
     float scale;
     __half *y;
     __device__ void operator()(size_t i) const {
         const float v = x[i / width * step + i % width] * scale;
-        y[i] = __float2half_rn(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v);
+        y[i / width * padded + i % width] = __float2half_rn(v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v);
     }
 };
-static void round_into(struct pn_ctx *c, const float *x, size_t step, size_t rows, size_t width, float scale, void *y) {
-    const struct to_bfloat b = {x, step, width, (__nv_bfloat16 *)y};
-    const struct to_half h = {x, step, width, scale, (__half *)y};
+static void round_into(struct pn_ctx *c, const float *x, size_t step, size_t rows, size_t width, size_t padded, float scale, void *y) {
+    const struct to_bfloat b = {x, step, width, padded, (__nv_bfloat16 *)y};
+    const struct to_half h = {x, step, width, padded, scale, (__half *)y};
     if (c->precision == PN_BFLOAT16) pn_each(c, rows * width, b, "to bfloat16");
     else pn_each(c, rows * width, h, "to float16");
 }
@@ -129,17 +129,18 @@ void pn_multiply(struct pn_ctx *c, const struct pn_gemm *asked) {
     if (c->precision == PN_BFLOAT16 || c->precision == PN_FLOAT16) {
         const bool half = c->precision == PN_FLOAT16;
         const size_t rows_a = g.trans_a ? g.k : g.m, width_a = g.trans_a ? g.m : g.k, rows_b = g.trans_b ? g.n : g.k, width_b = g.trans_b ? g.k : g.n;
-        const size_t bytes_a = (rows_a * width_a * 2 + 255) / 256 * 256;
-        char *rounded = (char *)pn_scratch(c, bytes_a + rows_b * width_b * 2 + 256);
+        const size_t padded_a = (width_a + 7) / 8 * 8, padded_b = (width_b + 7) / 8 * 8; /* rows of 16 bytes: what tensor cores load */
+        const size_t bytes_a = (rows_a * padded_a * 2 + 255) / 256 * 256;
+        char *rounded = (char *)pn_scratch(c, bytes_a + rows_b * padded_b * 2 + 256);
         if (rounded == NULL) return;
-        round_into(c, g.a, g.lda, rows_a, width_a, half && g.kind_a == PN_GRADIENT ? GRADIENT_SCALE : 1, rounded);
-        round_into(c, g.b, g.ldb, rows_b, width_b, half && g.kind_b == PN_GRADIENT ? GRADIENT_SCALE : 1, rounded + bytes_a);
+        round_into(c, g.a, g.lda, rows_a, width_a, padded_a, half && g.kind_a == PN_GRADIENT ? GRADIENT_SCALE : 1, rounded);
+        round_into(c, g.b, g.ldb, rows_b, width_b, padded_b, half && g.kind_b == PN_GRADIENT ? GRADIENT_SCALE : 1, rounded + bytes_a);
         if (half && g.kind_a == PN_GRADIENT) alpha /= GRADIENT_SCALE;
         if (half && g.kind_b == PN_GRADIENT) alpha /= GRADIENT_SCALE;
         a = rounded;
         b = rounded + bytes_a;
-        g.lda = width_a;
-        g.ldb = width_b;
+        g.lda = padded_a;
+        g.ldb = padded_b;
     }
     struct plan *p = plan_of(c, &g);
     if (p == NULL) {

@@ -185,8 +185,13 @@ static inline unsigned emulated_lane() { return (unsigned)(emulated::now().curre
 template <class T> static inline T __shfl_xor_sync(unsigned, T x, unsigned o, unsigned = 32) { return emulated_from_lane(x, emulated_lane() ^ o); }
 template <class T> static inline T __shfl_sync(unsigned, T x, unsigned from, unsigned width = 32) { return emulated_from_lane(x, emulated_lane() / width * width + from % width); }
 static inline unsigned __ballot_sync(unsigned, int p) {
+    emulated::block_state &b = emulated::now();
+    const size_t me = b.current, warp = me / 32 * 32;
     unsigned all = 0;
-    for (unsigned i = 0; i < 32; i++) all |= (unsigned)(emulated_from_lane(p, i) != 0) << i;
+    b.fibers[me].lane_value = p != 0;
+    emulated::yield(emulated::AT_WARP);
+    for (unsigned i = 0; i < 32; i++) all |= (unsigned)(b.fibers[warp + i].lane_value != 0) << i;
+    emulated::yield(emulated::AT_WARP);
     return all;
 }
 static inline int __ffs(int x) { return __builtin_ffs(x); }

@@ -1,5 +1,6 @@
 /* Every operation of a backend against the CPU's over random shapes: nothing, one, odd ones, wide ones; repeated keys, one key for the whole batch; outputs poisoned with
- * NaN; sums that start from something. Prints the worst difference of each, as a share of what is allowed. */
+ * NaN; sums that start from something. Prints the worst difference of each, as a share of what is allowed.
+ *   parity-kernels emulated | MODULE.so [TIMES as many shapes [only this operation]] */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -407,7 +408,7 @@ int main(int argc, char **argv) {
                 return 1;
             }
         for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
-            if (precision != PN_FLOAT32 && !tests[i].product) continue;
+            if ((precision != PN_FLOAT32 && !tests[i].product) || (argc > 3 && strcmp(argv[3], tests[i].name) != 0)) continue;
             worst = n_compared = 0;
             what = tests[i].name;
             for (int r = 0; r < times * tests[i].rounds; r++) {
