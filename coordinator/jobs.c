@@ -208,6 +208,10 @@ static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_
             j->n_shards = 0; /* begins anew in this event */
             count_restart(c, j, n->name);
             if (j->state == PN_RUNNING && !pn_job_begin(c, j)) j->state = PN_PENDING;
+        } else if (strcmp(pn_json_str(job, "code", ""), "invalid") == 0) { /* the job's own fault: again would end the same way */
+            char text[470];
+            snprintf(text, sizeof text, "%s: %.440s", n->name, error);
+            pn_job_end(c, j, PN_JOB_FAILED, text);
         } else if (seat->retry_ms == 0) {
             seat->retry_ms = pn_now_ms(c->env) + RETRY_MS;
         } else if (pn_now_ms(c->env) >= seat->retry_ms) {

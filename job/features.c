@@ -54,7 +54,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
 void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
-                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of"),
+                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets"),
                       KEYS("admission", "vocabulary", "positions", "ttlSteps")))
         return;
     struct pn_field *f = &job->fields[job->n_fields];
@@ -98,6 +98,9 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
     uint64_t count = f->max_length;
     if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, f->type == PN_FIELD_SEQUENCE ? 1u << 20 : 4096, &count)) f->max_length = (uint32_t)count;
+
+    pn_yaml_count32(y, pn_yaml_get(n, "buckets"), "buckets", 1, 1u << 31, &f->buckets);
+    if (f->buckets > 0 && !pn_field_keyed(f)) pn_yaml_problem(y, pn_yaml_get(n, "buckets"), "feature \"%s\" is a plain number: it has no keys to put into buckets", f->name);
 
     if (f->type == PN_FIELD_CROSS) {
         struct fy_node *of = pn_yaml_get(n, "of");

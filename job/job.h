@@ -79,6 +79,7 @@ struct pn_field {
     char column[64];
     enum pn_field_type type;
     uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
+    uint32_t buckets;       /* > 0: all values are hashed into so many keys; 0: a key for each value */
     uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
     /* numeric, in this order */
     bool log1p;             /* sign(x) * ln(1 + |x|) */
@@ -99,18 +100,22 @@ static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != 
 /* Takes several values of a row. */
 static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
 
-enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
+/* MOMENTUM: sgd with momentum > 0 in the job file, a kind of its own because its rows have state. */
+enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL, PN_MOMENTUM, PN_ADAMW };
+enum pn_schedule_shape { PN_LINEAR, PN_COSINE, PN_EXPONENTIAL };
 struct pn_optimizer_spec {
     enum pn_optimizer kind;
     float lr;
     float epsilon;               /* adagrad 1e-10, adam 1e-8 */
     float initial_accumulator;   /* adagrad */
     float beta1, beta2;          /* adam .9 .999 */
-    float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+    float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows; adamw: value -= lr * l2 * value, apart from the moments */
+    float momentum;              /* momentum: share of the velocity that a step keeps */
+    bool nesterov;
     /* Schedule of lr, by a producer's own step s: s / warmup below warmup; then from 1 down to lr_floor, which is reached at step warmup + lr_steps and kept. */
     uint32_t warmup, lr_steps;   /* lr_steps 0: no way down */
     float lr_floor;              /* as a share of lr */
-    bool cosine;                 /* half a cosine; else a straight line */
+    enum pn_schedule_shape shape; /* a straight line, half a cosine, or the same factor each step */
     /* Lazy decay: a row that comes back after k steps gets l2 * min(k, decay_cap), so that rare rows decay as the dense run lets them. 0: off.
      * decay_pace: pushes that one step stands for, all producers together; set by the shard. */
     uint32_t decay_cap, decay_pace;
@@ -168,6 +173,8 @@ struct pn_job {
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
+    /* What a table's rows begin with: NumPy files of keys (feature 0) or of values of a feature (1 + its index), and of rows. keys "": nothing. */
+    struct pn_import_spec { char keys[400], rows[400]; uint32_t feature; } imports[PN_MAX_TABLES];
     enum pn_model model;
     uint32_t embedding_dim;
     uint32_t mlp_dim;                        /* NeuMF: of a row's floats those of the tower, behind the embedding_dim of the product */

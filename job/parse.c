@@ -101,6 +101,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_problem(y, pn_yaml_get(spec, "optimizer"), "spec.optimizer is for dense parameters, which an external job keeps itself; a table's is tables.NAME.optimizer");
         pn_job_declare_tables(y, spec, job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
+        pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);
     } else {
         if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");
         if (features == NULL || fy_node_get_type(features) != FYNT_SEQUENCE || fy_node_sequence_item_count(features) < 1 ||
@@ -112,6 +113,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         }
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
+        pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);
         if (pn_model_pair(job->model)) {
             bool pair = job->n_fields == 2;
             for (size_t i = 0; i < job->n_fields; i++) pair = pair && job->fields[i].type == PN_FIELD_CATEGORICAL;

@@ -102,6 +102,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
     }
+    if (f->buckets > 0) put(o, ", buckets: %u", f->buckets);
     if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
@@ -159,12 +160,13 @@ static void heads(struct out *o, const struct pn_job *job) {
 }
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
-    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
-    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
-        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
+    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", "sgd", "adamw"}, *const shapes[] = {"linear", "cosine", "exponential"};
+    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, %s: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
+        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, s->kind == PN_ADAMW ? "weightDecay" : "l2", (double)s->l2, (double)s->ftrl_beta);
+    if (s->kind == PN_MOMENTUM) put(o, ", momentum: %.9g, nesterov: %s", (double)s->momentum, s->nesterov ? "true" : "false");
     if (s->decay_cap > 0) put(o, ", decay: lazy, decayCap: %u", s->decay_cap);
     if (s->warmup > 0 || s->lr_steps > 0) {
-        put(o, ", schedule: {shape: %s, floor: %.9g", s->cosine ? "cosine" : "linear", (double)s->lr_floor);
+        put(o, ", schedule: {shape: %s, floor: %.9g", shapes[s->shape], (double)s->lr_floor);
         if (s->warmup > 0) put(o, ", warmup: %u", s->warmup);
         if (s->lr_steps > 0) put(o, ", steps: %u", s->lr_steps);
         put(o, "}");
@@ -195,6 +197,16 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (evicts) put(o, "}");
         if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
+        const struct pn_import_spec *m = &job->imports[i];
+        if (m->keys[0] != '\0') {
+            put(o, ", import: {keys: ");
+            quoted(o, m->keys);
+            put(o, ", rows: ");
+            quoted(o, m->rows);
+            if (m->feature > 0) put(o, ", feature: ");
+            if (m->feature > 0) quoted(o, job->fields[m->feature - 1].name);
+            put(o, "}");
+        }
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 #include "common/hash.h"
 #include "common/json.h"
-#include "common/unique.h"
 #include "nn/model.h"
 
 struct statistics { uint64_t n; double mean, m2; };
@@ -35,7 +34,6 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *field = &job->fields[i];
         if (is_dense(field)) f->dense[f->n_dense++] = i;
-        else if (field->type != PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
         f->mean[i] = field->mean;
         f->std[i] = field->std > 0 ? field->std : 1;
         f->need = f->need || (field->standardize && field->std <= 0);
@@ -50,8 +48,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         }
         f->column[i] = c;
     }
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (job->fields[i].type == PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
+    f->n_sparse = pn_batch_fields(job, f->sparse);
     for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
     f->teacher = column_of(names, n_columns, job->distill.column);
     *out = f;
@@ -87,7 +84,17 @@ static bool number(struct slice s, double *out) {
     return end == text + s.n && isfinite(*out);
 }
 
-static uint64_t missing_key(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+/* A key of a field that has a number of buckets becomes that of one of them. */
+static uint64_t bucketed(const struct pn_field *f, uint64_t key) { return f->buckets > 0 ? pn_field_domain_key(f, pn_mix64(key) % f->buckets) : key; }
+static uint64_t missing(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+static uint64_t missing_key(const struct pn_field *f) { return bucketed(f, missing(f)); }
+
+uint64_t pn_field_domain(const struct pn_field *f) { return f->buckets > 0 ? f->buckets : f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0 ? f->n_boundaries + 2 : 0; }
+uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
+    if (f->buckets == 0 && i == f->n_boundaries + 1) return missing(f);
+    return pn_hash(&i, sizeof i, f->hash_seed);
+}
+
 static double transformed(const struct pn_field *f, double x) { return f->log1p ? copysign(log1p(fabs(x)), x) : x; }
 
 static uint64_t numeric_key(const struct pn_field *f, double x) {
@@ -115,17 +122,17 @@ static uint64_t key_of(const struct pn_features *f, const struct pn_raw *raw, si
     if (field->type == PN_FIELD_CROSS) {
         uint64_t key = field->hash_seed;
         for (uint32_t k = 0; k < field->n_crossed; k++) key = pn_mix64(key ^ pn_mix64(key_of(f, raw, field->crossed[k], row, n_bad)));
-        return key;
+        return bucketed(field, key);
     }
     struct slice s = cell(raw, f->column[i], row);
     if (s.n == 0) return missing_key(field);
-    if (field->type == PN_FIELD_CATEGORICAL) return pn_hash(s.text, s.n, field->hash_seed);
+    if (field->type == PN_FIELD_CATEGORICAL) return bucketed(field, pn_hash(s.text, s.n, field->hash_seed));
     double x;
     if (!number(s, &x)) {
         ++*n_bad;
         return missing_key(field);
     }
-    return numeric_key(field, x);
+    return bucketed(field, numeric_key(field, x));
 }
 
 /* ---- statistics (Welford 1962), in the order of the rows ---- */
@@ -211,7 +218,7 @@ static bool add_multi(const struct pn_field *field, struct slice s, struct pn_ba
         const char *stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
         if (stop > at) {
-            if (!add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+            if (!add_key(b, room, bucketed(field, pn_hash(at, (size_t)(stop - at), field->hash_seed)))) return false;
             n++;
         }
         at = stop + 1;
@@ -227,7 +234,7 @@ static bool add_sequence(const struct pn_field *field, struct slice s, struct pn
     for (const char *at = from, *end = s.text + s.n; at < end;) {
         const char *stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
-        if (stop > at && !add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+        if (stop > at && !add_key(b, room, bucketed(field, pn_hash(at, (size_t)(stop - at), field->hash_seed)))) return false;
         at = stop + 1;
     }
     return true;
@@ -293,48 +300,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         if (raw->log_q != NULL) memcpy(b->log_q, raw->log_q, n * sizeof *b->log_q);
     }
     ok = ok && add_labels(f, raw, b);
-    b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
-    uint64_t *keys = ok ? malloc((b->n_keys + 1) * sizeof *keys) : NULL;
-    uint32_t *index = ok ? malloc((b->n_keys + 1) * sizeof *index) : NULL;
-    void *scratch = ok ? malloc(pn_unique_scratch(b->n_keys)) : NULL;
-    ok = ok && b->position != NULL && keys != NULL && index != NULL && scratch != NULL;
-    for (uint32_t t = 0; ok && t < f->job->i_dense_table; t++) {
-        size_t m = 0;
-        for (size_t s = 0; s < f->n_sparse; s++) {
-            if (f->job->fields[f->sparse[s]].i_table != t) continue;
-            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
-            memcpy(keys + m, b->keys + b->begin[s * n], count * sizeof *keys);
-            m += count;
-        }
-        if ((b->unique[t] = malloc((m + 1) * sizeof **b->unique)) == NULL) {
-            ok = false;
-            break;
-        }
-        b->n_unique[t] = pn_unique(keys, m, b->unique[t], index, scratch);
-        m = 0;
-        for (size_t s = 0; s < f->n_sparse; s++) {
-            if (f->job->fields[f->sparse[s]].i_table != t) continue;
-            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
-            memcpy(b->position + b->begin[s * n], index + m, count * sizeof *index);
-            m += count;
-        }
-    }
-    free(keys);
-    free(index);
-    free(scratch);
+    ok = ok && pn_batch_unique(b, f->job, f->sparse);
     if (!ok) pn_batch_free(b);
     return ok ? PN_OK : PN_NO_MEMORY;
-}
-
-void pn_batch_free(struct pn_batch *b) {
-    free(b->begin);
-    free(b->keys);
-    free(b->dense);
-    free(b->labels);
-    free(b->log_q);
-    free(b->head_labels);
-    free(b->teacher);
-    free(b->position);
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
-    memset(b, 0, sizeof *b);
 }

@@ -1,6 +1,7 @@
 /* Which device a run computes on. `auto` takes a GPU where there is one that computes the model, and says in the log why not; `cuda:N` fails the run with that line. */
 #include "nn/device.h"
 #include "worker/internal.h"
+#include "worker/private.h"
 
 static bool wanted(const struct pn_job *job) { return job->device != PN_DEVICE_CPU && job->model != PN_MODEL_AUDIT && job->model != PN_MODEL_EXTERNAL; }
 
@@ -14,7 +15,9 @@ static enum pn_result without(struct pn_run *run, enum pn_result r, const struct
 
 enum pn_result pn_run_choose_device(struct pn_run *run, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *err) {
     struct pn_error why = {""};
+    struct pn_private_spec spec;
     if (!wanted(&run->job)) return PN_OK;
+    if (pn_private_spec_of(&run->job, run->n_producers, &spec)) return without(run, PN_REFUSED, (pn_fail(&why, PN_REFUSED, "a private job is computed on the CPU: use device: cpu (or auto)"), &why), err);
     if (gpu == NULL) return without(run, PN_NOT_FOUND, (pn_fail(&why, PN_NOT_FOUND, "this worker was built without CUDA"), &why), err);
     run->backend = gpu(&why);
     const size_t n = run->backend != NULL ? run->backend->devices(&why) : 0;

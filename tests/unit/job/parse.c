@@ -186,7 +186,7 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(j.train.format == PN_FORMAT_LIBFM && j.train.negatives.per_positive == 2 && j.train.negatives.redraw && j.train.negatives.n_seen == 2);
         ck_assert_str_eq(j.train.negatives.seen[1], "/base/b");
         ck_assert_str_eq(j.train.columns, "user,item");
-        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
+        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.shape == PN_COSINE && j.tables[0].optimizer.warmup == 5);
         char *once = pn_job_text(&j);
         ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
         char *twice = pn_job_text(&again);
@@ -195,6 +195,44 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(again.n_hidden == j.n_hidden && again.n_bottom == j.n_bottom && again.train.negatives.seed == 7 && again.patience == 3 && again.group_by == 2);
         free(once);
         free(twice);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
+/* The dense optimizers and schedules: what a text says is what is printed again, and what has no meaning is refused. */
+START_TEST(dense_optimizers_are_read_as_written_and_printed_again) {
+    static const struct { const char *text, *words; enum pn_optimizer kind; float l2, momentum; } cases[] = {
+        {"name: sgd, lr: 0.1, l2: 0.5", NULL, PN_SGD, 0.5f, 0},
+        {"name: sgd, lr: 0.1, momentum: 0.5", NULL, PN_MOMENTUM, 0, 0.5f},
+        {"name: sgd, momentum: 0.25, nesterov: true, schedule: {shape: exponential, steps: 10, floor: 0.1}", NULL, PN_MOMENTUM, 0, 0.25f},
+        {"name: adamw", NULL, PN_ADAMW, 0.01f, 0},
+        {"name: adamw, weightDecay: 0.25", NULL, PN_ADAMW, 0.25f, 0},
+        {"name: adam, weightDecay: 0.25", "weightDecay is adamw's", 0, 0, 0},
+        {"name: adamw, l2: 0.25", "weightDecay in place of l2", 0, 0, 0},
+        {"name: adam, momentum: 0.5", "momentum has a meaning for sgd only", 0, 0, 0},
+        {"name: sgd, nesterov: true", "nesterov needs sgd with momentum", 0, 0, 0},
+        {"name: adam, schedule: {shape: exponential, steps: 10}", "a floor above 0", 0, 0, 0},
+        {"name: adam, schedule: {shape: exponential, floor: 0.5}", "needs steps", 0, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[2048];
+        snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: a, label: y}}\n"
+                                    "  features: [{name: u, type: categorical}]\n  model: {name: lr}\n  optimizer: {%s}\n", cases[i].text);
+        const enum pn_result r = parse(&j, text, &err);
+        if (cases[i].words != NULL) {
+            ck_assert_int_eq(r, PN_INVALID);
+            ck_assert_msg(strstr(err.text, cases[i].words) != NULL, "%s: %s", cases[i].text, err.text);
+            continue;
+        }
+        ck_assert_msg(r == PN_OK, "%s: %s", cases[i].text, err.text);
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        const struct pn_optimizer_spec *a = &j.tables[j.i_dense_table].optimizer, *b = &again.tables[again.i_dense_table].optimizer;
+        ck_assert(a->kind == cases[i].kind && a->l2 == cases[i].l2 && a->momentum == cases[i].momentum);
+        ck_assert(b->kind == a->kind && b->l2 == a->l2 && b->momentum == a->momentum && b->nesterov == a->nesterov && b->shape == a->shape && b->epsilon == a->epsilon && b->lr == a->lr);
+        free(once);
         pn_job_free(&j);
         pn_job_free(&again);
     }
@@ -305,6 +343,7 @@ int main(void) {
     tcase_add_test(t, every_mistake_of_an_external_job_is_named_by_line);
     tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
     tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
+    tcase_add_test(t, dense_optimizers_are_read_as_written_and_printed_again);
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
     tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
