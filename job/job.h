@@ -163,6 +163,10 @@ enum pn_loss { PN_LOSS_BCE, PN_LOSS_BPR, PN_LOSS_HINGE, PN_LOSS_SOFTMAX, PN_LOSS
 /* By what early stopping judges. */
 enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECALL };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
+/* Where workers compute: AUTO takes a CUDA device where there is one that can compute the model. */
+enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
+/* What a GPU computes products of matrices in (sums are float32); a CPU computes in float32 whatever this says. */
+enum pn_precision { PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16 };
 
 struct pn_job {
     char name[64];
@@ -254,6 +258,9 @@ struct pn_job {
     enum pn_metric_kind stop_by;
     uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group; 0: none */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
+    enum pn_device_kind device;
+    uint32_t device_number;                  /* CUDA */
+    enum pn_precision precision;
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];

@@ -21,6 +21,7 @@ struct pn_run {
     char job_id[64];
     uint64_t generation;
     uint32_t n_producers;
+    const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
@@ -35,6 +36,12 @@ struct pn_run {
     void *owner;
 };
 void pn_run_unref(struct pn_run *);
+/* ---- gpu.c: where the run computes ---- */
+struct pn_device;
+/* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
+enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
+/* A producer's own device; NULL where the CPU computes. False: the run has failed. */
+bool pn_run_device(struct pn_run *, uint32_t producer, struct pn_device **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 
 /* ---- producer.c: one data shard's pipeline: read -> features -> pull -> compute -> push ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include "common/mutant.h"
 #include "common/unique.h"
+#include "nn/device.h"
 #include "worker/audit.h"
 #include "worker/internal.h"
 #include "worker/private.h"
@@ -21,13 +22,15 @@ struct step {
     uint64_t step;
     uint32_t epoch;
     bool last;
-    enum { PREPARED, PULLING, READY, COMPUTING, COMPUTED, PUSHED } state;
+    enum { PREPARED, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
     struct pn_batch batch;
     bool have_batch;
     float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
     uint8_t *segments;           /* of a stream: each row's, for windows.c */
     double loss;
     enum pn_result result;
+    struct pn_error why;
+    size_t slot; /* of the device */
     struct pn_work work;
     uint64_t since_ns;
     struct pn_draws noise;               /* private: of this step */
@@ -47,7 +50,9 @@ struct pn_producer {
     uint64_t rows_read, rows_an_epoch;   /* rows_an_epoch 0: not known yet */
     double loss_sum;
     bool pooled;                         /* private: all examples are in memory */
-    bool all_read, last_started, finished, fenced, computing;
+    bool all_read, last_started, finished, fenced;
+    bool computing;                      /* on the CPU, or a step is being brought to the device */
+    bool collecting;                     /* ... or what it has computed is being fetched */
     /* reading */
     struct pn_reader *reader;
     uint32_t epoch;
@@ -64,6 +69,8 @@ struct pn_producer {
     struct step *prepared, *running;
     size_t n_prepared, n_running;
     struct pn_net *net;
+    struct pn_device *device;            /* NULL: the CPU computes */
+    size_t next_slot, on_device;         /* steps brought and not fetched */
     uint64_t *dense_keys;
     struct pn_private *private;          /* NULL: not a private job */
     struct pn_private_spec private_spec;
@@ -110,6 +117,7 @@ static void free_producer(struct pn_producer *p) {
     if (p->preparing != NULL) free_step(p->preparing);
     if (p->reader != NULL) pn_reader_close(p->reader);
     if (p->features != NULL) pn_features_close(p->features);
+    if (p->device != NULL) pn_device_close(p->device);
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
     pn_private_close(p->private);
@@ -131,7 +139,7 @@ static void featured(struct pn_work *w) {
     struct pn_producer *p = w->owner;
     p->in_features = false;
     if (p->closed) {
-        if (!p->computing) free_producer(p);
+        if (!p->computing && !p->collecting) free_producer(p);
         return;
     }
     add_stage(p->run, PN_STAGE_FEATURES, p->read_since_ns);
@@ -377,6 +385,19 @@ static void clip(struct pn_producer *p, struct step *s, double most) {
     }
 }
 
+/* The gradients of a sync job's producers are shares of one step's. */
+static void share_out(struct pn_producer *p, struct step *s) {
+    const struct pn_job *job = &p->run->job;
+    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
+    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
+    for (uint32_t t = 0; t < job->n_tables; t++) {
+        const bool is_dense = t == job->i_dense_table, private = p->private != NULL && !is_dense;
+        const size_t n = is_dense ? p->run->n_dense_rows * PN_DENSE_ROW : (private ? s->push.n[t] : s->batch.n_unique[t]) * job->tables[t].dim;
+        float *g = private ? s->push.gradients[t] : s->gradients[t];
+        for (size_t i = 0; i < n; i++) g[i] *= share;
+    }
+}
+
 static void compute(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
@@ -396,34 +417,85 @@ static void compute(struct pn_work *w) {
     /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
     if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
     if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
-    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
-    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
-    for (uint32_t t = 0; t < job->n_tables; t++) {
-        const bool is_dense = t == job->i_dense_table, private = p->private != NULL && !is_dense;
-        const size_t n = is_dense ? p->run->n_dense_rows * PN_DENSE_ROW : (private ? s->push.n[t] : s->batch.n_unique[t]) * job->tables[t].dim;
-        float *g = private ? s->push.gradients[t] : s->gradients[t];
-        for (size_t i = 0; i < n; i++) g[i] *= share;
-    }
+    share_out(p, s);
 }
 
 static void computed(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
-    p->computing = false;
+    if (p->device != NULL) p->collecting = false;
+    else p->computing = false;
     if (p->closed) {
-        if (!p->in_features) free_producer(p);
+        if (!p->in_features && !p->computing && !p->collecting) free_producer(p);
         return;
     }
     add_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
     if (s->result != PN_OK) {
-        fail(p, s->result, "a step could not be computed");
+        fail(p, s->result, s->why.text[0] != '\0' ? s->why.text : "a step could not be computed");
         return;
     }
     s->state = COMPUTED;
+    if (p->device != NULL) p->on_device--;
     advance(p);
 }
 
+/* On a device a step is two computations: it is brought and queued (bring), and what it made is fetched (fetch). The next step is brought while this one runs. */
+static void bring(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    s->result = pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), &s->why);
+}
+static void fetch(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK) share_out(p, s);
+}
+static void brought(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->collecting) free_producer(p);
+        return;
+    }
+    if (s->result != PN_OK) {
+        fail(p, s->result, s->why.text);
+        return;
+    }
+    s->state = ON_DEVICE;
+    advance(p);
+}
+static void compute_on_device(struct pn_producer *p) {
+    for (struct step *s = p->running; s != NULL && s->state != PULLING; s = s->next) {
+        if ((audit(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
+        if (s->state == ON_DEVICE && !p->collecting) {
+            s->state = COMPUTING;
+            p->collecting = true;
+            s->work = (struct pn_work){.run = fetch, .done = computed, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY && !p->computing && p->on_device < PN_DEVICE_SLOTS) {
+            s->state = COMPUTING;
+            p->computing = true;
+            p->on_device++;
+            s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
+            s->since_ns = pn_now_ns(p->run->env);
+            s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY) return; /* order */
+    }
+}
+
 static void compute_next(struct pn_producer *p) {
+    if (p->device != NULL) {
+        compute_on_device(p);
+        return;
+    }
     for (struct step *s = p->running; s != NULL && !p->computing; s = s->next) {
         if (s->state >= COMPUTING) continue;
         if (s->state != READY) return; /* order */
@@ -585,6 +657,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
+        ok = ok && (p->private != NULL || pn_run_device(run, id, &p->device));
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
@@ -609,7 +682,7 @@ void pn_producer_close(struct pn_producer *p) {
     for (struct step *s = p->running; s != NULL; s = s->next) pn_client_cancel(p->run->client, s);
     pn_client_producer_remove(p->run->client, p->id);
     p->closed = true;
-    if (p->computing || p->in_features) return;
+    if (p->computing || p->collecting || p->in_features) return;
     else free_producer(p);
 }
 

@@ -251,6 +251,11 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
         run->n_parameters = pn_net_parameters(net);
         run->n_dense_rows = (run->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW;
         pn_net_close(net);
+        r = pn_run_choose_device(run, w->options.gpu, &err);
+        if (r != PN_OK) {
+            pn_run_fail(run, r, err.text);
+            return;
+        }
     }
     run->client = pn_client_open(w->env, &run->job, run->job_id);
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");
