@@ -1,6 +1,7 @@
-"""distill.py [--seeds N] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]...: distillation on Frappe. Trains and publishes the teacher (docs/jobs/frappe-deepfm.yaml), lets a serving
+"""distill.py [--seeds N] [--folds K] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]...: distillation on Frappe. Trains and publishes the teacher (docs/jobs/frappe-deepfm.yaml), lets a serving
 replica score the student's training rows (the positive ones and two negatives of each, drawn here once), writes them with the teacher's logits, and trains
-docs/jobs/frappe-student.yaml on that file, with and without its teacher, over the same seeds."""
+docs/jobs/frappe-student.yaml on that file, with and without its teacher, over the same seeds. With --folds K (2 or more) a row is scored by a teacher that did not see it: positive
+row i is of fold i % K, and of K teachers each is trained without one fold (its validation and negatives are as before) and scores that fold's rows."""
 import csv
 import math
 import os
@@ -20,6 +21,7 @@ if not folder:
     sys.exit("no ../shared/data/frappe")
 seeds = int(rest[rest.index("--seeds") + 1]) if "--seeds" in rest else 5
 sets = [tuple(map(float, rest[i + 1].split(","))) for i, word in enumerate(rest) if word == "--set"] or [(0.5, 1.0)]
+folds = int(rest[rest.index("--folds") + 1]) if "--folds" in rest else 1
 changes = [rest[i + 1].split("=>") for i, word in enumerate(rest) if word == "--change"]
 
 
@@ -47,14 +49,14 @@ def training_rows():
     return rows
 
 
-def logits(cluster, rows):
+def logits(cluster, model, rows):
     url, out = cluster.info["serving"][0]["http"], []
     for first in range(0, len(rows), 4000):
         part = rows[first:first + 4000]
         inputs = [{"name": name, "shape": [len(part), 1], "datatype": "BYTES", "data": [r[i + 1] for r in part]} for i, name in enumerate(COLUMNS)]
         end, status = time.time() + 20, 0
         while time.time() < end and status != 200:
-            status, answer = http("POST", f"{url}/v2/models/frappe-deepfm/infer", {"inputs": inputs})
+            status, answer = http("POST", f"{url}/v2/models/{model}/infer", {"inputs": inputs})
             time.sleep(0 if status == 200 else 0.05)
         assert status == 200, answer
         values = {o["name"]: o["data"] for o in answer["outputs"]}
@@ -68,14 +70,23 @@ def logits(cluster, rows):
 tmp = tempfile.mkdtemp(prefix="pinion-distill-")
 try:
     with Cluster(ps=2, workers=2, serving=1) as c:
-        done = c.wait(c.submit(job("frappe-deepfm").replace("${PINION_DATA}", folder)), 600)
-        assert done["state"] == "SUCCEEDED", done
-        print(f"teacher: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
-        rows = training_rows()
+        rows, scores = training_rows(), {}
+        for fold in range(folds):
+            model, text = f"frappe-teacher{fold}", job("frappe-deepfm").replace("model: frappe-deepfm", f"model: frappe-teacher{fold}")
+            if folds > 1:
+                part = os.path.join(tmp, f"without{fold}.libfm")
+                with open(part, "w") as f:
+                    f.writelines(" ".join(["1"] + [v + ":1" for v in r[1:]]) + "\n" for i, r in enumerate(rows) if r[0] == "1" and i // 3 % folds != fold)
+                text = text.replace('uri: "${PINION_DATA}/frappe.train-positives.libfm"', f'uri: "{part}"', 1)
+            done = c.wait(c.submit(text.replace("${PINION_DATA}", folder)), 900)
+            assert done["state"] == "SUCCEEDED", done
+            print(f"teacher {fold}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
+            mine = [i for i in range(len(rows)) if i // 3 % folds == fold]  # a positive row and its two negatives are of one fold
+            scores.update(zip(mine, logits(c, model, [rows[i] for i in mine])))
         with open(os.path.join(tmp, "frappe-taught.csv"), "w", newline="") as f:
             out = csv.writer(f)
             out.writerow(["label", *COLUMNS, "teacher"])
-            out.writerows([*r, f"{z:.6g}"] for r, z in zip(rows, logits(c, rows)))
+            out.writerows([*r, f"{z:.6g}"] for r, z in zip(rows, (scores[i] for i in range(len(rows)))))
         text = job("frappe-student").replace("${PINION_DATA}/frappe-taught.csv", tmp + "/frappe-taught.csv").replace("${PINION_DATA}", folder)
         for old, new in changes:
             assert old in text, f"the job has no {old}"
