@@ -302,7 +302,7 @@ char *pn_job_text(const struct pn_job *job);
 
 /* The events (privacy/accountant.h) of a private job by which one row is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
 struct pn_privacy_event;
-size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event events[2]);
+size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
 /* The steps of one producer from the beginning to the end. */
 uint64_t pn_job_privacy_steps(const struct pn_job *job);
 

@@ -6,7 +6,7 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event events[2]) {
+size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events) {
     const struct pn_privacy_spec *v = &job->privacy;
     const double rate = (double)job->batch_size * job->n_producers / (double)v->rows;
     size_t n = 0;
@@ -63,7 +63,7 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget"),
                                    KEYS("maxExamplesPerUser", "minWorkers", "maxDropout"))) return;
     struct pn_privacy_spec *v = &job->privacy;
-    char noise[16] = "auto";
+    char noise[40] = "auto";
     int which = 0, selection = PN_SELECT_ADAFEST;
     pn_yaml_choice(y, pn_yaml_get(n, "unit"), "unit", KEYS("example"), KEYS("user"), &which);
     pn_yaml_choice(y, pn_yaml_get(n, "sampling"), "sampling", KEYS("poisson"), NULL, &which);
