@@ -253,7 +253,7 @@ static struct json_object *describe_models(struct pn_coordinator *c) {
 }
 
 static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
-    char text[8192];
+    char text[32768]; /* 5 figures of up to 34 segments, 120 bytes each */
     unsigned alive[3] = {0}, dead[3] = {0};
     static const char *const roles[] = {"ps", "worker", "serving"};
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next) (pn_node_alive(c, n) ? alive : dead)[n->role]++;
@@ -279,6 +279,7 @@ static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
         if (j->epoch_validation.known)
             n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_job_auc Validation AUC.\n# TYPE pinion_job_auc gauge\npinion_job_auc{job=\"%s\"} %.9g\n", j->id,
                           j->epoch_validation.auc);
+        n += (int)pn_stream_metrics(j, text + n, sizeof text - (size_t)n);
     }
     r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
 }
@@ -301,6 +302,7 @@ static void on_job(struct pn_coordinator *c, struct pn_http_request *r, const ch
     else if (!post && verb[0] == '\0') {
         struct json_object *o = describe(c, j);
         pn_json_add(o, "curve", pn_curve_json(j));
+        if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
         pn_answer_json(r, 200, o);
     } else if (post && strcmp(verb, "checkpoint") == 0) post_checkpoint(c, r, j);
     else if (post && strcmp(verb, "restore") == 0) post_restore(c, r, j, body);

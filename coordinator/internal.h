@@ -68,6 +68,16 @@ struct pn_cut {
 
 struct pn_asker { struct pn_asker *next; struct pn_http_request *request; };
 
+/* stream.c */
+struct pn_stream_window;
+struct pn_stream {
+    struct pn_stream_window *pending; /* by index: not all producers have said theirs */
+    uint64_t next;                   /* the first that is not in the history */
+    uint64_t seen[PN_MAX_PRODUCERS], samples; /* seen: 1 + the last window of a producer */
+    bool ended[PN_MAX_PRODUCERS];
+    struct json_object *history;     /* figures of the newest windows; NULL: none */
+};
+
 /* curve.c */
 struct pn_curve {
     struct json_object *train;       /* [[seconds, samples, mean loss since the point before], ..] */
@@ -100,6 +110,7 @@ struct pn_job_run {
     bool stopped;                    /* training is over: only evaluation and publication follow */
     struct json_object *history;     /* [{epoch, seconds, and the figures of pn_metric}] of each epoch; NULL: none */
     struct pn_curve curve;
+    struct pn_stream stream;
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
@@ -168,6 +179,16 @@ void pn_curve_take(struct pn_coordinator *, struct pn_job_run *);    /* behind t
 struct json_object *pn_curve_json(const struct pn_job_run *);
 void pn_curve_load(struct pn_job_run *, struct json_object *);       /* NULL: none */
 void pn_curve_free(struct pn_job_run *);
+
+/* stream.c: what a stream's windows say (spec.data.stream) */
+/* Takes the windows of a producer's entry in a beat. */
+void pn_stream_take(struct pn_coordinator *, struct pn_job_run *, uint32_t producer, struct json_object *windows);
+void pn_stream_step(struct pn_coordinator *, struct pn_job_run *);   /* finishes windows; may end the job (the guard) */
+void pn_stream_again(struct pn_job_run *);                            /* the producers begin again: what is not in the history comes anew */
+void pn_stream_load(struct pn_job_run *, struct json_object *history); /* NULL: none */
+/* The newest window as Prometheus text at out; how much was written, 0 if there is no window or no room. */
+size_t pn_stream_metrics(const struct pn_job_run *, char *out, size_t room);
+void pn_stream_free(struct pn_job_run *);
 
 /* checkpoints.c */
 void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);

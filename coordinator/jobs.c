@@ -71,6 +71,7 @@ void pn_job_free_run(struct pn_job_run *j) {
     if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
     if (j->history != NULL) json_object_put(j->history);
     pn_curve_free(j);
+    pn_stream_free(j);
     if (j->model != NULL) json_object_put(j->model);
     pn_job_free(&j->job);
     free(j->text);
@@ -156,6 +157,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
         uint64_t incarnation = u->incarnation;
         *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p]};
     }
+    pn_stream_again(j);
     if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
     if (j->gate_epochs == 0) j->gate_epochs = 1;
     j->gate = PN_GATE_OPEN;
@@ -208,6 +210,10 @@ static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_
             j->n_shards = 0; /* begins anew in this event */
             count_restart(c, j, n->name);
             if (j->state == PN_RUNNING && !pn_job_begin(c, j)) j->state = PN_PENDING;
+        } else if (strcmp(pn_json_str(job, "code", ""), "invalid") == 0) { /* the job's own fault: again would end the same way */
+            char text[470];
+            snprintf(text, sizeof text, "%s: %.440s", n->name, error);
+            pn_job_end(c, j, PN_JOB_FAILED, text);
         } else if (seat->retry_ms == 0) {
             seat->retry_ms = pn_now_ms(c->env) + RETRY_MS;
         } else if (pn_now_ms(c->env) >= seat->retry_ms) {
@@ -241,6 +247,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
+            if (j->job.stream.window > 0) pn_stream_take(c, j, (uint32_t)p, pn_json_get(e, "windows"));
             if (u->ring_full && (!u->finished || external(j))) j->cut_wanted = true; /* a client that has finished waits for the checkpoint that says so */
         }
         if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
@@ -256,6 +263,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
     }
     j->samples_per_s = rate;
     if (j->phase == PN_TRAIN && !external(j)) pn_curve_take(c, j);
+    if (j->phase == PN_TRAIN && j->job.stream.window > 0) pn_stream_step(c, j);
 }
 
 /* Returns the incarnation of the worker that was lost, 0 if none was. */

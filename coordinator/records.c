@@ -84,6 +84,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     pn_json_add_bool(o, "stopped", j->stopped);
     if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
     pn_json_add(o, "curve", pn_curve_json(j));
+    if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     return o;
 }
@@ -141,6 +142,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
     j->stopped = pn_json_bool(o, "stopped", false);
     j->began_ms = pn_now_ms(l->c->env);
     pn_curve_load(j, pn_json_get(o, "curve"));
+    pn_stream_load(j, pn_json_get(o, "stream"));
     if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);

@@ -5,13 +5,13 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "libsvm", NULL};
-static const char *const formats_later[] = {"parquet", "kafka", "jsonl", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "libsvm", NULL};
+static const char *const formats_later[] = {"kafka", NULL};
 
 /* A path or file:// URI into out. */
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]) {
     char text[400] = "";
-    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files is not available yet in this version; give one uri");
+    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files has a meaning for csv, criteo, libfm, libsvm and jsonl without negatives only; give one uri");
     else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
         const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
         if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
@@ -20,6 +20,26 @@ void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, 
             int k = path[0] == '/' || base == NULL ? snprintf(out, 400, "%s", path) : snprintf(out, 400, "%s/%s", base, path);
             if (k < 0 || k >= 400) pn_yaml_problem(y, uri, "the path is longer than 399 characters");
         }
+    }
+}
+
+/* uri: a path, or a list of them. */
+static void read_files(struct pn_yaml *y, struct fy_node *uri, const char *base, struct pn_data *d, bool negatives) {
+    const bool lists = (d->format == PN_FORMAT_CSV || d->format == PN_FORMAT_CRITEO || d->format == PN_FORMAT_LIBFM || d->format == PN_FORMAT_JSONL) && !negatives;
+    if (!lists || fy_node_get_type(uri) != FYNT_SEQUENCE) {
+        pn_job_read_path(y, uri, base, d->path);
+        return;
+    }
+    const int n = fy_node_sequence_item_count(uri);
+    if (n < 1 || n > PN_MAX_FILES) {
+        pn_yaml_problem(y, uri, "uri must be a path or a list of 1 to %d paths", PN_MAX_FILES);
+        return;
+    }
+    void *it = NULL;
+    for (int i = 0; i < n; i++) {
+        struct fy_node *file = fy_node_sequence_iterate(uri, &it);
+        if (fy_node_get_type(file) == FYNT_SEQUENCE) pn_yaml_problem(y, file, "a list of lists");
+        else pn_job_read_path(y, file, base, i == 0 ? d->path : d->more[d->n_more++]);
     }
 }
 
@@ -122,9 +142,15 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     *d = (struct pn_data){.present = true, .threshold = 0.5};
     if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history"), KEYS("stream", "kafka", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
-    if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, formats_later, &format) || format < 0) return;
-    d->format = format == 9 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, jsonl, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
+    char name[16] = "";
+    struct fy_node *f = pn_yaml_get(n, "format");
+    if (f != NULL && fy_node_get_type(f) == FYNT_SCALAR && pn_yaml_text(y, f, "format", name, sizeof name) && strcmp(name, "parquet") == 0) {
+        pn_yaml_problem(y, f, "parquet is not read by workers: `pinion convert FILE.parquet FILE.csv.zst` makes a csv file of it (docs/operations.md, Data)");
+        return;
+    }
+    if (!pn_yaml_choice(y, f, "format", formats, formats_later, &format) || format < 0) return;
+    d->format = format == 10 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {
@@ -149,8 +175,15 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
         pn_yaml_problem(y, pn_yaml_get(n, "part"), "part: validation goes with sasrec, s3rec, and movielens with split: time");
     struct fy_node *uri = pn_yaml_get(n, "uri");
     if (uri == NULL) pn_yaml_problem(y, n, "%s needs a uri: the path of its file (movielens: of its folder)", what);
-    else pn_job_read_path(y, uri, base, d->path);
+    else read_files(y, uri, base, d, pn_yaml_get(n, "negatives") != NULL);
     struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
+    if (d->format == PN_FORMAT_JSONL && columns == NULL) pn_yaml_problem(y, n, "%s needs columns: the keys of a line's object that are columns", what);
+    if (d->format == PN_FORMAT_JSONL && negatives == NULL) {
+        read_columns(y, columns, d);
+        if (has_column(d->columns, d->label)) pn_yaml_problem(y, columns, "the label \"%s\" cannot be a column, too: a model would learn it from itself", d->label);
+        read_pairs(y, n, what, base, d);
+        return;
+    }
     if (d->format != PN_FORMAT_LIBFM && (columns != NULL || (negatives != NULL && !pn_format_pairs(d->format) && !pn_format_sequences(d->format)))) {
         pn_yaml_problem(y, columns != NULL ? columns : negatives, "%s has a meaning for the formats libfm and libsvm%s only", columns != NULL ? "columns" : "negatives",
                         columns != NULL ? "" : ", ncf and lightgcn");

@@ -23,11 +23,33 @@ static void read_transforms(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
     void *it = NULL;
     for (struct fy_node *t; (t = fy_node_sequence_iterate(n, &it)) != NULL;) {
         int which = -1;
-        if (!pn_yaml_choice(y, t, "transform", names, KEYS("vocabulary", "clip", "squash"), &which)) continue;
+        if (!pn_yaml_choice(y, t, "transform", names, KEYS("vocabulary", "squash"), &which)) continue;
         if (which == 0 && f->standardize) pn_yaml_problem(y, t, "log1p must stand before standardize");
         if (which == 0) f->log1p = true;
         if (which == 1) f->standardize = true;
     }
+}
+
+static void read_clip(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
+    if (n == NULL) return;
+    double at[2] = {0, 0};
+    if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) != 2) {
+        pn_yaml_problem(y, n, "clip must be a list of two numbers: the lowest and the highest");
+        return;
+    }
+    for (int i = 0; i < 2; i++)
+        if (!pn_yaml_real(y, fy_node_sequence_get_by_index(n, i), "clip", -1e300, 1e300, &at[i])) return;
+    if (at[0] > at[1]) pn_yaml_problem(y, n, "clip: the lowest, %g, is above the highest, %g", at[0], at[1]);
+    f->clip = true;
+    f->clip_low = at[0];
+    f->clip_high = at[1];
+}
+
+static void read_default(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
+    if (n == NULL || !pn_yaml_text(y, n, "default", f->missing, sizeof f->missing)) return;
+    char *end;
+    const double x = strtod(f->missing, &end);
+    if (f->type == PN_FIELD_NUMERIC && (*end != '\0' || !(x - x == 0))) pn_yaml_problem(y, n, "default \"%s\" of a numeric feature is no number", f->missing);
 }
 
 static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
@@ -54,7 +76,7 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
 void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
-                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of",
+                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets", "clip", "default",
                            "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare"),
                       KEYS("admission", "vocabulary", "positions", "ttlSteps")))
         return;
@@ -76,7 +98,8 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
 
     static const struct { const char *key; unsigned types; } only[] = {
         {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
-        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
+        {"bucketize", 1u << PN_FIELD_NUMERIC}, {"clip", 1u << PN_FIELD_NUMERIC},
+        {"default", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_NUMERIC | 1u << PN_FIELD_MULTI}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
         {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS},
         {"trees", 1u << PN_FIELD_LEAVES}, {"depth", 1u << PN_FIELD_LEAVES}, {"minCount", 1u << PN_FIELD_LEAVES},
         {"rows", 1u << PN_FIELD_LEAVES}, {"rate", 1u << PN_FIELD_LEAVES}, {"l2", 1u << PN_FIELD_LEAVES}, {"minWeight", 1u << PN_FIELD_LEAVES},
@@ -87,12 +110,14 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     }
     if (f->type == PN_FIELD_LEAVES) pn_job_read_leaves(y, n, job);
     read_transforms(y, pn_yaml_get(n, "transform"), f);
+    read_clip(y, pn_yaml_get(n, "clip"), f);
+    read_default(y, pn_yaml_get(n, "default"), f);
     pn_yaml_truth(y, pn_yaml_get(n, "criteoLog"), "criteoLog", &f->criteo_log);
     read_boundaries(y, pn_yaml_get(n, "bucketize"), f);
     pn_yaml_real(y, pn_yaml_get(n, "mean"), "mean", -1e300, 1e300, &f->mean);
     pn_yaml_real(y, pn_yaml_get(n, "std"), "std", 1e-300, 1e300, &f->std);
     if ((pn_yaml_get(n, "mean") != NULL) != (pn_yaml_get(n, "std") != NULL)) pn_yaml_problem(y, n, "mean and std come together or not at all");
-    if (f->criteo_log && (f->n_boundaries > 0 || f->log1p || f->standardize)) pn_yaml_problem(y, n, "criteoLog stands alone: it makes the key by itself");
+    if (f->criteo_log && (f->clip || f->n_boundaries > 0 || f->log1p || f->standardize)) pn_yaml_problem(y, n, "criteoLog stands alone: it makes the key by itself");
     char text[8] = "";
     if (pn_yaml_get(n, "separator") != NULL && pn_yaml_text(y, pn_yaml_get(n, "separator"), "separator", text, sizeof text)) {
         if (text[1] != '\0') pn_yaml_problem(y, pn_yaml_get(n, "separator"), "separator must be one character");
@@ -103,6 +128,9 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
     uint64_t count = f->max_length;
     if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, f->type == PN_FIELD_SEQUENCE ? 1u << 20 : 4096, &count)) f->max_length = (uint32_t)count;
+
+    pn_yaml_count32(y, pn_yaml_get(n, "buckets"), "buckets", 1, 1u << 31, &f->buckets);
+    if (f->buckets > 0 && !pn_field_keyed(f)) pn_yaml_problem(y, pn_yaml_get(n, "buckets"), "feature \"%s\" is a plain number: it has no keys to put into buckets", f->name);
 
     if (f->type == PN_FIELD_CROSS) {
         struct fy_node *of = pn_yaml_get(n, "of");

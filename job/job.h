@@ -16,8 +16,9 @@
 #define PN_MAX_HEADS 3
 #define PN_MAX_PRODUCERS 64
 #define PN_MAX_STARTS 4
+#define PN_MAX_FILES 64
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL };
 static inline bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
@@ -33,10 +34,13 @@ static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT
  *   Ids are decimal numbers; columns user and item; every pair is a positive row. Negatives come right behind their positive row (worker/reader/pairs.c).
  * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
  *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
+ * JSONL: a JSON object a line; `columns` names the keys that are columns, `label` the label (worker/reader/json_lines.c).
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
     char path[400];
+    char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm and jsonl: files behind it, read as if they were one with it */
+    uint32_t n_more;
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
@@ -80,8 +84,12 @@ struct pn_field {
     char column[64];
     enum pn_field_type type;
     uint32_t i_table;       /* categorical, multi, cross and bucketised numeric */
+    uint32_t buckets;       /* > 0: all values are hashed into so many keys; 0: a key for each value */
     uint64_t hash_seed;     /* resolved: from spec hash.seed and the field's name, or hash.share's name */
+    char missing[64];       /* what an empty cell is read as (for numbers also one that is none); "": missing has a key of its own, is the mean where standardized, else 0 */
     /* numeric, in this order */
+    bool clip;              /* x to [low, high] */
+    double clip_low, clip_high;
     bool log1p;             /* sign(x) * ln(1 + |x|) */
     bool criteo_log;        /* x > 2 ? floor(ln(x)^2) : x, then a key (a bucketise of its own) */
     bool standardize;       /* (x - mean) / std; mean and std from the file or from the first rows of train */
@@ -100,18 +108,22 @@ static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != 
 /* Takes several values of a row. */
 static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
 
-enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL };
+/* MOMENTUM: sgd with momentum > 0 in the job file, a kind of its own because its rows have state. */
+enum pn_optimizer { PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL, PN_MOMENTUM, PN_ADAMW };
+enum pn_schedule_shape { PN_LINEAR, PN_COSINE, PN_EXPONENTIAL };
 struct pn_optimizer_spec {
     enum pn_optimizer kind;
     float lr;
     float epsilon;               /* adagrad 1e-10, adam 1e-8 */
     float initial_accumulator;   /* adagrad */
     float beta1, beta2;          /* adam .9 .999 */
-    float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows */
+    float l1, l2, ftrl_beta;     /* ftrl; l2 also for the others: gradient += l2 * value of touched rows; adamw: value -= lr * l2 * value, apart from the moments */
+    float momentum;              /* momentum: share of the velocity that a step keeps */
+    bool nesterov;
     /* Schedule of lr, by a producer's own step s: s / warmup below warmup; then from 1 down to lr_floor, which is reached at step warmup + lr_steps and kept. */
     uint32_t warmup, lr_steps;   /* lr_steps 0: no way down */
     float lr_floor;              /* as a share of lr */
-    bool cosine;                 /* half a cosine; else a straight line */
+    enum pn_schedule_shape shape; /* a straight line, half a cosine, or the same factor each step */
     /* Lazy decay: a row that comes back after k steps gets l2 * min(k, decay_cap), so that rare rows decay as the dense run lets them. 0: off.
      * decay_pace: pushes that one step stands for, all producers together; set by the shard. */
     uint32_t decay_cap, decay_pace;
@@ -152,6 +164,10 @@ enum pn_loss { PN_LOSS_BCE, PN_LOSS_BPR, PN_LOSS_HINGE, PN_LOSS_SOFTMAX, PN_LOSS
 /* By what early stopping judges. */
 enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECALL };
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
+/* Where workers compute: AUTO takes a CUDA device where there is one that can compute the model. */
+enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
+/* What a GPU computes products of matrices in (sums are float32); a CPU computes in float32 whatever this says. */
+enum pn_precision { PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16 };
 
 /* Boosted trees over the numeric and categorical features (He et al. 2014), trained once before the job's first step. */
 struct pn_forest_spec {
@@ -167,6 +183,13 @@ struct pn_job {
     char name[64];
     struct pn_data train, validation, test;
     uint64_t shuffle_buffer, shuffle_seed;   /* rows; 0: file order */
+    /* One pass in the order of the data; figures of each window of rows, of the scores before they were learned. window 0: off. */
+    struct pn_stream_spec {
+        uint32_t window;                     /* rows */
+        char segment[64];                    /* a raw column: figures for each of its values, too; "": none */
+        double guard_rate, guard_calibration; /* the job stops when a window's label rate, calibration differs by more than this factor from the windows before; 0: not */
+        uint32_t guard_after;                /* so many windows first */
+    } stream;
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
     struct pn_forest_spec forest;
@@ -176,6 +199,8 @@ struct pn_job {
     struct pn_table_spec tables[PN_MAX_TABLES];
     size_t n_tables;
     uint32_t i_dense_table;                  /* = n_tables - 1 */
+    /* What a table's rows begin with: NumPy files of keys (feature 0) or of values of a feature (1 + its index), and of rows. keys "": nothing. */
+    struct pn_import_spec { char keys[400], rows[400]; uint32_t feature; } imports[PN_MAX_TABLES];
     enum pn_model model;
     uint32_t embedding_dim;
     uint32_t mlp_dim;                        /* NeuMF: of a row's floats those of the tower, behind the embedding_dim of the product */
@@ -190,6 +215,8 @@ struct pn_job {
     uint32_t hidden[PN_MAX_LAYERS];
     size_t n_hidden;
     float dropout;                           /* of hidden units */
+    bool cosine;                             /* mf: the dot product of vectors brought to length 1 */
+    float embedding_l2;                      /* of each example's rows, in the loss; 0: none */
     float embedding_dropout;                 /* of the pooled embeddings */
     enum pn_norm norm;                       /* between each hidden layer and its relu */
     uint32_t n_cross;                        /* DCN-V2: cross layers */
@@ -243,6 +270,9 @@ struct pn_job {
     enum pn_metric_kind stop_by;
     uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group; 0: none */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
+    enum pn_device_kind device;
+    uint32_t device_number;                  /* CUDA */
+    enum pn_precision precision;
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];

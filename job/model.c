@@ -47,14 +47,14 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
         pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, gbdt+lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit, external");
         return;
     }
-    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill"),
+    if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "embeddingL2", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "similarity", "start", "sequence", "heads", "distill"),
                       KEYS("attention", "experts"))) return;
     int model = -1;
     if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, gbdt+lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
     job->forest.wanted = model == PN_MODEL_SASREC + 1; /* gbdt+lr is lr over leaves too */
     job->model = job->forest.wanted ? PN_MODEL_LR : (enum pn_model)model;
-    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "start", "sequence", "heads", "distill");
+    for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "embeddingL2", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "similarity", "start", "sequence", "heads", "distill");
          job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);
     if (job->model == PN_MODEL_EXTERNAL) {
@@ -67,6 +67,8 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
     pn_yaml_real32(y, pn_yaml_get(n, "dropout"), "dropout", 0, 0.95, &job->dropout);
     pn_yaml_real32(y, pn_yaml_get(n, "linearScale"), "linearScale", 0.001, 1000, &job->linear_scale);
     pn_yaml_real32(y, pn_yaml_get(n, "embeddingDropout"), "embeddingDropout", 0, 0.95, &job->embedding_dropout);
+    pn_yaml_real32(y, pn_yaml_get(n, "embeddingL2"), "embeddingL2", 0, 10, &job->embedding_l2);
+    if (pn_yaml_get(n, "embeddingL2") != NULL && job->model == PN_MODEL_SASREC) pn_yaml_problem(y, pn_yaml_get(n, "embeddingL2"), "embeddingL2 has no meaning for sasrec: its rows are those of sequences");
     int norm = PN_NORM_NONE;
     if (pn_yaml_choice(y, pn_yaml_get(n, "norm"), "norm", KEYS("none", "layer", "batch"), NULL, &norm)) job->norm = (enum pn_norm)norm;
     enum { deep = 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_DLRM | 1u << PN_MODEL_MLP | 1u << PN_MODEL_NEUMF };
@@ -77,12 +79,15 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
         {"cross", 1u << PN_MODEL_DCN_V2, "dcn_v2"}, {"structure", 1u << PN_MODEL_DCN_V2, "dcn_v2"},
         {"sequence", 1u << PN_MODEL_WIDE_DEEP | 1u << PN_MODEL_DEEPFM | 1u << PN_MODEL_DCN_V2 | 1u << PN_MODEL_SASREC, "wide_deep, deepfm, dcn_v2 and sasrec"},
         {"bottom", 1u << PN_MODEL_DLRM, "dlrm"}, {"interaction", 1u << PN_MODEL_DLRM, "dlrm"},
-        {"mlpDim", 1u << PN_MODEL_NEUMF, "neumf"}, {"bias", 1u << PN_MODEL_MF, "mf"}};
+        {"mlpDim", 1u << PN_MODEL_NEUMF, "neumf"}, {"bias", 1u << PN_MODEL_MF, "mf"}, {"similarity", 1u << PN_MODEL_MF, "mf"}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (pn_yaml_get(n, only[i].key) != NULL && !(only[i].models >> job->model & 1)) pn_yaml_problem(y, pn_yaml_get(n, only[i].key), "%s has a meaning for %s only", only[i].key, only[i].where);
     read_starts(y, pn_yaml_get(n, "start"), base, job);
     job->bias = job->model == PN_MODEL_MF;
     pn_yaml_truth(y, pn_yaml_get(n, "bias"), "bias", &job->bias);
+    int similarity = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "similarity"), "similarity", KEYS("dot", "cosine"), NULL, &similarity)) job->cosine = similarity == 1;
+    if (job->cosine && job->bias) pn_yaml_problem(y, pn_yaml_get(n, "similarity"), "similarity: cosine goes with bias: false");
     if (job->model == PN_MODEL_NEUMF) job->mlp_dim = job->embedding_dim;
     pn_yaml_count32(y, pn_yaml_get(n, "mlpDim"), "mlpDim", 1, 1023, &job->mlp_dim);
     if (job->embedding_dim + job->mlp_dim > 1023) pn_yaml_problem(y, n, "embeddingDim and mlpDim are at most 1023 together");

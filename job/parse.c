@@ -59,7 +59,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
                       KEYS("privacy", "tracking", "resources", "stream", "schedule"))) return;
     struct fy_node *data = pn_yaml_get(spec, "data");
     bool external = false;
-    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external"), KEYS("stream"))) {
+    if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external", "stream"), NULL)) {
         pn_yaml_truth(y, pn_yaml_get(data, "external"), "external", &external);
         for (const char *const *key = KEYS("train", "validation", "test", "shuffle"); external && *key != NULL; key++)
             if (pn_yaml_get(data, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(data, *key), "an external job has no %s: its clients bring the data", *key);
@@ -101,6 +101,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_problem(y, pn_yaml_get(spec, "optimizer"), "spec.optimizer is for dense parameters, which an external job keeps itself; a table's is tables.NAME.optimizer");
         pn_job_declare_tables(y, spec, job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
+        pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);
     } else {
         if (audit != NULL) pn_yaml_problem(y, audit, "spec.audit goes with the audit model only");
         if (features == NULL || fy_node_get_type(features) != FYNT_SEQUENCE || fy_node_sequence_item_count(features) < 1 ||
@@ -113,6 +114,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         pn_job_check_leaves(y, features, job);
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
+        pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);
         if (pn_model_pair(job->model)) {
             bool pair = job->n_fields == 2;
             for (size_t i = 0; i < job->n_fields; i++) pair = pair && job->fields[i].type == PN_FIELD_CATEGORICAL;
@@ -121,6 +123,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
         if (job->n_tables == 0 && y->n_problems == 0) pn_yaml_problem(y, features, "no feature has keys: a model needs at least one categorical feature");
     }
     pn_job_add_dense_table(y, pn_yaml_get(spec, "optimizer"), job);
+    pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
 }
 

@@ -16,6 +16,8 @@ int pn_job_find_table(const struct pn_job *job, const char *name);
 /* spec.tables; the tables are known by name. An external job's are declared there. */
 void pn_job_read_tables(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 void pn_job_declare_tables(struct pn_yaml *y, struct fy_node *spec, struct pn_job *job);
+/* tables.NAME.import; tables and features have been read. */
+void pn_job_read_imports(struct pn_yaml *y, struct fy_node *tables, const char *base, struct pn_job *job);
 /* The dense parameters' table, with spec.optimizer. */
 void pn_job_add_dense_table(struct pn_yaml *y, struct fy_node *optimizer, struct pn_job *job);
 struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float lr);
@@ -25,6 +27,8 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* "hr@10" and the like: one K for a job. False: no such name. */
 bool pn_job_ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind);
+/* spec.data.stream; data, model and training have been read. */
+void pn_job_read_stream(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.model.sequence; the features have been read. */
 void pn_job_read_sequence(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.model.heads and spec.model.distill. */

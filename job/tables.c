@@ -6,7 +6,8 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", NULL};
+static const char *const optimizers[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", "adamw", NULL};
+static const enum pn_optimizer kinds[] = {PN_SGD, PN_ADAGRAD, PN_ROWWISE_ADAGRAD, PN_ADAM, PN_FTRL, PN_ADAMW};
 
 int pn_job_find_table(const struct pn_job *job, const char *name) {
     for (size_t i = 0; i < job->n_tables; i++)
@@ -17,21 +18,29 @@ int pn_job_find_table(const struct pn_job *job, const char *name) {
 static void read_schedule(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
     if (n == NULL || !pn_yaml_keys(y, n, "schedule", KEYS("warmup", "shape", "steps", "floor"), NULL)) return;
     int shape = 0;
-    if (pn_yaml_choice(y, pn_yaml_get(n, "shape"), "shape", KEYS("linear", "cosine"), KEYS("exponential"), &shape)) o->cosine = shape == 1;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "shape"), "shape", KEYS("linear", "cosine", "exponential"), NULL, &shape)) o->shape = (enum pn_schedule_shape)shape;
     pn_yaml_count32(y, pn_yaml_get(n, "warmup"), "warmup", 1, 1u << 30, &o->warmup);
     pn_yaml_count32(y, pn_yaml_get(n, "steps"), "steps", 1, 1u << 30, &o->lr_steps);
     pn_yaml_real32(y, pn_yaml_get(n, "floor"), "floor", 0, 1, &o->lr_floor);
+    if (o->shape == PN_EXPONENTIAL && (o->lr_steps == 0 || !(o->lr_floor > 0)))
+        pn_yaml_problem(y, n, "an exponential schedule needs steps and a floor above 0: the rate falls by the same factor each step, to floor after steps");
 }
 
 static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optimizer_spec *o) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap", "schedule"),
-                      KEYS("momentum", "weightDecay", "warmup", "clip"))) return;
+    if (!pn_yaml_keys(y, n, "optimizer", KEYS("name", "lr", "epsilon", "initialAccumulator", "beta1", "beta2", "l1", "l2", "beta", "decay", "decayCap", "schedule", "momentum", "nesterov", "weightDecay"),
+                      KEYS("warmup", "clip"))) return;
     read_schedule(y, pn_yaml_get(n, "schedule"), o);
-    int kind = (int)o->kind;
-    if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("adamw", "lamb", "rmsprop", "momentum"), &kind)) {
-        if (kind != (int)o->kind) o->epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f;
-        o->kind = (enum pn_optimizer)kind;
+    if (o->kind == PN_MOMENTUM) o->kind = PN_SGD; /* what it is called here */
+    int choice = 0;
+    if (pn_yaml_choice(y, pn_yaml_get(n, "name"), "optimizer", optimizers, KEYS("lamb", "rmsprop"), &choice) && kinds[choice] != o->kind) {
+        const enum pn_optimizer kind = kinds[choice];
+        o->epsilon = kind == PN_ADAM || kind == PN_ADAMW ? 1e-8f : 1e-10f;
+        if (kind == PN_ADAMW) o->l2 = 0.01f;
+        else if (o->kind == PN_ADAMW) o->l2 = 0;
+        o->momentum = 0;
+        o->nesterov = false;
+        o->kind = kind;
     }
     pn_yaml_real32(y, pn_yaml_get(n, "lr"), "lr", 0, 1000, &o->lr);
     pn_yaml_real32(y, pn_yaml_get(n, "epsilon"), "epsilon", 0, 1, &o->epsilon);
@@ -41,6 +50,14 @@ static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optim
     pn_yaml_real32(y, pn_yaml_get(n, "l1"), "l1", 0, 1000, &o->l1);
     pn_yaml_real32(y, pn_yaml_get(n, "l2"), "l2", 0, 1000, &o->l2);
     pn_yaml_real32(y, pn_yaml_get(n, "beta"), "beta", 0, 1000, &o->ftrl_beta);
+    pn_yaml_real32(y, pn_yaml_get(n, "weightDecay"), "weightDecay", 0, 1000, &o->l2);
+    pn_yaml_real32(y, pn_yaml_get(n, "momentum"), "momentum", 0, 0.999999, &o->momentum);
+    pn_yaml_truth(y, pn_yaml_get(n, "nesterov"), "nesterov", &o->nesterov);
+    if (pn_yaml_get(n, "weightDecay") != NULL && o->kind != PN_ADAMW) pn_yaml_problem(y, pn_yaml_get(n, "weightDecay"), "weightDecay is adamw's; here it is l2");
+    if (pn_yaml_get(n, "l2") != NULL && o->kind == PN_ADAMW) pn_yaml_problem(y, pn_yaml_get(n, "l2"), "adamw decays weights apart from the gradient: weightDecay in place of l2");
+    if (pn_yaml_get(n, "momentum") != NULL && o->kind != PN_SGD) pn_yaml_problem(y, pn_yaml_get(n, "momentum"), "momentum has a meaning for sgd only; adam has beta1");
+    if (o->nesterov && !(o->momentum > 0)) pn_yaml_problem(y, n, "nesterov needs sgd with momentum above 0");
+    if (o->kind == PN_SGD && o->momentum > 0) o->kind = PN_MOMENTUM;
     if (pn_yaml_get(n, "schedule") != NULL && o->kind == PN_FTRL) pn_yaml_problem(y, pn_yaml_get(n, "schedule"), "ftrl has no schedule: its rate is part of what a row remembers");
     int decay = o->decay_cap > 0;
     if (pn_yaml_choice(y, pn_yaml_get(n, "decay"), "decay", KEYS("touched", "lazy"), NULL, &decay)) o->decay_cap = decay ? 50 : 0;
@@ -50,12 +67,12 @@ static void read_optimizer(struct pn_yaml *y, struct fy_node *n, struct pn_optim
 }
 
 struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float lr) {
-    return (struct pn_optimizer_spec){.kind = kind, .lr = lr, .epsilon = kind == PN_ADAM ? 1e-8f : 1e-10f, .beta1 = 0.9f, .beta2 = 0.999f, .ftrl_beta = 1.0f};
+    return (struct pn_optimizer_spec){.kind = kind, .lr = lr, .epsilon = kind == PN_ADAM || kind == PN_ADAMW ? 1e-8f : 1e-10f, .beta1 = 0.9f, .beta2 = 0.999f, .ftrl_beta = 1.0f};
 }
 
 static void read_table(struct pn_yaml *y, struct fy_node *n, const char *what, bool external, struct pn_table_spec *t) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim"), NULL)) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("optimizer", "init", "seed", "storage", "admission", "eviction", "memory", "preallocate", "dim", "import"), NULL)) return;
     struct fy_node *dim = pn_yaml_get(n, "dim");
     uint64_t width = t->dim;
     if (dim != NULL && !external) pn_yaml_problem(y, dim, "dim is for external jobs; here the model says how wide a row is (spec.model.embeddingDim)");

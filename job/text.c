@@ -47,14 +47,19 @@ static void put_seen(struct out *o, const char *begin, const struct pn_data *d) 
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec"}, *const parts[] = {"all", "train", "test", "held", "validation"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
     if (d->first_row > 0) put(o, ", firstRow: %llu", (unsigned long long)d->first_row);
     if (d->format != PN_FORMAT_AUDIT) {
-        put(o, ", uri: ");
+        put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
         quoted(o, d->path);
+        for (uint32_t i = 0; i < d->n_more; i++) {
+            put(o, ", ");
+            quoted(o, d->more[i]);
+        }
+        if (d->n_more > 0) put(o, "]");
         put(o, ", label: ");
         quoted(o, d->label);
         put(o, ", threshold: %.17g, split: ", d->threshold);
@@ -89,6 +94,20 @@ static void data(struct out *o, const char *name, const struct pn_data *d) {
     put(o, "}\n");
 }
 
+static void stream(struct out *o, const struct pn_stream_spec *s) {
+    if (s->window == 0) return;
+    put(o, "    stream: {window: %u", s->window);
+    if (s->segment[0] != '\0') put(o, ", segment: ");
+    if (s->segment[0] != '\0') quoted(o, s->segment);
+    if (s->guard_after > 0) {
+        put(o, ", guard: {after: %u", s->guard_after);
+        if (s->guard_rate > 0) put(o, ", labelRate: %.17g", s->guard_rate);
+        if (s->guard_calibration > 0) put(o, ", calibration: %.17g", s->guard_calibration);
+        put(o, "}");
+    }
+    put(o, "}\n");
+}
+
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
@@ -102,7 +121,11 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
     }
+    if (f->buckets > 0) put(o, ", buckets: %u", f->buckets);
     if (f->log1p || f->standardize) put(o, ", transform: [%s%s%s]", f->log1p ? "log1p" : "", f->log1p && f->standardize ? ", " : "", f->standardize ? "standardize" : "");
+    if (f->clip) put(o, ", clip: [%.17g, %.17g]", f->clip_low, f->clip_high);
+    if (f->missing[0] != '\0') put(o, ", default: ");
+    if (f->missing[0] != '\0') quoted(o, f->missing);
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
@@ -163,12 +186,13 @@ static void heads(struct out *o, const struct pn_job *job) {
 }
 
 static void optimizer(struct out *o, const struct pn_optimizer_spec *s) {
-    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl"};
-    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, l2: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
-        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, (double)s->l2, (double)s->ftrl_beta);
+    static const char *const names[] = {"sgd", "adagrad", "rowwise-adagrad", "adam", "ftrl", "sgd", "adamw"}, *const shapes[] = {"linear", "cosine", "exponential"};
+    put(o, "{name: %s, lr: %.9g, epsilon: %.9g, initialAccumulator: %.9g, beta1: %.9g, beta2: %.9g, l1: %.9g, %s: %.9g, beta: %.9g", names[s->kind], (double)s->lr,
+        (double)s->epsilon, (double)s->initial_accumulator, (double)s->beta1, (double)s->beta2, (double)s->l1, s->kind == PN_ADAMW ? "weightDecay" : "l2", (double)s->l2, (double)s->ftrl_beta);
+    if (s->kind == PN_MOMENTUM) put(o, ", momentum: %.9g, nesterov: %s", (double)s->momentum, s->nesterov ? "true" : "false");
     if (s->decay_cap > 0) put(o, ", decay: lazy, decayCap: %u", s->decay_cap);
     if (s->warmup > 0 || s->lr_steps > 0) {
-        put(o, ", schedule: {shape: %s, floor: %.9g", s->cosine ? "cosine" : "linear", (double)s->lr_floor);
+        put(o, ", schedule: {shape: %s, floor: %.9g", shapes[s->shape], (double)s->lr_floor);
         if (s->warmup > 0) put(o, ", warmup: %u", s->warmup);
         if (s->lr_steps > 0) put(o, ", steps: %u", s->lr_steps);
         put(o, "}");
@@ -199,6 +223,16 @@ static void tables(struct out *o, const struct pn_job *job) {
         if (evicts) put(o, "}");
         if (t->preallocate > 0) put(o, ", preallocate: %llu", (unsigned long long)t->preallocate);
         if (t->memory > 0) put(o, ", memory: %llu", (unsigned long long)t->memory);
+        const struct pn_import_spec *m = &job->imports[i];
+        if (m->keys[0] != '\0') {
+            put(o, ", import: {keys: ");
+            quoted(o, m->keys);
+            put(o, ", rows: ");
+            quoted(o, m->rows);
+            if (m->feature > 0) put(o, ", feature: ");
+            if (m->feature > 0) quoted(o, job->fields[m->feature - 1].name);
+            put(o, "}");
+        }
         put(o, ", seed: %llu}\n", (unsigned long long)t->init_seed);
     }
 }
@@ -217,6 +251,7 @@ char *pn_job_text(const struct pn_job *job) {
     const bool external = job->model == PN_MODEL_EXTERNAL;
     if (external) put(&o, "    external: true\n");
     else put(&o, "    shuffle: {buffer: %llu, seed: %llu}\n", (unsigned long long)job->shuffle_buffer, (unsigned long long)job->shuffle_seed);
+    stream(&o, &job->stream);
     if (external) {
         tables(&o, job);
         put(&o, "  model: {name: external}\n");
@@ -231,11 +266,12 @@ char *pn_job_text(const struct pn_job *job) {
         put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", job->forest.wanted ? "gbdt+lr" : models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
         if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
+        if (job->embedding_l2 > 0) put(&o, ", embeddingL2: %.9g", (double)job->embedding_l2);
         if (job->norm != PN_NORM_NONE) put(&o, ", norm: %s", job->norm == PN_NORM_LAYER ? "layer" : "batch");
         if (job->model == PN_MODEL_DCN_V2) put(&o, ", cross: %u, structure: %s", job->n_cross, job->stacked ? "stacked" : "parallel");
         if (job->model == PN_MODEL_DLRM) put(&o, ", interaction: %s", interactions[job->interaction]);
         if (job->model == PN_MODEL_NEUMF) put(&o, ", mlpDim: %u", job->mlp_dim);
-        if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false");
+        if (job->model == PN_MODEL_MF && !job->bias) put(&o, ", bias: false%s", job->cosine ? ", similarity: cosine" : "");
         for (size_t i = 0; i < job->n_starts; i++) {
             put(&o, "%s{snapshot: ", i == 0 ? ", start: [" : ", ");
             quoted(&o, job->starts[i].path);
@@ -266,6 +302,9 @@ char *pn_job_text(const struct pn_job *job) {
         if (job->loss == PN_LOSS_SOFTMAX || job->loss == PN_LOSS_IN_BATCH) put(&o, ", temperature: %.9g, logQ: %s", (double)job->temperature, job->log_q ? "true" : "false");
         put(&o, "}, ");
     }
+    if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
+    if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
         job->ack_durable ? "durable" : "applied");

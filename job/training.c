@@ -62,14 +62,34 @@ static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_
     if (job->model == PN_MODEL_AUDIT) pn_yaml_problem(y, n, "the audit model has no metric to stop by");
 }
 
+static void read_device(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    struct fy_node *d = pn_yaml_get(n, "device");
+    char text[32] = "auto", *end = NULL;
+    if (d != NULL && pn_yaml_text(y, d, "device", text, sizeof text)) {
+        if (strcmp(text, "cpu") == 0) job->device = PN_DEVICE_CPU;
+        else if (strcmp(text, "cuda") == 0) job->device = PN_DEVICE_CUDA;
+        else if (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' && text[5] <= '9') {
+            const unsigned long number = strtoul(text + 5, &end, 10);
+            job->device = PN_DEVICE_CUDA;
+            job->device_number = (uint32_t)number;
+            if (*end != '\0' || number > 63) pn_yaml_problem(y, d, "device \"%s\": cuda:N goes from cuda:0 to cuda:63", text);
+        } else if (strcmp(text, "auto") != 0) pn_yaml_problem(y, d, "device \"%s\" is unknown; allowed: auto, cpu, cuda:N", text);
+    }
+    int precision = PN_FLOAT32;
+    struct fy_node *p = pn_yaml_get(n, "precision");
+    if (p == NULL || !pn_yaml_choice(y, p, "precision", KEYS("float32", "tf32", "bfloat16", "float16"), NULL, &precision)) return;
+    job->precision = (enum pn_precision)precision;
+    if (job->precision != PN_FLOAT32 && job->device == PN_DEVICE_CPU) pn_yaml_problem(y, p, "precision has a meaning on a GPU only: a CPU computes in float32");
+}
+
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm", "loss"),
-                      KEYS("precision", "negatives"))) return;
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm", "loss", "precision"),
+                      KEYS("negatives"))) return;
     read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
     read_loss(y, pn_yaml_get(n, "loss"), job);
     pn_yaml_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
-    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "earlyStopping", "clipNorm", "loss"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "precision", "earlyStopping", "clipNorm", "loss"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its clients decide", *key);
     pn_yaml_count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     pn_yaml_count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);
@@ -77,9 +97,9 @@ void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
     pn_yaml_count(y, pn_yaml_get(n, "seed"), "seed", 0, UINT64_MAX, &job->seed);
     pn_yaml_count32(y, pn_yaml_get(n, "inFlight"), "inFlight", 1, 64, &job->max_in_flight);
     pn_yaml_count32(y, pn_yaml_get(n, "dataShards"), "dataShards", 1, PN_MAX_PRODUCERS, &job->n_producers);
-    int device = 0, codec = 0;
+    int codec = 0;
     if (pn_yaml_choice(y, pn_yaml_get(n, "codec"), "codec", pn_codec_names, NULL, &codec)) job->codec = (enum pn_codec)codec;
-    pn_yaml_choice(y, pn_yaml_get(n, "device"), "device", KEYS("auto", "cpu"), KEYS("cuda", "cuda:0", "gpu"), &device);
+    read_device(y, n, job);
     struct fy_node *c = pn_yaml_get(n, "consistency");
     if (c == NULL || !pn_yaml_keys(y, c, "consistency", KEYS("mode", "staleness", "ack"), NULL)) return;
     int mode = PN_ASYNC, ack = 0;

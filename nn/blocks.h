@@ -14,6 +14,8 @@
  *   embedded  out: n * f * k; untouched if k is 0 */
 void pn_pool_forward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
                      float *linear, float *embedded);
+/* What each of n values is multiplied by when they are pooled. */
+float pn_pool_scale(enum pn_pooling, uint32_t n);
 /* Adds gradients by unique key to row_gradients[t] (n_unique[t] * (wide + k)). */
 void pn_pool_backward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, bool wide, size_t k, float linear_scale, const float *linear_gradient,
                       const float *embedded_gradient, float *const row_gradients[PN_MAX_TABLES]);
@@ -24,13 +26,13 @@ void pn_fm_backward(const float *embedded, const float *sums, const float *gradi
 
 /* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). b, and db below, may be NULL: no bias. */
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out);
-/* The gradient of out comes in *g (changed in place by relu); din may be NULL. */
+/* The gradient of out comes in *g (changed in place by relu, a second time without effect); din may be NULL, and dw with db. */
 void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din);
 
 /* A cross layer of DCN-V2 (Wang et al. 2021, eq. 1, full rank): out = x0 * (x W + b) + x, * by element; all n * width, W [width * width].
  * product: n * width, x W + b, kept for backward. */
 void pn_cross_forward(const float *x0, const float *x, size_t n, size_t width, const float *w, const float *b, float *product, float *out);
-/* scratch: n * width. dx0 and dx may be the same array (the first layer). */
+/* scratch: n * width. dx0 and dx may be the same array (the first layer); they may be NULL together, as may dw and db. */
 void pn_cross_backward(const float *x0, const float *x, const float *product, const float *g, size_t n, size_t width, const float *w, float *scratch, float *dw, float *db,
                        float *dx0, float *dx);
 
@@ -42,7 +44,7 @@ void pn_dot_backward(const float *vectors, const float *g, size_t n, size_t m, s
 /* Layer normalisation (Ba et al. 2016): out = (in - mean) / sqrt(variance + 1e-5) * scale + shift over each example's width; relu: max(0, .).
  * inverse: n, 1 / sqrt(.), and normal: n * width, both kept for backward. */
 void pn_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, bool relu, float *inverse, float *normal, float *out);
-/* The gradient of out comes in *g (changed in place by relu). */
+/* The gradient of out comes in *g (changed in place by relu, a second time without effect). din may be NULL; dscale and dshift may be NULL together. */
 void pn_norm_backward(const float *out, const float *inverse, const float *normal, size_t n, size_t width, const float *scale, bool relu, float *g, float *dscale, float *dshift,
                       float *din);
 
@@ -88,6 +90,21 @@ double pn_in_batch_softmax(const float *pairs, const uint64_t *items, const floa
 /* As pn_bce, taught (Hinton et al. 2015, section 2.1, for two classes): (1 - weight) BCE(label, logit) + weight T^2 BCE(sigmoid(teacher / T), sigmoid(logit / T)),
  * where T^2 keeps the gradient's size whatever T is. teacher: n logits; NaN: that row has its label alone. */
 double pn_bce_taught(const float *logits, const float *labels, const float *teacher, float weight, float temperature, size_t n, float *scores, float *gradient);
+/* L2 of the examples' rows: (l2 / 2) * the mean over the examples of the squares of every row that an example's pooled fields name, linear weights included; a row that comes
+ * k times counts k times (Rendle et al. 2020 regularise so; also the L2 of BPR). Added to *loss (a sum over the batch) and to row_gradients. False: no memory. */
+bool pn_decay(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float l2, double *loss,
+              float *const row_gradients[PN_MAX_TABLES]);
+/* The product of two rows an example, with their linear weights (the first float) if wide, straight from the pulled rows and into their gradients: nothing of width k is
+ * written for an example. rows[i], position[i]: of the first and the second field; they lie in tables of their own. */
+void pn_pair_forward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, float *out);
+void pn_pair_backward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, const float *gradient,
+                      float *const row_gradients[2]);
+/* n vectors of k floats, `step` apart, to length 1; out may be vectors. backward: of vectors side by side (step k); adds to dvectors. */
+void pn_unit_forward(const float *vectors, size_t n, size_t step, size_t k, float *out);
+void pn_unit_backward(const float *vectors, const float *unit, const float *gradient, size_t n, size_t k, float *dvectors);
+/* The greatest of n numbers and `least`. z[i] becomes exp(z[i] - most), at most 1; returns their sum. */
+float pn_greatest(const float *z, size_t n, float least);
+double pn_exp_sum(float *z, size_t n, float most);
 
 /* Compiled for several machines, chosen at run time; no sum is reordered, so that the bits are the same on all. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -5,7 +5,6 @@
 #include <string.h>
 #include "common/hash.h"
 #include "common/json.h"
-#include "common/unique.h"
 #include "nn/forest.h"
 #include "nn/model.h"
 
@@ -55,7 +54,6 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *field = &job->fields[i];
         if (is_dense(field)) f->dense[f->n_dense++] = i;
-        else if (field->type != PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
         f->mean[i] = field->mean;
         f->std[i] = field->std > 0 ? field->std : 1;
         f->need = f->need || (field->standardize && field->std <= 0);
@@ -71,8 +69,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         }
         f->column[i] = c;
     }
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (job->fields[i].type == PN_FIELD_SEQUENCE) f->sparse[f->n_sparse++] = i;
+    f->n_sparse = pn_batch_fields(job, f->sparse);
     if (f->i_leaves != SIZE_MAX) choose_columns(f);
     for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
     f->teacher = column_of(names, n_columns, job->distill.column);
@@ -110,18 +107,48 @@ static struct slice cell(const struct pn_raw *raw, size_t column, size_t row) {
     return (struct slice){raw->text + raw->offset[i], raw->length[i]};
 }
 
-/* False: missing or no number. */
+/* A field's value; an empty one is the field's default. */
+static struct slice cell_of(const struct pn_features *f, const struct pn_raw *raw, size_t i, size_t row) {
+    const struct pn_field *field = &f->job->fields[i];
+    const struct slice s = cell(raw, f->column[i], row);
+    return s.n == 0 && field->missing[0] != '\0' ? (struct slice){field->missing, strlen(field->missing)} : s;
+}
+
+/* False: missing or no number; *out is left alone. */
 static bool number(struct slice s, double *out) {
     char text[64], *end;
     if (s.n == 0 || s.n >= sizeof text) return false;
     memcpy(text, s.text, s.n);
     text[s.n] = '\0';
-    *out = strtod(text, &end);
-    return end == text + s.n && isfinite(*out);
+    const double x = strtod(text, &end);
+    if (end != text + s.n || !isfinite(x)) return false;
+    *out = x;
+    return true;
 }
 
-static uint64_t missing_key(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
-static double transformed(const struct pn_field *f, double x) { return f->log1p ? copysign(log1p(fabs(x)), x) : x; }
+/* A numeric field's value, or its default. False: missing. */
+static bool number_of(const struct pn_features *f, const struct pn_raw *raw, size_t i, size_t row, double *x, uint64_t *n_bad) {
+    const struct slice s = cell(raw, f->column[i], row);
+    if (number(s, x)) return true;
+    *n_bad += s.n > 0;
+    return number((struct slice){f->job->fields[i].missing, strlen(f->job->fields[i].missing)}, x);
+}
+
+/* A key of a field that has a number of buckets becomes that of one of them. */
+static uint64_t bucketed(const struct pn_field *f, uint64_t key) { return f->buckets > 0 ? pn_field_domain_key(f, pn_mix64(key) % f->buckets) : key; }
+static uint64_t missing(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+static uint64_t missing_key(const struct pn_field *f) { return bucketed(f, missing(f)); }
+
+uint64_t pn_field_domain(const struct pn_field *f) { return f->buckets > 0 ? f->buckets : f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0 ? f->n_boundaries + 2 : 0; }
+uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
+    if (f->buckets == 0 && i == f->n_boundaries + 1) return missing(f);
+    return pn_hash(&i, sizeof i, f->hash_seed);
+}
+
+static double transformed(const struct pn_field *f, double x) {
+    if (f->clip) x = x < f->clip_low ? f->clip_low : x > f->clip_high ? f->clip_high : x;
+    return f->log1p ? copysign(log1p(fabs(x)), x) : x;
+}
 
 static uint64_t numeric_key(const struct pn_field *f, double x) {
     int64_t bucket;
@@ -148,17 +175,12 @@ static uint64_t key_of(const struct pn_features *f, const struct pn_raw *raw, si
     if (field->type == PN_FIELD_CROSS) {
         uint64_t key = field->hash_seed;
         for (uint32_t k = 0; k < field->n_crossed; k++) key = pn_mix64(key ^ pn_mix64(key_of(f, raw, field->crossed[k], row, n_bad)));
-        return key;
+        return bucketed(field, key);
     }
-    struct slice s = cell(raw, f->column[i], row);
-    if (s.n == 0) return missing_key(field);
-    if (field->type == PN_FIELD_CATEGORICAL) return pn_hash(s.text, s.n, field->hash_seed);
     double x;
-    if (!number(s, &x)) {
-        ++*n_bad;
-        return missing_key(field);
-    }
-    return numeric_key(field, x);
+    if (field->type != PN_FIELD_CATEGORICAL) return number_of(f, raw, i, row, &x, n_bad) ? bucketed(field, numeric_key(field, x)) : missing_key(field);
+    const struct slice s = cell_of(f, raw, i, row);
+    return s.n == 0 ? missing_key(field) : bucketed(field, pn_hash(s.text, s.n, field->hash_seed));
 }
 
 /* ---- statistics (Welford 1962), in the order of the rows ---- */
@@ -168,7 +190,7 @@ bool pn_features_need_statistics(const struct pn_features *f) { return f->need; 
 static void tree_row(const struct pn_features *f, const struct pn_raw *raw, size_t row, float *numbers, uint64_t *keys) {
     double x;
     uint64_t n_bad = 0; /* counted where the fields themselves are made */
-    for (size_t i = 0; i < f->n_numbers; i++) numbers[i] = number(cell(raw, f->column[f->numbers[i]], row), &x) ? (float)x : NAN;
+    for (size_t i = 0; i < f->n_numbers; i++) numbers[i] = number_of(f, raw, f->numbers[i], row, &x, &n_bad) ? (float)x : NAN;
     for (size_t i = 0; i < f->n_categories; i++) keys[i] = key_of(f, raw, f->categories[i], row, &n_bad);
 }
 
@@ -288,7 +310,7 @@ static bool add_multi(const struct pn_field *field, struct slice s, struct pn_ba
         const char *stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
         if (stop > at) {
-            if (!add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+            if (!add_key(b, room, bucketed(field, pn_hash(at, (size_t)(stop - at), field->hash_seed)))) return false;
             n++;
         }
         at = stop + 1;
@@ -304,7 +326,7 @@ static bool add_sequence(const struct pn_field *field, struct slice s, struct pn
     for (const char *at = from, *end = s.text + s.n; at < end;) {
         const char *stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
-        if (stop > at && !add_key(b, room, pn_hash(at, (size_t)(stop - at), field->hash_seed))) return false;
+        if (stop > at && !add_key(b, room, bucketed(field, pn_hash(at, (size_t)(stop - at), field->hash_seed)))) return false;
         at = stop + 1;
     }
     return true;
@@ -362,7 +384,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
             b->begin[s * n + r] = (uint32_t)b->n_keys;
             if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(field, cell(raw, f->column[i], r), b, &room);
             else if (field->type == PN_FIELD_LEAVES) ok = add_leaves(f, raw, r, b, &room, x, categories, leaves);
-            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell(raw, f->column[i], r), b, &room);
+            else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell_of(f, raw, i, r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }
@@ -372,10 +394,8 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         const size_t i = f->dense[d];
         const struct pn_field *field = &f->job->fields[i];
         for (size_t r = 0; r < n; r++) {
-            struct slice s = cell(raw, f->column[i], r);
             double x = 0;
-            bool there = number(s, &x);
-            if (!there && s.n > 0) ++*n_bad;
+            const bool there = number_of(f, raw, i, r, &x, n_bad);
             if (there) x = transformed(field, x);
             if (field->standardize) x = there ? (x - f->mean[i]) / f->std[i] : 0; /* missing: the mean */
             b->dense[r * f->n_dense + d] = (float)x;
@@ -387,48 +407,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         if (raw->log_q != NULL) memcpy(b->log_q, raw->log_q, n * sizeof *b->log_q);
     }
     ok = ok && add_labels(f, raw, b);
-    b->position = ok ? malloc((b->n_keys + 1) * sizeof *b->position) : NULL;
-    uint64_t *keys = ok ? malloc((b->n_keys + 1) * sizeof *keys) : NULL;
-    uint32_t *index = ok ? malloc((b->n_keys + 1) * sizeof *index) : NULL;
-    void *scratch = ok ? malloc(pn_unique_scratch(b->n_keys)) : NULL;
-    ok = ok && b->position != NULL && keys != NULL && index != NULL && scratch != NULL;
-    for (uint32_t t = 0; ok && t < f->job->i_dense_table; t++) {
-        size_t m = 0;
-        for (size_t s = 0; s < f->n_sparse; s++) {
-            if (f->job->fields[f->sparse[s]].i_table != t) continue;
-            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
-            memcpy(keys + m, b->keys + b->begin[s * n], count * sizeof *keys);
-            m += count;
-        }
-        if ((b->unique[t] = malloc((m + 1) * sizeof **b->unique)) == NULL) {
-            ok = false;
-            break;
-        }
-        b->n_unique[t] = pn_unique(keys, m, b->unique[t], index, scratch);
-        m = 0;
-        for (size_t s = 0; s < f->n_sparse; s++) {
-            if (f->job->fields[f->sparse[s]].i_table != t) continue;
-            const size_t count = b->begin[(s + 1) * n] - b->begin[s * n];
-            memcpy(b->position + b->begin[s * n], index + m, count * sizeof *index);
-            m += count;
-        }
-    }
-    free(keys);
-    free(index);
-    free(scratch);
+    ok = ok && pn_batch_unique(b, f->job, f->sparse);
     if (!ok) pn_batch_free(b);
     return ok ? PN_OK : PN_NO_MEMORY;
-}
-
-void pn_batch_free(struct pn_batch *b) {
-    free(b->begin);
-    free(b->keys);
-    free(b->dense);
-    free(b->labels);
-    free(b->log_q);
-    free(b->head_labels);
-    free(b->teacher);
-    free(b->position);
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
-    memset(b, 0, sizeof *b);
 }

@@ -85,14 +85,11 @@ double pn_in_batch_softmax(const float *pairs, const uint64_t *items, const floa
     if (n == 0) return 0;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, rows, width, 1 / temperature, pairs, step, pairs + k, step, 0, z, rows);
     for (size_t e = 0; e < n; e++) {
-        float *row = z + e * n, most = -INFINITY;
-        double total = 0;
-        for (size_t i = 0; i < n; i++) {
-            row[i] = i != e && items[i] == items[e] ? -INFINITY : row[i] - (log_q != NULL ? log_q[i] : 0);
-            if (row[i] > most) most = row[i];
-        }
+        float *row = z + e * n;
+        for (size_t i = 0; i < n; i++) row[i] = i != e && items[i] == items[e] ? -INFINITY : row[i] - (log_q != NULL ? log_q[i] : 0);
+        const float most = pn_greatest(row, n, -INFINITY);
         sum -= (double)(row[e] - most);
-        for (size_t i = 0; i < n; i++) total += (double)(row[i] = expf(row[i] - most));
+        const double total = pn_exp_sum(row, n, most);
         sum += log(total);
         const float share = (float)(1 / (total * (double)n));
         for (size_t i = 0; i < n; i++) row[i] *= share;

@@ -57,6 +57,16 @@ struct pn_batch {
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 void pn_batch_free(struct pn_batch *);
+/* The keyed fields (their indices in the job) in the order of a batch: sequences last. Returns how many. */
+size_t pn_batch_fields(const struct pn_job *, size_t sparse[PN_MAX_FIELDS]);
+/* Fills unique, n_unique and position from the keys. False: no memory; *b is as it was but for those. */
+bool pn_batch_unique(struct pn_batch *, const struct pn_job *, const size_t *sparse);
+/* *out: a batch of n examples, example i being number example[i] of *from[i]; all of one job. */
+enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, const size_t *sparse, const struct pn_batch *const *from, const uint32_t *example, size_t n);
+
+/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
+uint64_t pn_field_domain(const struct pn_field *);
+uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
 
 /* ---- models ---- */
 struct pn_net;
@@ -86,6 +96,17 @@ const struct pn_place *pn_net_places(const struct pn_net *);
 enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
                            float *parameter_gradients, float *scores, double *loss);
+
+/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each example's own gradient, dense parameters and rows together, is scaled down
+ * to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any example's
+ * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.
+ *   norms   out: n_examples, before scaling; may be NULL
+ *   loss    out: as in pn_net_step
+ * PN_INVALID: the model is not pn_net_separable. */
+enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip,
+                                   float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, float *scores, float *norms, double *loss);
+/* Is the gradient a sum over examples? No: batch norm, SASRec, and losses of groups of rows mix them. */
+bool pn_net_separable(const struct pn_net *);
 
 /* ---- metrics ---- */
 /* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */

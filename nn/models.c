@@ -77,6 +77,13 @@ static size_t mf(struct pn_net *net, size_t linear, size_t embedded) {
     return pn_add_sum(net, parts, n);
 }
 
+/* The same where nobody else takes the two vectors: without a copy of them for each example. */
+static bool mf_direct(const struct pn_net *net) {
+    const struct pn_job *job = net->job;
+    return job->model == PN_MODEL_MF && !job->cosine && job->embedding_dropout <= 0 && job->loss != PN_LOSS_IN_BATCH &&
+           job->fields[net->fields[0]].i_table != job->fields[net->fields[1]].i_table;
+}
+
 /* NeuMF (He et al. 2017, eq. 12): the product by element of one pair of vectors (GMF) beside a tower over another pair (MLP), one last layer over both. Either
  * alone is a model too. */
 static size_t neumf(struct pn_net *net, size_t embedded) {
@@ -98,9 +105,15 @@ static void add_main(struct pn_net *net) {
         net->shared = pn_add_encoder(net, 0, true);
         return;
     }
+    if (mf_direct(net)) {
+        const size_t pair = pn_add_pair(net);
+        net->logit = net->wide ? pn_add_sum(net, (size_t[]){pair, pn_add_bias(net, "bias")}, 2) : pair;
+        return;
+    }
     pn_add_embedding(net, &linear, &embedded);
     embedded = pn_add_dropout(net, embedded, job->embedding_dropout);
     if (net->n_dense > 0) numbers = pn_add_numbers(net);
+    if (job->cosine) embedded = pn_add_unit(net, embedded);
     net->embedded = embedded;
     if (pn_model_pair(job->model)) {
         net->logit = job->model == PN_MODEL_MF ? mf(net, linear, embedded) : neumf(net, embedded);

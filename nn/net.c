@@ -10,10 +10,8 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     openblas_set_num_threads(1); /* sums in one order: the same bits each time; parallel are the producers */
     net->job = job;
     net->n_dense = n_dense_inputs;
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (pn_field_keyed(&job->fields[i]) && job->fields[i].type != PN_FIELD_SEQUENCE) net->fields[net->n_sparse++] = i;
-    for (size_t i = 0; i < job->n_fields; i++)
-        if (job->fields[i].type == PN_FIELD_SEQUENCE) net->fields[net->n_sparse + net->n_sequences++] = i;
+    net->n_sparse = pn_batch_fields(job, net->fields);
+    while (net->n_sparse > 0 && job->fields[net->fields[net->n_sparse - 1]].type == PN_FIELD_SEQUENCE) net->n_sparse--, net->n_sequences++;
     net->k = pn_job_width(job);
     net->wide = pn_job_wide(job);
     pn_net_build(net);
@@ -98,7 +96,7 @@ static bool reserve(struct pn_net *net, size_t n, size_t n_tokens, bool gradient
     return true;
 }
 
-static enum pn_result forward(struct pn_net *net, struct pn_pass *s, bool gradients) {
+enum pn_result pn_net_run(struct pn_net *net, struct pn_pass *s, bool gradients) {
     if (s->batch->n_sparse != net->n_sparse + net->n_sequences || s->batch->n_dense != net->n_dense) return PN_INVALID;
     if (net->n_sequences > 0) {
         s->begin = s->batch->begin + net->first_sequence * s->n;
@@ -111,7 +109,7 @@ static enum pn_result forward(struct pn_net *net, struct pn_pass *s, bool gradie
 
 enum pn_result pn_net_forward(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, float *scores) {
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .n = b->n_examples};
-    enum pn_result r = forward(net, &s, false);
+    enum pn_result r = pn_net_run(net, &s, false);
     if (r != PN_OK) return r;
     if (net->job->model == PN_MODEL_SASREC) return pn_sasrec_rank(net, &s, scores) ? PN_OK : PN_NO_MEMORY;
     pn_bce(net->values[net->logit].x, b->labels, b->n_examples, scores, NULL);
@@ -124,8 +122,14 @@ const float *pn_net_logits(const struct pn_net *net) { return net->values[net->l
 const struct pn_place *pn_net_places(const struct pn_net *net) { return net->places; }
 const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
 
-/* The batch's loss, summed over its examples; gradients of the logits. */
-static double loss_of(struct pn_net *net, const struct pn_pass *s, float *scores) {
+void pn_net_clear(struct pn_net *net, const struct pn_pass *s) {
+    for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s->n_tokens : s->n) * net->values[i].width * sizeof(float));
+    for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(s->row_gradients[t], 0, s->batch->n_unique[t] * net->job->tables[t].dim * sizeof(float));
+    memset(s->dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *s->dp);
+}
+
+
+double pn_net_losses(struct pn_net *net, const struct pn_pass *s, float *scores) {
     const struct pn_job *job = net->job;
     const struct pn_batch *b = s->batch;
     const size_t n = b->n_examples;
@@ -143,17 +147,16 @@ static double loss_of(struct pn_net *net, const struct pn_pass *s, float *scores
 enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                            float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss) {
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed};
-    enum pn_result r = forward(net, &s, true);
+    enum pn_result r = pn_net_run(net, &s, true);
     if (r == PN_OK && net->job->loss == PN_LOSS_IN_BATCH && s.n * s.n > net->n_scratch) {
         if (!grow(&net->scratch, s.n * s.n)) return PN_NO_MEMORY;
         net->n_scratch = s.n * s.n;
     }
     if (r != PN_OK) return r;
-    for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s.n_tokens : s.n) * net->values[i].width * sizeof(float));
-    for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
-    memset(dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
-    if (net->job->model != PN_MODEL_SASREC) *loss = loss_of(net, &s, scores);
+    pn_net_clear(net, &s);
+    if (net->job->model != PN_MODEL_SASREC) *loss = pn_net_losses(net, &s, scores);
     else if (!pn_sasrec_loss(net, &s, scores, loss)) return PN_NO_MEMORY;
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
+    if (net->job->embedding_l2 > 0 && !pn_decay(net->job, net->fields, net->n_sparse, b, rows, net->job->embedding_l2, loss, row_gradients)) return PN_NO_MEMORY;
     return PN_OK;
 }

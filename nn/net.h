@@ -10,6 +10,7 @@
 #define PN_MAX_INPUTS 4u
 
 struct pn_block;
+struct pn_touch;
 
 /* One pass over a batch: what every block may read. */
 struct pn_pass {
@@ -23,6 +24,8 @@ struct pn_pass {
     size_t n_tokens;
     bool training;                 /* dropout is on */
     uint64_t seed;
+    /* backward: of inputs, of parameters and rows, or of both. The two parts apart are for clipping by example (private.c). */
+    enum pn_part { PN_PART_BOTH, PN_PART_INPUTS, PN_PART_PARAMETERS } part;
 };
 
 /* x, g: n * width floats, for room examples; tokens: a vector for each token of all examples' sequences instead, n_tokens * width. g is cleared before the
@@ -35,7 +38,15 @@ struct pn_block_kind {
     void (*forward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*backward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*init)(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
+    /* Of a block with parameters: adds to squares[e] the squared norm of example e's own gradient of them, from what its output's gradient is after the backward
+     * pass. NULL: it has none, or mixes examples (batch norm). */
+    void (*norms)(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+    /* Of a block over rows: lists example e's gradients of them; returns how many. */
+    size_t (*touch)(const struct pn_net *, const struct pn_block *, const struct pn_pass *, size_t e, struct pn_touch *list);
 };
+
+/* What one example adds to the gradient of one row: [scale * linear, scale * g[0 .. k)]. */
+struct pn_touch { uint32_t table, position; float scale, linear; const float *g; };
 
 struct pn_block {
     const struct pn_block_kind *kind;
@@ -95,10 +106,18 @@ size_t pn_add_dropout(struct pn_net *, size_t in, float rate);     /* rate 0: th
 size_t pn_add_fm(struct pn_net *, size_t embedded);
 size_t pn_add_cross(struct pn_net *, const char *name, size_t x0, size_t x);
 size_t pn_add_dot(struct pn_net *, size_t vectors);                /* width a multiple of k */
+size_t pn_add_pair(struct pn_net *);                               /* product and linear weights of the first two fields' rows, one key each, of two tables */
+size_t pn_add_unit(struct pn_net *, size_t vectors);               /* each vector of k to length 1 */
 size_t pn_add_part(struct pn_net *, size_t embedded, size_t from, size_t width); /* of each field's vector of k the floats [from, from + width) */
 size_t pn_add_product(struct pn_net *, size_t pair);               /* of two vectors side by side, by element */
 size_t pn_add_concat(struct pn_net *, const size_t *in, size_t n); /* n 1: the input itself */
 size_t pn_add_sum(struct pn_net *, const size_t *in, size_t n);    /* of values of one width */
+
+/* ---- net.c ---- */
+enum pn_result pn_net_run(struct pn_net *, struct pn_pass *, bool gradients); /* forward; gradients: with room for the way back */
+void pn_net_clear(struct pn_net *, const struct pn_pass *);                   /* all gradients */
+/* The batch's loss with heads and teacher, summed over its examples; gradients of the logits, of the mean. */
+double pn_net_losses(struct pn_net *, const struct pn_pass *, float *scores);
 
 /* ---- losses.c ---- */
 /* The job's loss: scores = sigmoid of the logits; gradients of the logits (IN_BATCH: of the embedded vectors) are added. Returns its mean * n. */
@@ -120,6 +139,16 @@ size_t pn_add_sequence_summary(struct pn_net *, size_t tokens);
 bool pn_sasrec_loss(struct pn_net *, const struct pn_pass *, float *scores, double *loss);
 /* Fills net->places and scores. */
 bool pn_sasrec_rank(struct pn_net *, const struct pn_pass *, float *scores);
+
+/* ---- example_norms.c: the squared norm of each example's gradient, without making it ---- */
+void pn_norms_bias(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+void pn_norms_linear(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+void pn_norms_weight(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+void pn_norms_norm(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+void pn_norms_cross(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+void pn_norms_positions(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
+/* Of a block over rows too, all blocks at once: a row that an example touches twice counts as the sum. False: no memory. */
+bool pn_norms_rows(const struct pn_net *, const struct pn_pass *, double *squares);
 
 /* ---- models.c ---- */
 void pn_net_build(struct pn_net *);

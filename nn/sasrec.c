@@ -104,12 +104,11 @@ static bool shared_of(struct pn_net *net, const struct pn_pass *s, struct shared
 
 /* Logits of one place over the negatives to their gradients, share * (softmax - target); returns the loss. *target: the target's logit, then its gradient. */
 static double softmax_row(float *z, const uint32_t *at, size_t n, uint32_t own, double share, double *target) {
-    double sum = 0;
-    float most = (float)*target;
+    double sum;
     for (size_t j = 0; j < n; j++)
         if (at[j] == own) z[j] = -INFINITY;
-    for (size_t j = 0; j < n; j++) most = z[j] > most ? z[j] : most;
-    for (size_t j = 0; j < n; j++) sum += (double)(z[j] = expf(z[j] - most));
+    const float most = pn_greatest(z, n, (float)*target);
+    sum = pn_exp_sum(z, n, most);
     const double own_share = exp(*target - (double)most), whole = sum + own_share, loss = log(whole) - (*target - (double)most);
     const float scale = (float)(share / whole);
     for (size_t j = 0; j < n; j++) z[j] *= scale;

@@ -31,6 +31,7 @@ static void tokens_forward(struct pn_net *net, struct pn_block *b, const struct 
         }
 }
 static void tokens_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    if (s->part == PN_PART_INPUTS) return;
     const struct pn_batch *batch = s->batch;
     const uint32_t t = net->job->fields[net->fields[b->w]].i_table;
     const size_t dim = net->wide + net->k;
@@ -42,8 +43,17 @@ static void tokens_backward(struct pn_net *net, struct pn_block *b, const struct
             for (size_t d = 0; d < net->k; d++) row[d] += (float)b->gain * GOUT[at * net->k + d];
         }
 }
+static size_t tokens_touch(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, size_t e, struct pn_touch *list) {
+    const uint32_t t = net->job->fields[net->fields[b->w]].i_table;
+    size_t n = 0;
+    for (size_t i = 0, m = s->begin[e + 1] - s->begin[e]; i < m; i++) {
+        const size_t key = key_of(s->batch, b->w, e, i, m);
+        if (key != SIZE_MAX) list[n++] = (struct pn_touch){t, s->batch->position[key], (float)b->gain, 0, GOUT + (s->begin[e] - s->begin[0] + i) * net->k};
+    }
+    return n;
+}
 static size_t add_tokens(struct pn_net *net, size_t field) { /* field: its place in the batch */
-    static const struct pn_block_kind kind = {"tokens", tokens_forward, tokens_backward, NULL};
+    static const struct pn_block_kind kind = {"tokens", tokens_forward, tokens_backward, .touch = tokens_touch};
     struct pn_block *b = pn_net_add_block(net, &kind, NULL, 0, net->k);
     b->tokens = net->values[b->out[0]].tokens = true;
     b->w = field;
@@ -63,7 +73,7 @@ static void candidate_backward(struct pn_net *net, struct pn_block *b, const str
             for (size_t d = 0; d < net->k; d++) G(0)[e * b->from + b->w * net->k + d] += GOUT[at * net->k + d];
 }
 static size_t add_candidate(struct pn_net *net, size_t embedded, size_t place) {
-    static const struct pn_block_kind kind = {"candidate", candidate_forward, candidate_backward, NULL};
+    static const struct pn_block_kind kind = {"candidate", candidate_forward, candidate_backward, .init = NULL};
     struct pn_block *b = pn_net_add_block(net, &kind, &embedded, 1, net->k);
     b->tokens = net->values[b->out[0]].tokens = true;
     b->w = place;
@@ -80,8 +90,8 @@ static void positions_backward(struct pn_net *net, struct pn_block *b, const str
     for (size_t e = 0, at = 0; e < s->n; e++)
         for (size_t left = s->begin[e + 1] - s->begin[e]; left-- > 0; at++)
             for (size_t d = 0; d < b->width; d++) {
-                G(0)[at * b->width + d] += GOUT[at * b->width + d];
-                s->dp[b->w + left * b->width + d] += GOUT[at * b->width + d];
+                if (s->part != PN_PART_PARAMETERS) G(0)[at * b->width + d] += GOUT[at * b->width + d];
+                if (s->part != PN_PART_INPUTS) s->dp[b->w + left * b->width + d] += GOUT[at * b->width + d];
             }
 }
 static void positions_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
@@ -89,7 +99,7 @@ static void positions_init(const struct pn_net *net, const struct pn_block *b, u
     for (size_t j = 0; j < net->most * b->width; j++) p[b->w + j] = (float)(0.02 * pn_rng_normal(&r));
 }
 static size_t add_positions(struct pn_net *net, size_t in) {
-    static const struct pn_block_kind kind = {"positions", positions_forward, positions_backward, positions_init};
+    static const struct pn_block_kind kind = {"positions", positions_forward, positions_backward, positions_init, .norms = pn_norms_positions};
     struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
     b->w = pn_net_add_parameters(net, "sequence.position", "", net->most, b->width);
     return b->out[0];
@@ -103,7 +113,7 @@ static void attention_backward(struct pn_net *net, struct pn_block *b, const str
     pn_attention_backward(X(0), b->kept[0], GOUT, s->begin, s->n, b->width, b->heads, net->most, b->causal, b->own, G(0));
 }
 static size_t add_attention(struct pn_net *net, size_t qkv, size_t heads, bool causal) {
-    static const struct pn_block_kind kind = {"attention", attention_forward, attention_backward, NULL};
+    static const struct pn_block_kind kind = {"attention", attention_forward, attention_backward, .init = NULL};
     struct pn_block *b = pn_net_add_block(net, &kind, &qkv, 1, net->values[qkv].width / 3);
     b->heads = heads;
     b->causal = causal;
@@ -140,7 +150,7 @@ static void summary_backward(struct pn_net *net, struct pn_block *b, const struc
     }
 }
 size_t pn_add_sequence_summary(struct pn_net *net, size_t tokens) {
-    static const struct pn_block_kind kind = {"summary", summary_forward, summary_backward, NULL};
+    static const struct pn_block_kind kind = {"summary", summary_forward, summary_backward, .init = NULL};
     const size_t w = net->values[tokens].width;
     struct pn_block *b = pn_net_add_block(net, &kind, &tokens, 1, w * (1 + net->job->sequence.recent));
     b->tokens = net->values[b->out[0]].tokens = false;

@@ -1,11 +1,12 @@
 #include "ps/start.h"
 #include <stdlib.h>
 #include <string.h>
+#include "ps/import.h"
 #include "ps/table/table.h"
 #include "snapshot/snapshot.h"
 
 struct source { const struct pn_snapshot *snapshot; uint32_t i_table, dim, at; }; /* its rows' floats go to [at, at + dim) */
-struct begin { struct source sources[PN_MAX_STARTS]; size_t n; float *row; };
+struct begin { struct source sources[PN_MAX_STARTS]; size_t n; float *row; struct pn_import *import; };
 
 struct pn_starts {
     struct pn_snapshot *snapshots[PN_MAX_STARTS];
@@ -15,6 +16,7 @@ struct pn_starts {
 
 static void first_values(void *owner, uint64_t key, float *values) {
     struct begin *b = owner;
+    if (b->import != NULL) pn_import_row(b->import, key, values);
     for (size_t i = 0; i < b->n; i++) {
         const struct source *s = &b->sources[i];
         if (pn_snapshot_pull(s->snapshot, s->i_table, &key, 1, b->row) == 0) memcpy(values + s->at, b->row, s->dim * sizeof *values);
@@ -53,7 +55,9 @@ static enum pn_result tie(struct pn_starts *s, const struct pn_job *job, const s
 
 enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *env, const struct pn_job *job, struct pn_table *const *tables, struct pn_error *err) {
     *out = NULL;
-    if (job->n_starts == 0) return PN_OK;
+    bool any = job->n_starts > 0;
+    for (uint32_t t = 0; t < job->n_tables; t++) any = any || job->imports[t].keys[0] != '\0';
+    if (!any) return PN_OK;
     struct pn_starts *s = calloc(1, sizeof *s);
     enum pn_result r = s != NULL ? PN_OK : pn_fail(err, PN_NO_MEMORY, "no memory for model.start");
     for (size_t i = 0; r == PN_OK && i < job->n_starts; i++) {
@@ -63,8 +67,10 @@ enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *env, const 
     }
     for (size_t t = 0; r == PN_OK && t < job->i_dense_table; t++) {
         s->tables[t].row = malloc((job->tables[t].dim + 1) * sizeof(float));
+        if (r == PN_OK && job->imports[t].keys[0] != '\0') r = pn_import_open(&s->tables[t].import, env, job, (uint32_t)t, err);
+        if (r != PN_OK) break;
         if (s->tables[t].row == NULL) r = pn_fail(err, PN_NO_MEMORY, "no memory for model.start");
-        else if (s->tables[t].n > 0) pn_table_begin_with(tables[t], first_values, &s->tables[t]);
+        else if (s->tables[t].n > 0 || s->tables[t].import != NULL) pn_table_begin_with(tables[t], first_values, &s->tables[t]);
     }
     if (r != PN_OK) pn_starts_close(s);
     else *out = s;
@@ -74,6 +80,9 @@ enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *env, const 
 void pn_starts_close(struct pn_starts *s) {
     if (s == NULL) return;
     for (size_t i = 0; i < s->n; i++) pn_snapshot_close(s->snapshots[i]);
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(s->tables[t].row);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(s->tables[t].row);
+        pn_import_close(s->tables[t].import);
+    }
     free(s);
 }

@@ -6,7 +6,7 @@
 /* Candidates that go through features and net at once: bounds the memory of a request by its own size. */
 enum { CHUNK = 4096 };
 
-static void find_columns(struct pn_columns *c, const struct pn_job *job) {
+void pn_columns_of(struct pn_columns *c, const struct pn_job *job) {
     c->n = 0;
     for (size_t f = 0; f < job->n_fields; f++) {
         const struct pn_field *field = &job->fields[f];
@@ -27,7 +27,7 @@ enum pn_result pn_scorer_open(struct pn_scorer *s, const struct pn_snapshot *sna
     const struct pn_job *job = pn_snapshot_job(snapshot);
     *s = (struct pn_scorer){.snapshot = snapshot};
     if (job->model == PN_MODEL_AUDIT || job->n_fields == 0) return pn_fail(err, PN_REFUSED, "this model has no features to rank by");
-    find_columns(&s->columns, job);
+    pn_columns_of(&s->columns, job);
     for (size_t f = 0; f < job->n_fields; f++) {
         const struct pn_field *field = &job->fields[f];
         s->n_dense_inputs += field->type == PN_FIELD_NUMERIC && field->n_boundaries == 0 && !field->criteo_log;
@@ -106,6 +106,18 @@ static enum pn_result score_batch(struct pn_ranker *r, const struct pn_scorer *s
     return e;
 }
 
+struct pn_raw pn_candidates_raw(const struct pn_columns *columns, const struct pn_candidates *c, size_t first, size_t n, uint32_t *offset, uint32_t *length) {
+    for (size_t i = 0; i < columns->n; i++) {
+        const struct pn_values *v = &c->columns[i];
+        for (size_t k = 0; k < n; k++) {
+            size_t at = v->n == 1 ? 0 : first + k;
+            offset[i * n + k] = v->offset[at];
+            length[i * n + k] = v->length[at];
+        }
+    }
+    return (struct pn_raw){.n_rows = n, .n_columns = columns->n, .names = columns->names, .text = c->text, .offset = offset, .length = length};
+}
+
 enum pn_result pn_ranker_score(struct pn_ranker *r, const struct pn_scorer *s, const struct pn_candidates *c, float *scores,
                                uint64_t *n_found, uint64_t *n_absent, struct pn_error *err) {
     const size_t n_columns = s->columns.n, most = c->n_rows < CHUNK ? c->n_rows : CHUNK;
@@ -113,15 +125,7 @@ enum pn_result pn_ranker_score(struct pn_ranker *r, const struct pn_scorer *s, c
     enum pn_result e = offset == NULL || length == NULL ? PN_NO_MEMORY : PN_OK;
     for (size_t first = 0; e == PN_OK && first < c->n_rows; first += CHUNK) {
         size_t n = c->n_rows - first < CHUNK ? c->n_rows - first : CHUNK;
-        for (size_t i = 0; i < n_columns; i++) {
-            const struct pn_values *v = &c->columns[i];
-            for (size_t k = 0; k < n; k++) {
-                size_t at = v->n == 1 ? 0 : first + k;
-                offset[i * n + k] = v->offset[at];
-                length[i * n + k] = v->length[at];
-            }
-        }
-        struct pn_raw raw = {.n_rows = n, .n_columns = n_columns, .names = s->columns.names, .text = c->text, .offset = offset, .length = length};
+        const struct pn_raw raw = pn_candidates_raw(&s->columns, c, first, n, offset, length);
         e = score_batch(r, s, &raw, scores + first, n_found, n_absent);
     }
     free(offset);

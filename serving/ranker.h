@@ -14,6 +14,8 @@ struct pn_columns {
     const struct pn_field *fields[PN_MAX_FIELDS]; /* the first that reads it; a multi field goes before others */
 };
 
+void pn_columns_of(struct pn_columns *, const struct pn_job *); /* the job is borrowed */
+
 /* What all rankers of a version share, read only. */
 struct pn_scorer {
     const struct pn_snapshot *snapshot;
@@ -28,6 +30,9 @@ void pn_scorer_close(struct pn_scorer *);
 /* Candidates, column by column: n is the number of rows, or 1 for a value that all share. Length 0: missing. */
 struct pn_values { size_t n; uint32_t *offset, *length; };
 struct pn_candidates { size_t n_rows; const char *text; struct pn_values columns[PN_MAX_FIELDS]; };
+
+/* Rows [first, first + n) of the candidates as features take them. offset, length: room for n values of each column. */
+struct pn_raw pn_candidates_raw(const struct pn_columns *, const struct pn_candidates *, size_t first, size_t n, uint32_t *offset, uint32_t *length);
 
 struct pn_ranker {
     struct pn_ranker *next; /* for the owner's list */

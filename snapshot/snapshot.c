@@ -248,6 +248,23 @@ static bool find_in_all(const struct pn_snapshot *s, uint32_t i_table, uint64_t 
 /* Groups of keys go together through three passes (guess, find, copy), so that their cache misses overlap. */
 enum { GROUP = 16 };
 
+static int rising(const void *a, const void *b) {
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+size_t pn_snapshot_keys(const struct pn_snapshot *s, uint32_t i_table, uint64_t *keys) {
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_segments; i++) {
+        const struct pn_segment_table *t = table_of(&s->segments[i], i_table);
+        if (t == NULL) continue;
+        if (keys != NULL) memcpy(keys + n, t->keys, t->n_rows * sizeof *keys);
+        n += t->n_rows;
+    }
+    if (keys == NULL) return n;
+    qsort(keys, n, sizeof *keys, rising);
+    return n;
+}
+
 size_t pn_snapshot_pull(const struct pn_snapshot *s, uint32_t i_table, const uint64_t *keys, size_t n, float *rows) {
     const size_t dim = s->job.tables[i_table].dim;
     size_t n_absent = 0;

@@ -47,6 +47,8 @@ const char *pn_snapshot_statistics(const struct pn_snapshot *); /* JSON text */
 uint64_t pn_snapshot_rows(const struct pn_snapshot *);
 /* The dense vector by the net's blocks, as written. */
 const float *pn_snapshot_dense(const struct pn_snapshot *, const char *block, size_t *n_floats);
+/* The keys of a table, rising: n of them. keys NULL: only their number. */
+size_t pn_snapshot_keys(const struct pn_snapshot *, uint32_t i_table, uint64_t *keys);
 /* rows out: n * dim(i_table), dequantised; an absent key gives zeros. Returns how many were absent. */
 size_t pn_snapshot_pull(const struct pn_snapshot *, uint32_t i_table, const uint64_t *keys, size_t n, float *rows);
 

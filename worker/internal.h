@@ -21,6 +21,7 @@ struct pn_run {
     char job_id[64];
     uint64_t generation;
     uint32_t n_producers;
+    const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
     char *offered;               /* with trees: what this worker made, until the coordinator has it durably and gives it to all */
@@ -36,6 +37,12 @@ struct pn_run {
     void *owner;
 };
 void pn_run_unref(struct pn_run *);
+/* ---- gpu.c: where the run computes ---- */
+struct pn_device;
+/* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
+enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
+/* A producer's own device; NULL where the CPU computes. False: the run has failed. */
+bool pn_run_device(struct pn_run *, uint32_t producer, struct pn_device **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 
 /* ---- producer.c: one data shard's pipeline: read -> features -> pull -> compute -> push ---- */
@@ -53,8 +60,19 @@ void pn_producer_limit(struct pn_producer *, uint64_t last_step_to_start); /* UI
 /* Early stopping: no step of an epoch >= epochs is started but those up to last_step (that others wait for, in sync and ssp). UINT64_MAX: no gate. */
 void pn_producer_gate(struct pn_producer *, uint64_t epochs, uint64_t last_step);
 void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a map */
+struct json_object *pn_producer_windows(const struct pn_producer *); /* of a stream, for a beat; NULL: no stream */
 void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
+
+/* ---- windows.c: progressive validation of a stream (spec.data.stream), a producer's part ---- */
+struct pn_windows;
+struct pn_windows *pn_windows_open(const struct pn_job *, uint32_t n_producers); /* NULL: no memory. job is borrowed */
+void pn_windows_close(struct pn_windows *);                                      /* NULL is allowed */
+/* The segment of each row of a batch: numbers for pn_windows_add. malloc. NULL: err says why. */
+uint8_t *pn_windows_segments(struct pn_windows *, const struct pn_raw *, struct pn_error *);
+/* Scores of a step, from before it was learned; steps in order. last: none follows. n 0: a step without rows. True: a window is complete. */
+bool pn_windows_add(struct pn_windows *, uint64_t step, bool last, const float *scores, const float *labels, const uint8_t *segments, size_t n);
+struct json_object *pn_windows_json(const struct pn_windows *);                  /* the last complete windows, for a beat. Taken by the caller */
 
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
 struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows, epoch; };

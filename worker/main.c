@@ -1,6 +1,39 @@
 #include "common/shell/process.h"
+#include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include "worker/worker.h"
+
+/* The CUDA backend is a module beside this program (libpinion-cuda.so): a worker starts, and costs nothing more, where there is no driver. */
+static const struct pn_backend *gpu(struct pn_error *err) {
+    typedef const struct pn_backend *(*table)(void);
+    static const struct pn_backend *found;
+    char path[600];
+    const char *named = getenv("PINION_CUDA_MODULE"); /* tests: the kernels emulated on the host (tests/parity) */
+    if (found != NULL) return found;
+    if (named == NULL && dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) == NULL) {
+        pn_fail(err, PN_NOT_FOUND, "no CUDA device on this machine: no driver (libcuda.so.1)");
+        return NULL;
+    }
+    const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 40);
+    path[n > 0 ? n : 0] = '\0';
+    char *name = strrchr(path, '/');
+    snprintf(name != NULL ? name + 1 : path, 30, "libpinion-cuda.so");
+    if (named != NULL) snprintf(path, sizeof path, "%s", named);
+    if (access(path, R_OK) != 0) {
+        pn_fail(err, PN_NOT_FOUND, "this worker was built without CUDA (there is no %s)", path);
+        return NULL;
+    }
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    const void *at = module != NULL ? dlsym(module, "pn_backend_module") : NULL;
+    table get;
+    memcpy(&get, &at, sizeof get);
+    if (at == NULL) pn_fail(err, PN_FAILED, "%s cannot be loaded: %s", path, dlerror());
+    else found = get();
+    return found;
+}
 
 int main(int argc, char **argv) {
     struct pn_process_options o = {.name = "worker-0", .bind = "", .http = "127.0.0.1:0", .coordinator = "tcp://127.0.0.1:7701", .dir = "pinion-data", .log_level = PN_INFO};
@@ -8,7 +41,7 @@ int main(int argc, char **argv) {
     struct pn_shell *shell;
     struct pn_http *http;
     pn_process_open(&o, false, pn_worker_http, &shell, &http);
-    struct pn_worker_options options = {0};
+    struct pn_worker_options options = {.gpu = gpu};
     snprintf(options.name, sizeof options.name, "%s", o.name);
     snprintf(options.http, sizeof options.http, "%s", pn_http_address(http));
     snprintf(options.coordinator, sizeof options.coordinator, "%s", o.coordinator);

@@ -9,8 +9,10 @@
 #include <string.h>
 #include "common/mutant.h"
 #include "common/unique.h"
+#include "nn/device.h"
 #include "worker/audit.h"
 #include "worker/internal.h"
+#include "worker/private.h"
 
 #define AHEAD 2u
 
@@ -20,14 +22,19 @@ struct step {
     uint64_t step;
     uint32_t epoch;
     bool last;
-    enum { PREPARED, PULLING, READY, COMPUTING, COMPUTED, PUSHED } state;
+    enum { PREPARED, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
     struct pn_batch batch;
     bool have_batch;
     float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
+    uint8_t *segments;           /* of a stream: each row's, for windows.c */
     double loss;
     enum pn_result result;
+    struct pn_error why;
+    size_t slot; /* of the device */
     struct pn_work work;
     uint64_t since_ns;
+    struct pn_draws noise;               /* private: of this step */
+    struct pn_private_push push;
     /* audit */
     uint64_t keys[PN_AUDIT_RAW];
     size_t n_keys;
@@ -42,7 +49,10 @@ struct pn_producer {
     uint64_t samples, loss_rows, begin_ns, last_ns;
     uint64_t rows_read, rows_an_epoch;   /* rows_an_epoch 0: not known yet */
     double loss_sum;
-    bool all_read, last_started, finished, fenced, computing;
+    bool pooled;                         /* private: all examples are in memory */
+    bool all_read, last_started, finished, fenced;
+    bool computing;                      /* on the CPU, or a step is being brought to the device */
+    bool collecting;                     /* ... or what it has computed is being fetched */
     /* reading */
     struct pn_reader *reader;
     uint32_t epoch;
@@ -59,7 +69,13 @@ struct pn_producer {
     struct step *prepared, *running;
     size_t n_prepared, n_running;
     struct pn_net *net;
+    struct pn_device *device;            /* NULL: the CPU computes */
+    size_t next_slot, on_device;         /* steps brought and not fetched */
     uint64_t *dense_keys;
+    struct pn_private *private;          /* NULL: not a private job */
+    struct pn_private_spec private_spec;
+    uint64_t drawn;                      /* the last step whose batch was drawn */
+    struct pn_windows *windows;  /* NULL: no stream */
 };
 
 static void advance(struct pn_producer *p);
@@ -74,7 +90,10 @@ static void free_step(struct step *s) {
         free(s->gradients[t]);
     }
     free(s->scores);
+    free(s->segments);
     if (s->have_batch) pn_batch_free(&s->batch);
+    pn_private_push_free(&s->push);
+    pn_draws_close(&s->noise);
     free(s);
 }
 
@@ -98,8 +117,11 @@ static void free_producer(struct pn_producer *p) {
     if (p->preparing != NULL) free_step(p->preparing);
     if (p->reader != NULL) pn_reader_close(p->reader);
     if (p->features != NULL) pn_features_close(p->features);
+    if (p->device != NULL) pn_device_close(p->device);
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
+    pn_private_close(p->private);
+    pn_windows_close(p->windows);
     pn_run_unref(p->run);
     free(p);
 }
@@ -117,7 +139,7 @@ static void featured(struct pn_work *w) {
     struct pn_producer *p = w->owner;
     p->in_features = false;
     if (p->closed) {
-        if (!p->computing) free_producer(p);
+        if (!p->computing && !p->collecting) free_producer(p);
         return;
     }
     add_stage(p->run, PN_STAGE_FEATURES, p->read_since_ns);
@@ -128,11 +150,58 @@ static void featured(struct pn_work *w) {
         fail(p, p->features_result, "a batch could not be turned into features");
         return;
     }
+    if (p->private != NULL && !p->pooled) { /* an example to draw from, not a step yet */
+        const bool kept = pn_private_add(p->private, &s->batch);
+        free_step(s);
+        if (!kept) fail(p, PN_NO_MEMORY, "no memory for the examples of a private job, which are all kept");
+        else advance(p);
+        return;
+    }
     s->have_batch = true;
     append(&p->prepared, s);
     p->n_prepared++;
+    if (p->private != NULL) p->all_read = p->drawn >= p->total_steps;
     if (p->n_running == 0 && p->n_prepared == 1 && gated(p)) p->run->changed(p->run->owner); /* now it is known that it waits */
     advance(p);
+}
+
+/* ---- private jobs: a batch is drawn from the examples in memory ---- */
+
+static void draw(struct pn_work *w) {
+    struct pn_producer *p = w->owner;
+    struct step *s = p->preparing;
+    p->features_result = p->drawn == 1 ? pn_private_choose(p->private, &s->noise) : PN_OK;
+    if (p->features_result == PN_OK) p->features_result = pn_private_draw(p->private, &s->noise, &s->batch);
+}
+
+/* Behind the last example: the first step to draw. */
+static void pooled(struct pn_producer *p) {
+    p->pooled = true;
+    p->total_steps = pn_private_steps_an_epoch(p->private) * p->run->job.epochs;
+    p->drawn = p->first_step - 1;
+    p->all_read = p->drawn >= p->total_steps;
+    /* Its rows are known to one process alone: another would choose anew, which nobody has paid for. */
+    if (p->private_spec.selection == PN_SELECT_FEST && p->first_step > 1)
+        fail(p, PN_INVALID, "selection: fest does not outlive its worker: the rows were chosen at the first step, and a second choice would cost privacy again; start the job anew");
+}
+
+static void draw_next(struct pn_producer *p) {
+    struct step *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        fail(p, PN_NO_MEMORY, "no memory for a batch");
+        return;
+    }
+    uint64_t seed[PN_DRAWS_KEY_BYTES / 8];
+    for (size_t i = 0; i < sizeof seed / sizeof *seed; i++) seed[i] = p->run->env->ops->random(p->run->env);
+    pn_draws_open(&s->noise, (const uint8_t *)seed);
+    s->owner = p;
+    s->epoch = (uint32_t)(p->drawn / pn_private_steps_an_epoch(p->private));
+    p->drawn++;
+    p->preparing = s;
+    p->in_features = true;
+    p->read_since_ns = pn_now_ns(p->run->env);
+    p->features_work = (struct pn_work){.run = draw, .done = featured, .owner = p};
+    pn_work_start(p->run->env, &p->features_work);
 }
 
 static void make_features(struct pn_work *w) {
@@ -145,6 +214,13 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     struct pn_error why = {""};
     p->reading = false;
     add_stage(p->run, PN_STAGE_READ, p->read_since_ns);
+    if (r == PN_NOT_FOUND && p->private != NULL) {
+        pn_reader_close(p->reader);
+        p->reader = NULL;
+        pooled(p);
+        advance(p);
+        return;
+    }
     if (r == PN_NOT_FOUND) {
         p->epoch++;
         p->rows_an_epoch = p->rows_read;
@@ -158,7 +234,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         return;
     }
     if (r == PN_OK) p->rows_read += raw->n_rows;
-    if (r == PN_OK && p->to_skip > 0) {
+    if (r == PN_OK && p->to_skip > 0 && p->private == NULL) {
         p->to_skip--;
         advance(p);
         return;
@@ -170,6 +246,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
+    if (r == PN_OK && p->windows != NULL && (p->preparing->segments = pn_windows_segments(p->windows, raw, &why)) == NULL) r = PN_INVALID;
     if (r != PN_OK) {
         fail(p, r, why.text);
         return;
@@ -194,6 +271,10 @@ static void prepare(struct pn_producer *p) {
             p->n_prepared++;
             p->all_read = p->next_step + p->n_prepared - 1 >= p->total_steps;
         }
+        return;
+    }
+    if (p->pooled) {
+        draw_next(p);
         return;
     }
     if (p->reader == NULL) {
@@ -247,20 +328,25 @@ static enum pn_result push(struct pn_producer *p, struct step *s) {
         if (s->n_keys > 0) parts[n++] = (struct pn_client_part){0, s->n_keys, s->keys, s->gradients[0], NULL};
     } else if (s->have_batch) {
         for (uint32_t t = 0; t < job->i_dense_table; t++)
-            if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->gradients[t], NULL};
+            if (p->private != NULL && s->push.n[t] > 0) parts[n++] = (struct pn_client_part){t, s->push.n[t], s->push.keys[t], s->push.gradients[t], NULL};
+            else if (p->private == NULL && s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->gradients[t], NULL};
         parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->gradients[job->i_dense_table], NULL};
     }
     enum pn_result r = pn_client_push(p->run->client, p->id, s->step, s->last, parts, n, acknowledged, s);
     if (r != PN_OK) return r;
     s->state = PUSHED;
     s->since_ns = pn_now_ns(p->run->env);
-    if (s->have_batch) {
+    if (p->private != NULL) {
+        p->samples += p->private_spec.batch; /* what is expected: the true number and the loss are not for others to see */
+    } else if (s->have_batch) {
         p->samples += s->batch.n_examples;
         p->loss_sum += s->loss;
         p->loss_rows += s->batch.n_examples;
     } else if (audit(p)) {
         p->samples += PN_AUDIT_RAW;
     }
+    if (p->windows != NULL && pn_windows_add(p->windows, s->step, s->last, s->scores, s->batch.labels, s->segments, s->have_batch ? s->batch.n_examples : 0))
+        p->run->changed(p->run->owner);
     return PN_OK;
 }
 
@@ -299,41 +385,117 @@ static void clip(struct pn_producer *p, struct step *s, double most) {
     }
 }
 
+/* The gradients of a sync job's producers are shares of one step's. */
+static void share_out(struct pn_producer *p, struct step *s) {
+    const struct pn_job *job = &p->run->job;
+    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
+    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
+    for (uint32_t t = 0; t < job->n_tables; t++) {
+        const bool is_dense = t == job->i_dense_table, private = p->private != NULL && !is_dense;
+        const size_t n = is_dense ? p->run->n_dense_rows * PN_DENSE_ROW : (private ? s->push.n[t] : s->batch.n_unique[t]) * job->tables[t].dim;
+        float *g = private ? s->push.gradients[t] : s->gradients[t];
+        for (size_t i = 0; i < n; i++) g[i] *= share;
+    }
+}
+
 static void compute(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), s->gradients,
-                            s->gradients[job->i_dense_table], s->scores, &s->loss);
-    if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
-    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
-    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
-    for (uint32_t t = 0; t < job->n_tables; t++) {
-        size_t n = t == job->i_dense_table ? p->run->n_dense_rows * PN_DENSE_ROW : s->batch.n_unique[t] * job->tables[t].dim;
-        for (size_t i = 0; i < n; i++) s->gradients[t][i] *= share;
+    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    float *dense = s->gradients[job->i_dense_table];
+    if (p->private != NULL) {
+        const float most = p->private_spec.clip / (float)p->private_spec.per_unit;
+        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, most, s->gradients, dense, s->scores, NULL, &s->loss);
+        if (s->result == PN_OK)
+            s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+    } else {
+        s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, s->gradients, dense, s->scores, &s->loss);
     }
+    /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
+    if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
+    if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
+    share_out(p, s);
 }
 
 static void computed(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
-    p->computing = false;
+    if (p->device != NULL) p->collecting = false;
+    else p->computing = false;
     if (p->closed) {
-        if (!p->in_features) free_producer(p);
+        if (!p->in_features && !p->computing && !p->collecting) free_producer(p);
         return;
     }
     add_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
     if (s->result != PN_OK) {
-        fail(p, s->result, "a step could not be computed");
+        fail(p, s->result, s->why.text[0] != '\0' ? s->why.text : "a step could not be computed");
         return;
     }
     s->state = COMPUTED;
+    if (p->device != NULL) p->on_device--;
     advance(p);
 }
 
+/* On a device a step is two computations: it is brought and queued (bring), and what it made is fetched (fetch). The next step is brought while this one runs. */
+static void bring(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    s->result = pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), &s->why);
+}
+static void fetch(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK) share_out(p, s);
+}
+static void brought(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->collecting) free_producer(p);
+        return;
+    }
+    if (s->result != PN_OK) {
+        fail(p, s->result, s->why.text);
+        return;
+    }
+    s->state = ON_DEVICE;
+    advance(p);
+}
+static void compute_on_device(struct pn_producer *p) {
+    for (struct step *s = p->running; s != NULL && s->state != PULLING; s = s->next) {
+        if ((audit(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
+        if (s->state == ON_DEVICE && !p->collecting) {
+            s->state = COMPUTING;
+            p->collecting = true;
+            s->work = (struct pn_work){.run = fetch, .done = computed, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY && !p->computing && p->on_device < PN_DEVICE_SLOTS) {
+            s->state = COMPUTING;
+            p->computing = true;
+            p->on_device++;
+            s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
+            s->since_ns = pn_now_ns(p->run->env);
+            s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY) return; /* order */
+    }
+}
+
 static void compute_next(struct pn_producer *p) {
+    if (p->device != NULL) {
+        compute_on_device(p);
+        return;
+    }
     for (struct step *s = p->running; s != NULL && !p->computing; s = s->next) {
         if (s->state >= COMPUTING) continue;
         if (s->state != READY) return; /* order */
@@ -494,7 +656,10 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         p->dense_keys = calloc(run->n_dense_rows, sizeof *p->dense_keys);
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
+        if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
+        ok = ok && (p->private != NULL || pn_run_device(run, id, &p->device));
     }
+    if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
         free_producer(p);
         return NULL;
@@ -517,7 +682,7 @@ void pn_producer_close(struct pn_producer *p) {
     for (struct step *s = p->running; s != NULL; s = s->next) pn_client_cancel(p->run->client, s);
     pn_client_producer_remove(p->run->client, p->id);
     p->closed = true;
-    if (p->computing || p->in_features) return;
+    if (p->computing || p->collecting || p->in_features) return;
     else free_producer(p);
 }
 
@@ -535,6 +700,8 @@ void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
+
+struct json_object *pn_producer_windows(const struct pn_producer *p) { return p->windows != NULL ? pn_windows_json(p->windows) : NULL; }
 
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
     double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "nn/blocks.h"
 #include "worker/internal.h"
 
 enum { CHUNK = 8192, BLOCK = 64 };
@@ -280,6 +281,7 @@ static void score_block(struct pn_work *w) {
     float *best = malloc((job->rank_k + 1) * sizeof *best), *mine = malloc((k->wanted.n + 1) * sizeof *mine);
     k->work_result = best != NULL && mine != NULL ? PN_OK : PN_NO_MEMORY;
     if (k->work_result == PN_OK) {
+        if (job->cosine && k->i_user == 0) pn_unit_forward(k->item_rows, k->n_items, dim(k, 1), dim(k, 1), k->item_rows); /* the user's length moves no place */
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, items, width, 1, k->user_rows + wide, (int)dim(k, 0), k->item_rows + wide, (int)dim(k, 1), 0, k->scores, items);
         for (size_t u = 0; u < k->n_block; u++) {
             float *scores = k->scores + u * k->n_items;

@@ -150,6 +150,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
+            if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);
@@ -252,6 +253,11 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
         run->n_parameters = pn_net_parameters(net);
         run->n_dense_rows = (run->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW;
         pn_net_close(net);
+        r = pn_run_choose_device(run, w->options.gpu, &err);
+        if (r != PN_OK) {
+            pn_run_fail(run, r, err.text);
+            return;
+        }
     }
     run->client = pn_client_open(w->env, &run->job, run->job_id);
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");

@@ -7,6 +7,7 @@
 
 enum { WIDTH = 760, PANEL = 230, LEFT = 70, RIGHT = 20, TOP = 40, GAP = 60 };
 
+/* column 0 of curve_of: room alone, to be filled. */
 struct curve { size_t n; double *x, *y; const char *name, *colour; };
 
 static double at(struct json_object *list, size_t i, size_t k) { return json_object_get_double(pn_json_at(pn_json_at(list, i), k)); }
@@ -15,9 +16,22 @@ static struct curve curve_of(struct json_object *list, size_t column, const char
     c.x = malloc((c.n + 1) * sizeof *c.x);
     c.y = malloc((c.n + 1) * sizeof *c.y);
     if (c.x == NULL || c.y == NULL) cli_fail(EXIT_FAILED, "no memory");
-    for (size_t i = 0; i < c.n; i++) {
+    for (size_t i = 0; i < c.n && column > 0; i++) {
         c.x[i] = at(list, i, 1);
         c.y[i] = at(list, i, column);
+    }
+    return c;
+}
+
+/* A figure of a stream over samples; windows without it (one class alone) are left out. */
+static struct curve stream_curve(struct json_object *stream, const char *key, const char *name, const char *colour) {
+    struct curve c = curve_of(stream, 0, name, colour);
+    c.n = 0;
+    for (size_t i = 0; i < pn_json_length(stream); i++) {
+        const double v = pn_json_double(pn_json_at(stream, i), key, NAN);
+        if (!isfinite(v)) continue;
+        c.x[c.n] = pn_json_double(pn_json_at(stream, i), "samples", 0);
+        c.y[c.n++] = v;
     }
     return c;
 }
@@ -78,10 +92,12 @@ static void panel(FILE *f, double top, const struct curve *curves, size_t n, dou
     }
 }
 
-static void draw(FILE *f, struct json_object *job, struct json_object *train, struct json_object *validation) {
+static void draw(FILE *f, struct json_object *job, struct json_object *train, struct json_object *validation, struct json_object *stream) {
     const struct curve loss = curve_of(train, 2, "training loss", "#1f6fb4"), log_loss = curve_of(validation, 3, "validation log loss", "#d4641b"), auc = curve_of(validation, 2, "validation AUC", "#2b8a3e");
+    const struct curve window_loss = stream_curve(stream, "logloss", "log loss of the stream", "#8a2b7d"), window_auc = stream_curve(stream, "auc", "AUC of the stream", "#8a2b7d");
     double last = 0;
-    if (loss.n > 0) last = loss.x[loss.n - 1];
+    if (window_loss.n > 0) last = window_loss.x[window_loss.n - 1];
+    if (loss.n > 0) last = fmax(last, loss.x[loss.n - 1]);
     if (auc.n > 0) last = fmax(last, auc.x[auc.n - 1]);
     const int height = TOP + 2 * PANEL + 2 * GAP + 10;
     fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", WIDTH, height);
@@ -90,16 +106,37 @@ static void draw(FILE *f, struct json_object *job, struct json_object *train, st
     fputs(" ", f);
     escaped(f, pn_json_str(job, "name", ""));
     fprintf(f, ", %s</text>\n", pn_json_str(job, "state", ""));
-    panel(f, TOP + 10, (struct curve[]){loss, log_loss}, 2, last, "nothing has been trained yet");
-    panel(f, TOP + PANEL + GAP, &auc, 1, last, "nothing has been measured on validation");
+    panel(f, TOP + 10, (struct curve[]){loss, log_loss, window_loss}, stream != NULL ? 3 : 2, last, "nothing has been trained yet");
+    panel(f, TOP + PANEL + GAP, (struct curve[]){auc, window_auc}, stream != NULL ? 2 : 1, last, "nothing has been measured on validation");
     fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">samples</text>\n</svg>\n", WIDTH - RIGHT, height - 16);
 }
 
-static void table(FILE *f, struct json_object *train, struct json_object *validation) {
-    fputs("part,seconds,samples,loss,auc\n", f);
-    for (size_t i = 0; i < pn_json_length(train); i++) fprintf(f, "train,%.3f,%.0f,%.6f,\n", at(train, i, 0), at(train, i, 1), at(train, i, 2));
+/* A figure of a stream's window as a cell; empty where there is none. */
+static void cell(FILE *f, struct json_object *o, const char *key) {
+    const double v = pn_json_double(o, key, NAN);
+    if (isfinite(v)) fprintf(f, ",%.6f", v);
+    else fputc(',', f);
+}
+static void window(FILE *f, struct json_object *at, struct json_object *figures, const char *segment) {
+    fprintf(f, "stream,%.3f,%.0f", pn_json_double(at, "seconds", 0), pn_json_double(at, "samples", 0));
+    static const char *const keys[] = {"logloss", "auc", "ne", "calibration", "label_rate"};
+    for (size_t k = 0; k < 5; k++) cell(f, figures, keys[k]);
+    fputc(',', f);
+    for (const char *c = segment; *c; c++) fputc(*c == ',' || *c == '"' || *c == '\n' ? '_' : *c, f);
+    fputc('\n', f);
+}
+
+static void table(FILE *f, struct json_object *train, struct json_object *validation, struct json_object *stream) {
+    fputs("part,seconds,samples,loss,auc,ne,calibration,label_rate,segment\n", f);
+    for (size_t i = 0; i < pn_json_length(stream); i++) {
+        struct json_object *w = pn_json_at(stream, i), *segments = pn_json_get(w, "segments");
+        window(f, w, w, "");
+        if (segments == NULL) continue;
+        json_object_object_foreach(segments, name, figures) window(f, w, figures, name);
+    }
+    for (size_t i = 0; i < pn_json_length(train); i++) fprintf(f, "train,%.3f,%.0f,%.6f,,,,,\n", at(train, i, 0), at(train, i, 1), at(train, i, 2));
     for (size_t i = 0; i < pn_json_length(validation); i++)
-        fprintf(f, "validation,%.3f,%.0f,%.6f,%.6f\n", at(validation, i, 0), at(validation, i, 1), at(validation, i, 3), at(validation, i, 2));
+        fprintf(f, "validation,%.3f,%.0f,%.6f,%.6f,,,,\n", at(validation, i, 0), at(validation, i, 1), at(validation, i, 3), at(validation, i, 2));
 }
 
 int verb_plot(const struct cli *c) {
@@ -111,11 +148,11 @@ int verb_plot(const struct cli *c) {
     const bool csv = dot != NULL && strcmp(dot, ".csv") == 0;
     if (dot == NULL || (!csv && strcmp(dot, ".svg") != 0)) cli_fail(EXIT_USAGE, "--out %s: the name must end in .svg or .csv", out);
     struct json_object *job = cli_must(c, "GET", path, NULL), *curve = pn_json_get(job, "curve");
-    struct json_object *train = pn_json_get(curve, "train"), *validation = pn_json_get(curve, "validation");
+    struct json_object *train = pn_json_get(curve, "train"), *validation = pn_json_get(curve, "validation"), *stream = pn_json_get(job, "stream");
     FILE *f = fopen(out, "w");
     if (f == NULL) cli_fail(EXIT_FAILED, "%s cannot be written", out);
-    if (csv) table(f, train, validation);
-    else draw(f, job, train, validation);
+    if (csv) table(f, train, validation, stream);
+    else draw(f, job, train, validation, stream);
     const bool failed = ferror(f) != 0;
     if (fclose(f) != 0 || failed) cli_fail(EXIT_FAILED, "%s could not be written to its end", out);
     printf("%s: %zu points of training, %zu of validation\n", out, pn_json_length(train), pn_json_length(validation));

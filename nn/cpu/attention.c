@@ -7,10 +7,8 @@
 static void softmax(float *scores, size_t m, size_t stride, bool causal) {
     for (size_t i = 0; i < m; i++, scores += stride) {
         const size_t seen = causal ? i + 1 : m;
-        float most = scores[0], sum = 0;
-        for (size_t j = 1; j < seen; j++) most = scores[j] > most ? scores[j] : most;
-        for (size_t j = 0; j < seen; j++) sum += scores[j] = expf(scores[j] - most);
-        for (size_t j = 0; j < seen; j++) scores[j] /= sum;
+        const float share = (float)(1 / pn_exp_sum(scores, seen, pn_greatest(scores, seen, -INFINITY)));
+        for (size_t j = 0; j < seen; j++) scores[j] *= share;
         for (size_t j = seen; j < m; j++) scores[j] = 0;
     }
 }

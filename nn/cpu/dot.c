@@ -12,7 +12,7 @@ void pn_dot_forward(const float *vectors, size_t n, size_t m, size_t k, float *o
     }
 }
 
-void pn_dot_backward(const float *vectors, const float *g, size_t n, size_t m, size_t k, float *dvectors) {
+PN_MACHINES void pn_dot_backward(const float *vectors, const float *g, size_t n, size_t m, size_t k, float *dvectors) {
     for (size_t e = 0; e < n; e++) {
         const float *v = vectors + e * m * k;
         float *dv = dvectors + e * m * k;

@@ -19,17 +19,21 @@ void pn_norm_forward(const float *in, size_t n, size_t width, const float *scale
 /* With h = g * scale: din = inverse * (h - mean(h) - normal * mean(h * normal)). */
 void pn_norm_backward(const float *out, const float *inverse, const float *normal, size_t n, size_t width, const float *scale, bool relu, float *g, float *dscale, float *dshift,
                       float *din) {
-    for (size_t e = 0; e < n; e++, out += width, normal += width, g += width, din += width) {
+    for (size_t e = 0; e < n; e++, out += width, normal += width, g += width) {
         float sum = 0, along = 0;
         for (size_t d = 0; d < width; d++) {
             if (relu && !(out[d] > 0)) g[d] = 0;
-            dshift[d] += g[d];
-            dscale[d] += g[d] * normal[d];
+            if (dshift != NULL) {
+                dshift[d] += g[d];
+                dscale[d] += g[d] * normal[d];
+            }
             sum += g[d] * scale[d];
             along += g[d] * scale[d] * normal[d];
         }
+        if (din == NULL) continue;
         sum /= (float)width;
         along /= (float)width;
         for (size_t d = 0; d < width; d++) din[d] += inverse[e] * (g[d] * scale[d] - sum - normal[d] * along);
+        din += width;
     }
 }

@@ -2,11 +2,11 @@
 #include <string.h>
 #include "nn/blocks.h"
 
-static float scale_of(enum pn_pooling pooling, uint32_t n) {
-    return pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
+float pn_pool_scale(enum pn_pooling pooling, uint32_t n) {
+    return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
 }
 
-void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
+PN_MACHINES void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], bool wide, size_t k, float linear_scale,
                      float *linear, float *embedded) {
     const size_t n = b->n_examples, dim = wide + k;
     if (wide) memset(linear, 0, n * sizeof *linear);
@@ -14,9 +14,9 @@ void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, c
         const struct pn_field *field = &job->fields[fields[s]];
         const float *table = rows[field->i_table];
         for (size_t e = 0; e < n; e++) {
-            float *out = embedded + (e * f + s) * k;
+            float *restrict out = embedded + (e * f + s) * k;
             const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
-            const float *first = table + (size_t)b->position[begin] * dim;
+            const float *restrict first = table + (size_t)b->position[begin] * dim;
             float w = wide ? first[0] : 0;
             for (size_t d = 0; d < k; d++) out[d] = first[wide + d];
             if (end - begin > 1) {
@@ -25,7 +25,7 @@ void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, c
                     if (wide) w += row[0];
                     for (size_t d = 0; d < k; d++) out[d] += row[wide + d];
                 }
-                const float scale = scale_of(field->pooling, end - begin);
+                const float scale = pn_pool_scale(field->pooling, end - begin);
                 w *= scale;
                 for (size_t d = 0; d < k; d++) out[d] *= scale;
             }
@@ -34,18 +34,18 @@ void pn_pool_forward(const struct pn_job *job, const size_t *fields, size_t f, c
     }
 }
 
-void pn_pool_backward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, bool wide, size_t k, float linear_scale, const float *linear_gradient,
+PN_MACHINES void pn_pool_backward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, bool wide, size_t k, float linear_scale, const float *linear_gradient,
                       const float *embedded_gradient, float *const row_gradients[PN_MAX_TABLES]) {
     const size_t n = b->n_examples, dim = wide + k;
     for (size_t s = 0; s < f; s++) {
         const struct pn_field *field = &job->fields[fields[s]];
         float *table = row_gradients[field->i_table];
         for (size_t e = 0; e < n; e++) {
-            const float *g = embedded_gradient + (e * f + s) * k;
+            const float *restrict g = embedded_gradient + (e * f + s) * k;
             const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
-            const float scale = end - begin == 1 ? 1.0f : scale_of(field->pooling, end - begin);
+            const float scale = pn_pool_scale(field->pooling, end - begin);
             for (uint32_t i = begin; i < end; i++) {
-                float *row = table + (size_t)b->position[i] * dim;
+                float *restrict row = table + (size_t)b->position[i] * dim;
                 if (wide) row[0] += scale * linear_scale * linear_gradient[e];
                 for (size_t d = 0; d < k; d++) row[wide + d] += scale * g[d];
             }

@@ -18,6 +18,18 @@ ROW sgd(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restri
     for (uint32_t i = 0; i < dim; i++) w[i] -= lr * (gradient[i] + l2 * w[i]);
 }
 
+/* Velocity v = momentum * v + g; the step is v (Polyak 1964), or g + momentum * v, the gradient as seen from where the velocity leads (Nesterov 1983, in the
+ * form of Sutskever et al. 2013). */
+ROW momentum(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict velocity, const float *restrict gradient) {
+    const float lr = o->lr, keep = o->momentum, of_gradient = o->nesterov ? 1 : 0, of_velocity = o->nesterov ? keep : 1;
+    for (uint32_t i = 0; i < dim; i++) {
+        const float g = gradient[i] + l2 * w[i];
+        const float v = keep * velocity[i] + g;
+        velocity[i] = v;
+        w[i] -= lr * (of_gradient * g + of_velocity * v);
+    }
+}
+
 ROW adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict sum, const float *restrict gradient) {
     const float lr = o->lr, epsilon = o->epsilon;
     for (uint32_t i = 0; i < dim; i++) {
@@ -76,6 +88,13 @@ ROW adam(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *w, fl
     adam_pass(o, dim, l2, w, state, state + dim, gradient, (float)rate, (float)scale);
 }
 
+/* Loshchilov and Hutter 2019, algorithm 2: the decay is not part of the gradient, so that the moments do not divide it out again. */
+ROW adamw(const struct pn_optimizer_spec *o, uint32_t dim, float decay, float *w, float *state, const float *gradient) {
+    const float left = 1 - o->lr * decay, keep = left > 0 ? left : 0; /* below 0 only for a row that catches up with many steps */
+    for (uint32_t i = 0; i < dim; i++) w[i] *= keep;
+    adam(o, dim, 0, w, state, gradient);
+}
+
 /* FTRL-proximal, McMahan et al. 2013, algorithm 1. */
 ROW ftrl(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict z, float *restrict sum,
             const float *restrict gradient) {
@@ -97,12 +116,28 @@ static double one_plus_cos(double x) {
     return 1 + t * (1 - t2 / 6 * (1 - t2 / 20 * (1 - t2 / 42 * (1 - t2 / 72 * (1 - t2 / 110)))));
 }
 
+/* base^x for base in (0, 1], x in [0, 1], by series, for the same reason: ln by that of artanh, exp by Taylor's on a 64th, squared six times. */
+static double power_between(double base, double x) {
+    double ln = 0;
+    for (; base < 0.5; base *= 2) ln -= 0.693147180559945309417;
+    const double z = (base - 1) / (base + 1), z2 = z * z;
+    double sum = 0;
+    for (int i = 35; i >= 1; i -= 2) sum = sum * z2 + 1.0 / i;
+    ln += 2 * z * sum;
+    const double y = ln * x / 64;
+    double result = 1;
+    for (int i = 14; i >= 1; i--) result = 1 + result * y / i;
+    for (int i = 0; i < 6; i++) result *= result;
+    return result;
+}
+
 float pn_optimizer_pace(const struct pn_optimizer_spec *o, uint64_t step) {
     if (step < o->warmup) return (float)((double)step / (double)o->warmup);
     if (o->lr_steps == 0) return 1;
     const uint64_t since = step - o->warmup;
     const double x = since < o->lr_steps ? (double)since / (double)o->lr_steps : 1, floor = (double)o->lr_floor;
-    return (float)(floor + (1 - floor) * (o->cosine ? one_plus_cos(x) / 2 : 1 - x));
+    if (o->shape == PN_EXPONENTIAL) return (float)power_between(floor, x);
+    return (float)(floor + (1 - floor) * (o->shape == PN_COSINE ? one_plus_cos(x) / 2 : 1 - x));
 }
 
 uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *o, uint32_t dim) {
@@ -110,7 +145,9 @@ uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *o, uint32_t d
         case PN_SGD: return 0;
         case PN_ADAGRAD: return dim;
         case PN_ROWWISE_ADAGRAD: return 1;
-        case PN_ADAM: return 2 * dim + 1;
+        case PN_ADAM:
+        case PN_ADAMW: return 2 * dim + 1;
+        case PN_MOMENTUM: return dim;
         case PN_FTRL: return 2 * dim;
     }
     assert(false && "unknown optimizer");
@@ -142,6 +179,8 @@ ROWS(sgd, dim, gradients[i])
 ROWS(adagrad, 2 * (size_t)dim, w + dim, gradients[i])
 ROWS(rowwise_adagrad, (size_t)dim + 1, w + dim, gradients[i])
 ROWS(adam, 3 * (size_t)dim + 1, w + dim, gradients[i])
+ROWS(adamw, 3 * (size_t)dim + 1, w + dim, gradients[i])
+ROWS(momentum, 2 * (size_t)dim, w + dim, gradients[i])
 ROWS(ftrl, 3 * (size_t)dim, w + dim, w + 2 * (size_t)dim, gradients[i])
 
 /* The sizes that models use most, with the loop over elements unrolled. */
@@ -165,6 +204,8 @@ void pn_optimizer_steps(const struct pn_optimizer_spec *o, uint32_t dim, float *
         case PN_ROWWISE_ADAGRAD: rowwise_adagrad_rows(o, dim, rows, gradients, l2, n); return;
         case PN_ADAM: adam_rows(o, dim, rows, gradients, l2, n); return;
         case PN_FTRL: ftrl_rows(o, dim, rows, gradients, l2, n); return;
+        case PN_MOMENTUM: momentum_rows(o, dim, rows, gradients, l2, n); return;
+        case PN_ADAMW: adamw_rows(o, dim, rows, gradients, l2, n); return;
     }
     assert(false && "unknown optimizer");
 }

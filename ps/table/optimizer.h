@@ -7,7 +7,7 @@
 
 /* Floats of state behind the dim values of a row:
  *   sgd 0; adagrad dim (sums of squares); rowwise adagrad 1 (sum of mean squares);
- *   adam 2 * dim + 1 (m, v, the row's own count of steps); ftrl 2 * dim (z, n). */
+ *   adam and adamw 2 * dim + 1 (m, v, the row's own count of steps); ftrl 2 * dim (z, n); momentum dim (velocity). */
 uint32_t pn_optimizer_state_floats(const struct pn_optimizer_spec *, uint32_t dim);
 /* The state of a new row whose values are there. FTRL: z such that its closed form gives those values. */
 void pn_optimizer_start(const struct pn_optimizer_spec *, uint32_t dim, const float *values, float *state);

@@ -113,4 +113,4 @@ if a.peer:
         else:
             print(f"PyTorch ({name}): {r.stderr.strip().splitlines()[-1] if r.stderr.strip() else 'failed'}", file=sys.stderr)
 best = max(peers, key=peers.get) if peers else None
-line("train.deepfm.26x16", ours, "samples/s", **({"ratio": ours / peers[best], "ratio_to": f"torch.deepfm.26x16.{best}"} if best else {}))
+line("train.deepfm.26x16", ours, "samples/s", **({"ratio": ours / peers[best], "peer": f"torch.deepfm.26x16.{best}"} if best else {}))

@@ -100,9 +100,9 @@ static inline void *huge(size_t n_bytes, bool want) {
 }
 
 /* One result: a line of JSON on stdout. ratio < 0: none. */
-static inline void report(const char *name, double value, const char *unit, double ratio, const char *ratio_to) {
+static inline void report(const char *name, double value, const char *unit, double ratio, const char *peer) {
     printf("{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\"", name, value, unit);
-    if (ratio >= 0) printf(",\"ratio\":%.4g,\"ratio_to\":\"%s\"", ratio, ratio_to);
+    if (ratio >= 0) printf(",\"ratio\":%.4g,\"peer\":\"%s\"", ratio, peer);
     printf("}\n");
     fflush(stdout);
 }

@@ -94,7 +94,7 @@ struct pn_reader {
     size_t piece_bytes;
     uint64_t offset;              /* of the next read */
     bool file_ended;              /* nothing to read any more in this file */
-    int i_file, n_files, i_ending;
+    int i_file, n_files, i_ending; /* files with rows come last: 1 + data.n_more of them */
     bool opened, listing;
     int read_error;               /* errno of the read ahead */
     char path[560], base[520];    /* of the file being read; without .zst or .gz */
@@ -108,7 +108,9 @@ struct pn_reader {
     char separator;
     const char **names;           /* columns given out; NULL: not known yet */
     size_t n_names;
-    char *name_text;              /* csv: what names point into */
+    char *name_text;              /* csv, jsonl: what names point into */
+    struct pn_text header;        /* csv: the first file's, which those behind it must have, too */
+    bool header_due;              /* csv: the next record is one */
     size_t i_label;               /* csv: the label's place among all columns */
     uint64_t n_rows_read, n_rows_out;
     struct pn_rng rng;
@@ -138,6 +140,15 @@ bool pn_row_bad(struct pn_reader *, uint64_t line, const char *format, ...) __at
 bool pn_reader_no_memory(struct pn_reader *);
 /* label = value >= threshold. */
 bool pn_row_label(struct pn_reader *, uint64_t line, const char *text, size_t n, float *label);
+
+/* The first file with rows. */
+static inline int pn_reader_first(const struct pn_reader *r) { return r->n_files - 1 - (int)r->data.n_more; }
+/* A row waits in the shuffle's window while the next file is being read: its line says which file it is of. Lines of the first are as they are. */
+#define PN_LINE_FILE 48
+
+/* json_lines.c */
+bool pn_json_columns(struct pn_reader *);
+bool pn_json_row(struct pn_reader *, const struct pn_record *);
 
 /* formats.c: csv and criteo */
 bool pn_csv_header(struct pn_reader *, const struct pn_record *);

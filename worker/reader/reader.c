@@ -48,6 +48,7 @@ static void open_file(struct pn_reader *r) {
     char name[32];
     if (r->data.format == PN_FORMAT_MOVIELENS)
         snprintf(r->base, sizeof(r->base), "%s/%s", r->data.path, pn_movielens_file(r, r->i_file, name));
+    else if (r->data.n_more > 0) snprintf(r->base, sizeof(r->base), "%s", r->i_file == 0 ? r->data.path : r->data.more[r->i_file - 1]);
     else snprintf(r->base, sizeof(r->base), "%s", r->i_file < r->n_files - 1 && !pn_format_sequences(r->data.format) ? r->data.negatives.seen[r->i_file] : r->data.path);
     r->i_ending = 0;
     start_file(r);
@@ -194,7 +195,8 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
     r->options = *options;
     /* All producers of an epoch shuffle alike: they share one stream. */
     r->rng.state = pn_mix64(options->shuffle_seed ^ pn_mix64(options->epoch + 1u));
-    r->n_files = data->format == PN_FORMAT_MOVIELENS ? pn_movielens_n_files(r) : pn_format_sequences(data->format) ? 2 : 1 + (int)(data->rank_all ? 0 : data->negatives.n_seen);
+    r->n_files = data->format == PN_FORMAT_MOVIELENS ? pn_movielens_n_files(r) : pn_format_sequences(data->format) ? 2 : 1 + (int)(data->rank_all ? 0 : data->negatives.n_seen) + (int)data->n_more;
+    assert(data->n_more == 0 || data->negatives.n_seen == 0);
     snprintf(r->path, sizeof(r->path), "%s", data->path);
     r->piece[0] = malloc(PN_READ_BYTES);
     r->piece[1] = malloc(PN_READ_BYTES);
@@ -202,6 +204,7 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
     if (data->format == PN_FORMAT_CRITEO) good = good && pn_criteo_columns(r);
     if (data->format == PN_FORMAT_MOVIELENS) good = good && pn_movielens_columns(r);
     if (pn_format_sequences(data->format)) good = good && pn_sequence_columns(r);
+    if (data->format == PN_FORMAT_JSONL) good = good && pn_json_columns(r);
     if (data->format == PN_FORMAT_LIBFM) good = good && pn_libfm_columns(r);
     if (pn_reader_pairs(r)) good = good && pn_pairs_columns(r);
     if (good) return r;

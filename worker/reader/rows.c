@@ -31,8 +31,9 @@ bool pn_row_bad(struct pn_reader *r, uint64_t line, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    const char *file = strlen(r->path) > 150 ? r->path + strlen(r->path) - 150 : r->path;
-    r->result = pn_fail(&r->err, PN_INVALID, "%s:%llu: %s", file, (unsigned long long)line, text);
+    const char *of = r->data.n_more == 0 ? r->path : line >> PN_LINE_FILE == 0 ? r->data.path : r->data.more[(line >> PN_LINE_FILE) - 1];
+    const char *file = strlen(of) > 150 ? of + strlen(of) - 150 : of;
+    r->result = pn_fail(&r->err, PN_INVALID, "%s:%llu: %s", file, (unsigned long long)(line & ((1ull << PN_LINE_FILE) - 1)), text);
     return false;
 }
 
@@ -111,6 +112,7 @@ static bool give(struct pn_reader *r, const struct pn_record *record, bool *full
     bool good = r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
                 : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
                 : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
+                : r->data.format == PN_FORMAT_JSONL  ? pn_json_row(r, record)
                 : pn_format_sequences(r->data.format) ? pn_sequence_row(r, record)
                                                      : pn_movielens_row(r, record);
     *full = r->batch.n_rows == r->options.batch_size;
@@ -151,7 +153,16 @@ static bool pass(struct pn_reader *r, const struct pn_record *record, bool *full
 
 /* A record of the file with the rows. */
 static bool take(struct pn_reader *r, const struct pn_record *record, bool *full) {
-    if (r->data.format == PN_FORMAT_CSV && !r->names) return pn_csv_header(r, record);
+    if (r->data.format == PN_FORMAT_CSV && !r->names) {
+        if (r->data.n_more > 0 && !pn_cell_text_add(&r->header, record->text, record->n_bytes)) return pn_reader_no_memory(r);
+        return pn_csv_header(r, record);
+    }
+    if (r->header_due) {
+        r->header_due = false;
+        if (record->n_bytes == r->header.n && memcmp(record->text, r->header.data, r->header.n) == 0) return true;
+        return pn_row_bad(r, record->line, "the header is another than that of the list's first file: \"%.*s\" and not \"%.*s\"", record->n_bytes < 80 ? (int)record->n_bytes : 80, record->text,
+                          r->header.n < 80 ? (int)r->header.n : 80, r->header.data);
+    }
     if (r->data.format == PN_FORMAT_MOVIELENS) {
         bool wanted = true;
         if (!pn_movielens_wanted(r, record, &wanted)) return false;
@@ -195,12 +206,16 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
             continue;
         }
         struct pn_record record;
-        const bool rows = r->i_file == r->n_files - 1;
+        const bool rows = r->i_file >= pn_reader_first(r);
         switch (pn_stream_record(r->stream, r->data.format == PN_FORMAT_CSV, r->separator, &record, &r->result, &r->err)) {
             case PN_STREAM_HUNGRY: return PN_ADVANCE_HUNGRY;
             case PN_STREAM_BAD: return PN_ADVANCE_FAILED;
             case PN_STREAM_END:
                 if (!rows) return PN_ADVANCE_NEXT_FILE;
+                if (r->i_file + 1 < r->n_files && (r->data.format != PN_FORMAT_CSV || r->names)) { /* one more of the list */
+                    r->header_due = r->data.format == PN_FORMAT_CSV;
+                    return PN_ADVANCE_NEXT_FILE;
+                }
                 if (pn_format_sequences(r->data.format) && !eat(r, NULL, true, &full)) return PN_ADVANCE_FAILED;
                 r->ended = true;
                 if (r->data.format == PN_FORMAT_CSV && !r->names) {
@@ -209,6 +224,7 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
                 }
                 break;
             case PN_STREAM_RECORD:
+                record.line |= (uint64_t)(r->i_file - (rows ? pn_reader_first(r) : r->i_file)) << PN_LINE_FILE;
                 if (!eat(r, &record, rows, &full)) return PN_ADVANCE_FAILED;
                 break;
         }
@@ -230,6 +246,7 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->batch.values);
     free(r->names);
     free(r->name_text);
+    free(r->header.data);
     pn_movielens_free(r);
     pn_negatives_free(r);
     pn_pairs_free(r);

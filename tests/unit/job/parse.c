@@ -76,9 +76,17 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"dropout: 0.25", "dropout: 1.5", "job.yaml:16:", "from 0 to 0.95"},
     {"bucketize: [1, 2.5, 7]", "bucketize: [1, 7, 2.5]", "job.yaml:13:", "must rise"},
     {"of: [u, i]", "of: [u, q]", "job.yaml:14:", "no earlier feature"},
+    {"transform: [log1p, standardize]}", "clip: [3, 1]}", "job.yaml:12:", "is above the highest"},
+    {"transform: [log1p, standardize]}", "clip: 3}", "job.yaml:12:", "two numbers"},
+    {"transform: [log1p, standardize]}", "default: none}", "job.yaml:12:", "no number"},
+    {"name: u, type: categorical", "name: u, type: categorical, default: \"\"", "job.yaml:9:", "1 to 63 characters"},
     {"every: 10s", "every: 10 parsecs", "job.yaml:19:", "30s"},
     {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
-    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "not available yet"},
+    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "pinion convert"},
+    {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "not available yet"},
+    {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml", "1 to 64"},
+    {"format: csv, uri: train.csv", "format: jsonl, uri: train.csv", "job.yaml:6:", "needs columns"},
+    {"format: csv, uri: train.csv", "format: movielens, uri: [a, b]", "job.yaml:6:", "a list of files"},
     {"uri: train.csv", "uri: s3://b/train.csv", "job.yaml:6:", "file://"},
     {"pinion/v1", "pinion/v2", "job.yaml:1:13", "pinion/v1"},
     {"  publish:", "  privacy: {epsilon: 1}\n  publish:", "job.yaml:20:3", "not available yet"},
@@ -186,7 +194,7 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(j.train.format == PN_FORMAT_LIBFM && j.train.negatives.per_positive == 2 && j.train.negatives.redraw && j.train.negatives.n_seen == 2);
         ck_assert_str_eq(j.train.negatives.seen[1], "/base/b");
         ck_assert_str_eq(j.train.columns, "user,item");
-        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.cosine && j.tables[0].optimizer.warmup == 5);
+        ck_assert(j.patience == 3 && j.stop_by == PN_BY_LOGLOSS && j.group_by == 2 && j.tables[0].optimizer.shape == PN_COSINE && j.tables[0].optimizer.warmup == 5);
         char *once = pn_job_text(&j);
         ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
         char *twice = pn_job_text(&again);
@@ -195,6 +203,44 @@ START_TEST(click_through_jobs_are_read_as_written_and_printed_again) {
         ck_assert(again.n_hidden == j.n_hidden && again.n_bottom == j.n_bottom && again.train.negatives.seed == 7 && again.patience == 3 && again.group_by == 2);
         free(once);
         free(twice);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
+/* The dense optimizers and schedules: what a text says is what is printed again, and what has no meaning is refused. */
+START_TEST(dense_optimizers_are_read_as_written_and_printed_again) {
+    static const struct { const char *text, *words; enum pn_optimizer kind; float l2, momentum; } cases[] = {
+        {"name: sgd, lr: 0.1, l2: 0.5", NULL, PN_SGD, 0.5f, 0},
+        {"name: sgd, lr: 0.1, momentum: 0.5", NULL, PN_MOMENTUM, 0, 0.5f},
+        {"name: sgd, momentum: 0.25, nesterov: true, schedule: {shape: exponential, steps: 10, floor: 0.1}", NULL, PN_MOMENTUM, 0, 0.25f},
+        {"name: adamw", NULL, PN_ADAMW, 0.01f, 0},
+        {"name: adamw, weightDecay: 0.25", NULL, PN_ADAMW, 0.25f, 0},
+        {"name: adam, weightDecay: 0.25", "weightDecay is adamw's", 0, 0, 0},
+        {"name: adamw, l2: 0.25", "weightDecay in place of l2", 0, 0, 0},
+        {"name: adam, momentum: 0.5", "momentum has a meaning for sgd only", 0, 0, 0},
+        {"name: sgd, nesterov: true", "nesterov needs sgd with momentum", 0, 0, 0},
+        {"name: adam, schedule: {shape: exponential, steps: 10}", "a floor above 0", 0, 0, 0},
+        {"name: adam, schedule: {shape: exponential, floor: 0.5}", "needs steps", 0, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[2048];
+        snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: a, label: y}}\n"
+                                    "  features: [{name: u, type: categorical}]\n  model: {name: lr}\n  optimizer: {%s}\n", cases[i].text);
+        const enum pn_result r = parse(&j, text, &err);
+        if (cases[i].words != NULL) {
+            ck_assert_int_eq(r, PN_INVALID);
+            ck_assert_msg(strstr(err.text, cases[i].words) != NULL, "%s: %s", cases[i].text, err.text);
+            continue;
+        }
+        ck_assert_msg(r == PN_OK, "%s: %s", cases[i].text, err.text);
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        const struct pn_optimizer_spec *a = &j.tables[j.i_dense_table].optimizer, *b = &again.tables[again.i_dense_table].optimizer;
+        ck_assert(a->kind == cases[i].kind && a->l2 == cases[i].l2 && a->momentum == cases[i].momentum);
+        ck_assert(b->kind == a->kind && b->l2 == a->l2 && b->momentum == a->momentum && b->nesterov == a->nesterov && b->shape == a->shape && b->epsilon == a->epsilon && b->lr == a->lr);
+        free(once);
         pn_job_free(&j);
         pn_job_free(&again);
     }
@@ -237,7 +283,7 @@ static const char ranking[] =
     "  validation: {groupBy: user, metrics: [\"recall@20\"]}\n";
 
 START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
-    static const struct { const char *model; uint32_t dim; } models[] = {{"mf, embeddingDim: 4", 5}, {"mf, embeddingDim: 4, bias: false, start: [{snapshot: s, alpha: 0.25}]", 4}};
+    static const struct { const char *model; uint32_t dim; } models[] = {{"mf, embeddingDim: 4", 5}, {"mf, embeddingDim: 4, embeddingL2: 0.25, similarity: cosine, bias: false, start: [{snapshot: s, alpha: 0.25}]", 4}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         static struct pn_job j, again;
         struct pn_error err = {""};
@@ -256,6 +302,7 @@ START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
             ck_assert(x->train.negatives.power == 0.75 && x->validation.part == PN_PART_HELD && !x->validation.negatives.any && x->validation.negatives.power == 0);
             ck_assert(x->test.rank_all && x->test.negatives.n_seen == 2 && x->test.negatives.per_positive == 0 && x->stop_by == PN_BY_NDCG && x->rank_k == 20 && x->group_by == 1);
             ck_assert_str_eq(x->test.negatives.seen[1], "/base/c");
+            ck_assert(x->embedding_l2 == (i == 0 ? 0 : 0.25f) && x->cosine == (i == 1));
             ck_assert(x->n_starts == i && (i == 0 || (x->starts[0].alpha == 0.25 && strcmp(x->starts[0].path, "/base/s") == 0)));
         }
         free(once);
@@ -271,6 +318,8 @@ START_TEST(ranking_keys_that_do_not_fit_are_refused) {
         {"groupBy: user, ", "", "hr, ndcg and recall need spec.validation.groupBy"},
         {"mf, embeddingDim: 4", "neumf", "rankAll needs model mf"},
         {"mf, embeddingDim: 4", "mf, mlpDim: 4", "mlpDim has a meaning for neumf only"},
+        {"mf, embeddingDim: 4", "mf, similarity: cosine", "cosine goes with bias: false"},
+        {"mf, embeddingDim: 4", "mf, embeddingL2: -1", "embeddingL2"},
         {"mf, embeddingDim: 4", "gmf, bias: true", "bias has a meaning for mf only"},
         {"name: softmax, temperature: 0.5, logQ: true", "name: in-batch-softmax", "bias: false"},
         {"name: softmax, temperature", "name: bpr, temperature", "for softmax and in-batch-softmax only"},
@@ -294,6 +343,62 @@ START_TEST(ranking_keys_that_do_not_fit_are_refused) {
     }
 } END_TEST
 
+static const char streamed[] =
+    "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+    "  data:\n    train: {format: csv, uri: /d/train.csv, label: click}\n    stream: {window: 5000, segment: country, guard: {labelRate: 3, calibration: 1.5, after: 7}}\n"
+    "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n  training: {batchSize: 32}\n";
+
+START_TEST(a_stream_is_read_as_written_and_printed_again) {
+    static struct pn_job j, k;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, streamed, &err) == PN_OK, "%s", err.text);
+    char *text = pn_job_text(&j);
+    ck_assert_msg(parse(&k, text, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(memcmp(&j.stream, &k.stream, sizeof j.stream), 0);
+    ck_assert(k.stream.window == 5000 && k.stream.guard_rate == 3 && k.stream.guard_calibration == 1.5 && k.stream.guard_after == 7);
+    ck_assert_str_eq(k.stream.segment, "country");
+    free(text);
+    pn_job_free(&j);
+    pn_job_free(&k);
+} END_TEST
+
+START_TEST(lists_of_files_and_json_lines_are_read_as_written_and_printed_again) {
+    static const char text[] = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
+                               "  data:\n    train: {format: jsonl, uri: [a.jsonl, file:///x/b.jsonl.zst, c], label: click, columns: [u, v]}\n    test: {format: csv, uri: [t.csv]}\n"
+                               "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n";
+    static struct pn_job j, k;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&j, text, &err) == PN_OK, "%s", err.text);
+    char *again = pn_job_text(&j);
+    ck_assert_msg(parse(&k, again, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(memcmp(&j.train, &k.train, sizeof j.train), 0);
+    ck_assert(k.train.format == PN_FORMAT_JSONL && k.train.n_more == 2 && k.test.n_more == 0);
+    ck_assert_str_eq(k.train.path, "/base/a.jsonl");
+    ck_assert_str_eq(k.train.more[0], "/x/b.jsonl.zst");
+    ck_assert_str_eq(k.train.more[1], "/base/c");
+    ck_assert_str_eq(k.test.path, "/base/t.csv");
+    free(again);
+    pn_job_free(&j);
+    pn_job_free(&k);
+} END_TEST
+
+START_TEST(what_does_not_go_with_a_stream_is_refused) {
+    static const struct { const char *from, *to, *why; } bad[] = {
+        {"batchSize: 32", "epochs: 2", "epochs must be 1"}, {"window: 5000", "window: 5", "window"}, {"labelRate: 3", "labelRate: 0.5", "labelRate"},
+        {"labelRate: 3, calibration: 1.5, ", "", "guard needs"}, {"window: 5000", "windows: 5000", "windows"}, {"    stream:", "    shuffle: {buffer: 10}\n    stream:", "shuffle"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        static struct pn_job j;
+        struct pn_error err = {""};
+        const char *at = strstr(streamed, bad[i].from);
+        char text[1200];
+        ck_assert(at != NULL);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - streamed), streamed, bad[i].to, at + strlen(bad[i].from));
+        ck_assert_msg(parse(&j, text, &err) == PN_INVALID, "case %zu was taken", i);
+        ck_assert_msg(strstr(err.text, bad[i].why) != NULL, "case %zu: %s", i, err.text);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("job");
     TCase *t = tcase_create("job");
@@ -305,9 +410,13 @@ int main(void) {
     tcase_add_test(t, every_mistake_of_an_external_job_is_named_by_line);
     tcase_add_test(t, bytes_that_are_no_text_never_reach_the_yaml_reader);
     tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
+    tcase_add_test(t, dense_optimizers_are_read_as_written_and_printed_again);
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
     tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
+    tcase_add_test(t, a_stream_is_read_as_written_and_printed_again);
+    tcase_add_test(t, lists_of_files_and_json_lines_are_read_as_written_and_printed_again);
+    tcase_add_test(t, what_does_not_go_with_a_stream_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -24,7 +24,7 @@ static void reference_step(struct reference *r, const struct pn_optimizer_spec *
         mean += g * g / dim;
     }
     for (uint32_t i = 0; i < dim; i++) {
-        double g = (double)gradient[i] + (o->kind == PN_FTRL ? 0 : l2 * r->w[i]);
+        double g = (double)gradient[i] + (o->kind == PN_FTRL || o->kind == PN_ADAMW ? 0 : l2 * r->w[i]);
         switch (o->kind) {
             case PN_SGD: r->w[i] -= lr * g; break;
             case PN_ADAGRAD:
@@ -35,6 +35,11 @@ static void reference_step(struct reference *r, const struct pn_optimizer_spec *
                 r->a[i] += mean;
                 r->w[i] -= lr * g / (sqrt(r->a[i]) + epsilon);
                 break;
+            case PN_MOMENTUM:
+                r->a[i] = (double)o->momentum * r->a[i] + g;
+                r->w[i] -= lr * (o->nesterov ? g + (double)o->momentum * r->a[i] : r->a[i]);
+                break;
+            case PN_ADAMW: r->w[i] -= lr * l2 * r->w[i]; /* fall through */
             case PN_ADAM:
                 r->a[i] = beta1 * r->a[i] + (1 - beta1) * g;
                 r->b[i] = beta2 * r->b[i] + (1 - beta2) * g * g;
@@ -54,9 +59,8 @@ static void reference_step(struct reference *r, const struct pn_optimizer_spec *
 
 START_TEST(every_optimizer_follows_the_float64_reference) {
     static const uint32_t dims[] = {1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 256};
-    const enum pn_optimizer kind = (enum pn_optimizer)_i;
     for (size_t d = 0; d < sizeof(dims) / sizeof(dims[0]); d++) {
-        struct pn_table_spec spec = spec_of(kind, dims[d]);
+        struct pn_table_spec spec = spec_of((enum pn_optimizer)_i, dims[d]); /* its number in `optimizers` */
         struct pn_table *t = pn_table_open(&spec);
         const uint64_t key = 77;
         float row[MAX_DIM], gradient[MAX_DIM];
@@ -200,11 +204,17 @@ START_TEST(a_schedule_rises_falls_and_stays_at_its_floor) {
     ck_assert_float_eq_tol(pn_optimizer_pace(&o, 60), 0.55f, 1e-6f);
     ck_assert_float_eq_tol(pn_optimizer_pace(&o, 110), 0.1f, 1e-6f);
     ck_assert_float_eq_tol(pn_optimizer_pace(&o, 1u << 30), 0.1f, 1e-6f);
-    o.cosine = true;
+    o.shape = PN_COSINE;
     for (uint64_t s = 10; s <= 110; s += 5) {
         const double want = 0.1 + 0.9 * (1 + cos(3.14159265358979 * (double)(s - 10) / 100)) / 2;
         ck_assert_float_eq_tol(pn_optimizer_pace(&o, s), (float)want, 1e-5f);
     }
+    o.shape = PN_EXPONENTIAL;
+    for (uint64_t s = 10; s <= 110; s += 5)
+        ck_assert_float_eq_tol(pn_optimizer_pace(&o, s), (float)pow((double)o.lr_floor, (double)(s - 10) / 100), 1e-6f);
+    o.lr_floor = 1e-6f;
+    ck_assert_float_eq_tol(pn_optimizer_pace(&o, 1u << 30) * 1e6f, 1, 1e-5f);
+    ck_assert(pn_optimizer_pace(&o, 10) == 1);
     o = (struct pn_optimizer_spec){.lr = 1};
     ck_assert(pn_optimizer_pace(&o, 7) == 1);
 } END_TEST

@@ -18,6 +18,9 @@ static const struct pn_optimizer_spec optimizers[] = {
     {.kind = PN_ROWWISE_ADAGRAD, .lr = 0.05f, .epsilon = 1e-10f, .initial_accumulator = 0.01f, .l2 = 0.001f},
     {.kind = PN_ADAM, .lr = 0.01f, .epsilon = 1e-8f, .beta1 = 0.9f, .beta2 = 0.999f, .l2 = 0.001f},
     {.kind = PN_FTRL, .lr = 0.1f, .ftrl_beta = 1.0f, .l1 = 0.05f, .l2 = 0.2f},
+    {.kind = PN_MOMENTUM, .lr = 0.02f, .momentum = 0.9f, .l2 = 0.01f},
+    {.kind = PN_ADAMW, .lr = 0.01f, .epsilon = 1e-8f, .beta1 = 0.9f, .beta2 = 0.999f, .l2 = 0.05f},
+    {.kind = PN_MOMENTUM, .lr = 0.02f, .momentum = 0.9f, .nesterov = true},
 };
 enum { N_OPTIMIZERS = sizeof(optimizers) / sizeof(optimizers[0]) };
 

@@ -1,0 +1,57 @@
+/* The inside of nn/device.h, for device.c and device_blocks.c. */
+#ifndef PN_NN_DEVICE_INSIDE_H
+#define PN_NN_DEVICE_INSIDE_H
+
+#include "nn/device.h"
+#include "nn/net.h"
+
+#define PN_DEVICE_SEQUENCES 4u
+#define PN_DEVICE_GRAPHS 8u
+
+/* What a slot brings and leaves: pinned host memory and the device's copy of it. An inverse takes five parts: order, chunk_begin, chunk_row, wide_begin, partial; a
+ * sequence field six: its tokens' rows, then their inverse. */
+enum { PN_PARTS_AN_INVERSE = 5, PN_PARTS_A_SEQUENCE = 6 };
+enum pn_device_parts {
+    PN_PART_HEADER, /* uint64_t seed, then two uint32_t (the counts) for each inverse */
+    PN_PART_BEGIN, PN_PART_POSITION, PN_PART_POOLING, PN_PART_ROWS, PN_PART_P, PN_PART_DENSE, PN_PART_LABELS, PN_PART_HEAD_LABELS, PN_PART_TEACHER, PN_PART_LOG_Q, PN_PART_ITEMS,
+    PN_PART_INVERSE,
+    PN_PART_TOKEN_BEGIN = PN_PART_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_EXAMPLE, PN_PART_LEFT,
+    PN_PART_SEQUENCES,
+    PN_PART_ROW_GRADIENTS = PN_PART_SEQUENCES + PN_DEVICE_SEQUENCES * PN_PARTS_A_SEQUENCE, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
+    PN_PARTS
+};
+struct pn_device_part { void *host, *dev; size_t room; /* bytes */ };
+struct pn_device_slot {
+    struct pn_device_part parts[PN_PARTS];
+    size_t used[PN_PARTS];                 /* bytes to bring */
+    size_t n, n_tokens, n_rows;
+    bool teacher;
+};
+struct pn_device_graph { void *graph; size_t slot, n; bool teacher; };
+struct pn_device_seen { size_t n, times; };
+
+struct pn_device_run {
+    const char *name;
+    void (*forward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
+    void (*backward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
+};
+/* NULL: that kind has none. */
+const struct pn_device_run *pn_device_block(const char *kind);
+
+struct pn_device {
+    const struct pn_backend *be;
+    struct pn_ctx *ctx;
+    struct pn_net *net;                    /* its blocks and values; none of its own memory is used */
+    size_t dim;                            /* floats of a row */
+    const struct pn_device_run *runs[PN_MAX_BLOCKS];
+    float *arena, *gradients, *keep, *scratch;
+    size_t arena_room, gradient_room, keep_room, scratch_room, n_values_floats, n_room, token_room;
+    float *x[PN_MAX_VALUES], *g[PN_MAX_VALUES], *kept[PN_MAX_BLOCKS][2], *own[PN_MAX_BLOCKS];
+    struct pn_device_slot slots[PN_DEVICE_SLOTS];
+    struct pn_device_graph graphs[PN_DEVICE_GRAPHS];
+    struct pn_device_seen seen[PN_DEVICE_SLOTS];
+    struct pn_device_counts counts;
+    uint32_t *build;                       /* host scratch of the inverses */
+    size_t build_room;
+};
+#endif

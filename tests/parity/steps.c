@@ -1,0 +1,258 @@
+/* Whole models: the same batches through pn_net_step and through nn/device.h over a backend, each side learning with its own gradients; the two curves of the loss stay
+ * together. Over the CPU's table they are the same bits: that is what shows that device.c and device_blocks.c do what net.c and layers.c do.
+ *   parity-steps cpu | emulated | MODULE.so [STEPS [ROWS]] */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "nn/device.h"
+#include "tests/parity/parity.h"
+
+#define TABLE 8192u /* rows of the local table; keys that fall together share one, on both sides */
+enum { COLUMNS = 5, MOST_ROWS = 65536 };
+static const char *const names[COLUMNS] = {"user", "item", "g", "n", "s"};
+static struct pn_rng rng;
+
+struct raw { char *text; uint32_t *offset, *length; float *labels, *values, *log_q; struct pn_raw raw; };
+static void make_raw(struct raw *r, size_t rows, bool groups) {
+    size_t at = 0;
+    r->text = realloc(r->text, rows * 200);
+    r->offset = realloc(r->offset, rows * COLUMNS * 4);
+    r->length = realloc(r->length, rows * COLUMNS * 4);
+    r->labels = realloc(r->labels, rows * 4);
+    r->values = realloc(r->values, rows * 4);
+    r->log_q = realloc(r->log_q, rows * 4);
+    for (size_t i = 0; i < rows; i++) {
+        const unsigned user = (unsigned)(pn_rng_next(&rng) % 40), item = (unsigned)(pn_rng_next(&rng) % 60);
+        for (size_t c = 0; c < COLUMNS; c++) {
+            char *to = r->text + at;
+            int n = 0;
+            if (c == 0) n = sprintf(to, "%u", user);
+            if (c == 1) n = sprintf(to, "%u", i % 7 == 0 ? 1 : item); /* one item in every seventh row: more than a chunk in a large batch */
+            if (c == 2)
+                for (uint64_t m = pn_rng_next(&rng) % 4, j = 0; j < m; j++) n += sprintf(to + n, "%s%u", j ? "|" : "", (unsigned)(pn_rng_next(&rng) % 20));
+            if (c == 3 && pn_rng_next(&rng) % 9 > 0) n = sprintf(to, "%.3f", pn_rng_normal(&rng));
+            if (c == 4)
+                for (uint64_t m = pn_rng_next(&rng) % 7, j = 0; j < m; j++) n += sprintf(to + n, "%s%u", j ? "|" : "", (unsigned)(pn_rng_next(&rng) % 60));
+            r->offset[c * rows + i] = (uint32_t)at;
+            r->length[c * rows + i] = (uint32_t)n;
+            at += (size_t)n;
+        }
+        r->labels[i] = groups ? i % 3 == 0 : (user + item + pn_rng_next(&rng) % 40) % 80 < 30;
+        r->values[i] = (float)(1 + pn_rng_next(&rng) % 5);
+        r->log_q[i] = -(float)(1 + pn_rng_uniform(&rng));
+    }
+    r->raw = (struct pn_raw){rows, COLUMNS, names, r->text, r->offset, r->length, r->labels, r->log_q, r->values};
+}
+
+struct side { float *p, *dp, *table, *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores; double loss; };
+static void gather(struct side *s, const struct pn_job *job, const struct pn_batch *b) {
+    for (uint32_t t = 0; t < job->i_dense_table; t++) {
+        const size_t dim = job->tables[t].dim, n = b->n_unique[t];
+        s->rows[t] = realloc(s->rows[t], (n * dim + 1) * sizeof(float));
+        s->gradients[t] = realloc(s->gradients[t], (n * dim + 1) * sizeof(float));
+        for (size_t i = 0; i < n; i++) memcpy(s->rows[t] + i * dim, s->table + (t * TABLE + b->unique[t][i] % TABLE) * dim, dim * sizeof(float));
+    }
+}
+static void learn(struct side *s, const struct pn_job *job, const struct pn_batch *b, size_t n_parameters, float lr) {
+    for (uint32_t t = 0; t < job->i_dense_table; t++)
+        for (size_t i = 0, dim = job->tables[t].dim; i < b->n_unique[t]; i++)
+            for (size_t d = 0; d < dim; d++) s->table[(t * TABLE + b->unique[t][i] % TABLE) * dim + d] -= lr * s->gradients[t][i * dim + d];
+    for (size_t i = 0; i < n_parameters; i++) s->p[i] -= lr * s->dp[i];
+}
+/* worker/producer.c's clip, of all that is no state. */
+static void clip(struct side *s, const struct pn_job *job, const struct pn_batch *b, const struct pn_net *net, size_t n_parameters) {
+    double squares = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        const double norm = sqrt(squares);
+        const float scale = pass == 1 ? (float)((double)job->clip_norm / norm) : 1;
+        if (pass == 1 && !(norm > (double)job->clip_norm)) return;
+        for (uint32_t t = 0; t <= job->i_dense_table; t++) {
+            float *g = t < job->i_dense_table ? s->gradients[t] : s->dp;
+            const size_t n = t < job->i_dense_table ? b->n_unique[t] * job->tables[t].dim : n_parameters;
+            for (size_t i = 0; i < n; i++) {
+                if (t == job->i_dense_table && pn_net_row_key(net, i / PN_DENSE_ROW) & PN_STATE_KEY) break;
+                if (pass == 0) squares += (double)g[i] * (double)g[i];
+                else g[i] *= scale;
+            }
+        }
+    }
+}
+
+static int failures;
+static void check_model(const struct pn_backend *be, const char *model, const char *training, size_t steps, size_t most_rows, const char *precision) {
+    static struct pn_job job;
+    static struct raw raw;
+    char text[2000];
+    struct pn_error err = {""};
+    struct pn_features *f;
+    struct pn_net *net;
+    struct pn_device *device;
+    const bool pair = strstr(model, "mf") != NULL || strstr(training, "loss") != NULL, sequence = strstr(model, "sequence") != NULL;
+    snprintf(text, sizeof text,
+             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: %s, uri: /x%s}}\n  features:\n"
+             "    - {name: user, type: categorical, table: users}\n    - {name: item, type: categorical, table: items}\n%s%s  tables: {defaults: {optimizer: {name: sgd, lr: 0.1}}}\n"
+             "  model: {name: %s}\n  training: {%s%sprecision: %s}\n",
+             pair ? "ncf" : "csv", pair ? strstr(training, "in-batch") ? "" : ", negatives: {perPositive: 2}" : ", label: y",
+             pair ? "" : "    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric}\n    - {name: x, type: cross, of: [user, item]}\n",
+             sequence ? "    - {name: s, type: sequence, maxLength: 6, hash: {share: item}}\n" : "", model, training, training[0] ? ", " : "", precision);
+    if (pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) != PN_OK || pn_features_open(&f, &job, names, COLUMNS, &err) != PN_OK) {
+        fprintf(stderr, "%s: %s\n", model, err.text);
+        exit(1);
+    }
+    const size_t n_dense = pair ? 0 : 1;
+    if (pn_net_open(&net, &job, n_dense, &err) != PN_OK || pn_device_open(&device, be, 0, &job, n_dense, &err) != PN_OK) {
+        fprintf(stderr, "%s: %s\n", model, err.text);
+        exit(1);
+    }
+    const size_t n_parameters = pn_net_parameters(net), padded = (n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW, cells = job.i_dense_table * TABLE * job.tables[0].dim;
+    struct side side[2] = {0};
+    for (int k = 0; k < 2; k++) {
+        side[k].p = calloc(padded + 1, sizeof(float));
+        side[k].dp = calloc(padded + 1, sizeof(float));
+        side[k].table = calloc(cells, sizeof(float));
+        side[k].scores = calloc(MOST_ROWS, sizeof(float));
+    }
+    rng = (struct pn_rng){7};
+    pn_net_init(net, 3, side[0].p);
+    for (size_t i = 0; i < cells; i++) side[0].table[i] = (float)(0.2 * pn_rng_normal(&rng));
+    memcpy(side[1].p, side[0].p, padded * sizeof(float));
+    memcpy(side[1].table, side[0].table, cells * sizeof(float));
+    const bool bits = be == &pn_backend_cpu && job.clip_norm == 0;
+    double furthest = 0, first = 0, last = 0;
+    for (size_t i = 0; i < steps; i++) {
+        struct pn_batch b;
+        uint64_t n_bad = 0;
+        make_raw(&raw, i % 10 == 9 ? 1 + most_rows / 3 : most_rows, pair);
+        if (pn_features_batch(f, &raw.raw, &b, &n_bad) != PN_OK) exit(1);
+        for (int k = 0; k < 2; k++) {
+            struct side *s = &side[k];
+            gather(s, &job, &b);
+            const float *in[PN_MAX_TABLES];
+            for (size_t t = 0; t < PN_MAX_TABLES; t++) in[t] = s->rows[t];
+            enum pn_result r;
+            if (k == 0) {
+                r = pn_net_step(net, &b, in, s->p, i, s->gradients, s->dp, s->scores, &s->loss);
+                if (job.clip_norm > 0) clip(s, &job, &b, net, n_parameters);
+            } else {
+                memset(s->dp, 0xff, padded * sizeof(float));
+                r = pn_device_begin(device, i % PN_DEVICE_SLOTS, &b, in, s->p, i, &err);
+                if (r == PN_OK) r = pn_device_end(device, i % PN_DEVICE_SLOTS, &b, s->gradients, s->dp, s->scores, &s->loss, &err);
+            }
+            if (r != PN_OK) {
+                fprintf(stderr, "%s, step %zu: %s\n", model, i, err.text);
+                exit(1);
+            }
+        }
+        bool same = side[0].loss == side[1].loss && memcmp(side[0].dp, side[1].dp, n_parameters * sizeof(float)) == 0 &&
+                    memcmp(side[0].scores, side[1].scores, b.n_examples * sizeof(float)) == 0;
+        for (uint32_t t = 0; t < job.i_dense_table; t++) same = same && memcmp(side[0].gradients[t], side[1].gradients[t], b.n_unique[t] * job.tables[t].dim * sizeof(float)) == 0;
+        if (bits && !same) {
+            fprintf(stderr, "%s, %s: step %zu has other bits than pn_net_step (loss %.17g and %.17g)\n", model, training, i, side[0].loss, side[1].loss);
+            failures++;
+            break;
+        }
+        const double off = fabs(side[0].loss - side[1].loss) / (fabs(side[0].loss) + 1e-3 * (double)b.n_examples);
+        furthest = off > furthest || isnan(off) ? off : furthest;
+        if (i == 0) first = side[0].loss / (double)b.n_examples;
+        last = side[0].loss / (double)b.n_examples;
+        for (int k = 0; k < 2; k++) learn(&side[k], &job, &b, n_parameters, 0.1f);
+        pn_batch_free(&b);
+    }
+    const double allowed = strcmp(precision, "float32") == 0 ? 2e-3 : 5e-2;
+    const struct pn_device_counts c = pn_device_look(device);
+    if (!(furthest < allowed)) {
+        fprintf(stderr, "%s, %s, %s: the losses part by %.3g of themselves (allowed %.3g)\n", model, training, precision, furthest, allowed);
+        failures++;
+    }
+    printf("%-8s %-8s %4zu steps of %zu, %zu replayed, loss %.4f to %.4f, apart %.1e%s  %.70s %s\n", be->name, precision, steps, most_rows, (size_t)c.replayed, first, last, furthest,
+           bits ? ", the same bits" : "", model, training);
+    for (int k = 0; k < 2; k++) {
+        free(side[k].p);
+        free(side[k].dp);
+        free(side[k].table);
+        free(side[k].scores);
+        for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+            free(side[k].rows[t]);
+            free(side[k].gradients[t]);
+        }
+    }
+    pn_device_close(device);
+    pn_net_close(net);
+    pn_features_close(f);
+    pn_job_free(&job);
+}
+
+/* Two steps at once in the two slots give what they give one after the other. */
+static void check_slots(const struct pn_backend *be) {
+    static struct pn_job job;
+    static struct raw raw[2];
+    struct pn_error err = {""};
+    struct pn_features *f;
+    struct pn_device *device;
+    struct pn_batch b[2];
+    uint64_t n_bad = 0;
+    const char *text = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n    - {name: user, type: categorical}\n"
+                       "    - {name: g, type: multi}\n  model: {name: deepfm, embeddingDim: 4, hidden: [8], dropout: 0.3}\n";
+    if (pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) != PN_OK || pn_features_open(&f, &job, names, COLUMNS, &err) != PN_OK ||
+        pn_device_open(&device, be, 0, &job, 0, &err) != PN_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    float *rows[2], *g[2][2], *p = calloc(4096, sizeof *p), *dp[2][2], *scores = calloc(256, sizeof *scores);
+    double loss[2][2];
+    const size_t dim = job.tables[0].dim;
+    for (int i = 0; i < 4096; i++) p[i] = (float)(0.1 * pn_rng_normal(&rng));
+    for (int k = 0; k < 2; k++) {
+        make_raw(&raw[k], k == 0 ? 50 : 70, false);
+        if (pn_features_batch(f, &raw[k].raw, &b[k], &n_bad) != PN_OK) exit(1);
+        rows[k] = calloc(b[k].n_unique[0] * dim, sizeof(float));
+        for (size_t i = 0; i < b[k].n_unique[0] * dim; i++) rows[k][i] = (float)pn_rng_normal(&rng);
+        for (int way = 0; way < 2; way++) {
+            g[way][k] = calloc(b[k].n_unique[0] * dim, sizeof(float));
+            dp[way][k] = calloc(4096, sizeof(float));
+        }
+    }
+    enum pn_result r = PN_OK;
+    for (int way = 0; way < 2; way++)
+        for (size_t turn = 0; turn < 4; turn++) { /* begins and ends: 0 0 1 1, then 0 1 0 1 */
+            const size_t k = way == 0 ? turn / 2 : turn % 2;
+            const bool begin = way == 0 ? turn % 2 == 0 : turn < 2;
+            const float *in[PN_MAX_TABLES] = {rows[k]};
+            float *out[PN_MAX_TABLES] = {g[way][k]};
+            if (r == PN_OK && begin) r = pn_device_begin(device, k, &b[k], in, p, 5 + k, &err);
+            if (r == PN_OK && !begin) r = pn_device_end(device, k, &b[k], out, dp[way][k], scores, &loss[way][k], &err);
+        }
+    bool same = r == PN_OK;
+    for (int k = 0; k < 2; k++)
+        same = same && loss[0][k] == loss[1][k] && memcmp(g[0][k], g[1][k], b[k].n_unique[0] * dim * sizeof(float)) == 0 && memcmp(dp[0][k], dp[1][k], 4096 * sizeof(float)) == 0;
+    if (!same) {
+        fprintf(stderr, "two steps in flight differ from one after the other %s\n", err.text);
+        failures++;
+    } else printf("%-8s two steps in flight are the same bits as one after the other\n", be->name);
+    pn_device_close(device);
+}
+
+int main(int argc, char **argv) {
+    static const char *const models[][2] = {
+        {"lr", ""}, {"fm, embeddingDim: 6", ""}, {"wide_deep, embeddingDim: 5, hidden: [12, 8], norm: layer", ""}, {"deepfm, embeddingDim: 6, hidden: [16, 8], dropout: 0.2, embeddingDropout: 0.1", ""},
+        {"dcn_v2, embeddingDim: 4, hidden: [12], cross: 3, norm: batch", ""}, {"dcn_v2, embeddingDim: 4, hidden: [12], cross: 2, structure: stacked", "clipNorm: 0.5"},
+        {"dlrm, embeddingDim: 8, bottom: [6], hidden: [12, 6]", ""}, {"dlrm, embeddingDim: 4, bottom: [6], hidden: [8], interaction: both, norm: batch", "clipNorm: 0.3"},
+        {"mf, embeddingDim: 5", "loss: {name: bpr}"}, {"mf, embeddingDim: 6, bias: false", "loss: {name: in-batch-softmax, temperature: 0.5}"},
+        {"mf, embeddingDim: 6", "loss: {name: softmax, temperature: 0.7}"}, {"neumf, embeddingDim: 4, mlpDim: 6, hidden: [8, 4]", "loss: {name: hinge, margin: 0.5}"},
+        {"dcn_v2, embeddingDim: 4, hidden: [8], cross: 1, heads: [{name: high, threshold: 4, weight: 0.5}], distill: {column: n, weight: 0.6, temperature: 2}", ""},
+        {"dcn_v2, embeddingDim: 4, hidden: [8], cross: 1, sequence: {fields: [s], candidate: item, blocks: 2, heads: 2, width: 8, feedForward: 6, recent: 2, dropout: 0.1}", ""},
+        {"deepfm, embeddingDim: 4, hidden: [8], sequence: {fields: [s], blocks: 1, width: 4, positions: false}", ""}};
+    const struct pn_backend *be = argc > 1 && strcmp(argv[1], "cpu") == 0 ? &pn_backend_cpu : parity_backend(argc, argv);
+    const size_t steps = argc > 2 ? (size_t)atoi(argv[2]) : 200, rows = argc > 3 ? (size_t)atoi(argv[3]) : 512;
+    if (rows > MOST_ROWS) return 2;
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) check_model(be, models[i][0], models[i][1], steps, rows, "float32");
+    for (size_t i = 1; i < 4 && be != &pn_backend_cpu; i++) {
+        const char *const precisions[] = {"float32", "tf32", "bfloat16", "float16"};
+        check_model(be, models[3][0], "", steps, rows, precisions[i]);
+        check_model(be, models[4][0], "", steps, rows, precisions[i]);
+        check_model(be, models[6][0], "", steps, rows, precisions[i]);
+    }
+    check_slots(be);
+    return failures > 0;
+}

@@ -1,0 +1,64 @@
+"""Where a worker computes. Without a GPU `device: cuda:0` fails the job with one line and `auto` trains on the CPU. The way of a step through a device (two steps in
+flight, graphs, gradients pushed as usual) is walked by a worker whose module has the CUDA kernels as plain C++ (tests/parity/emulated.h): it must learn what the CPU learns."""
+import os
+import shutil
+import tempfile
+from cluster import BUILD, Cluster, run, skip
+
+if "san" in BUILD:
+    skip("a sanitizer does not know fibers")
+TEXT = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: gpu}}
+spec:
+  data:
+    train: {{format: csv, uri: "{dir}/train.csv", label: click, rows: 2500}}
+    test: {{format: csv, uri: "{dir}/test.csv", label: click, rows: 400}}
+  features:
+{features}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}, init: {{normal: 0.01}}}}}}
+  model: {{name: deepfm, embeddingDim: 4, hidden: [16, 8], dropout: 0.1}}
+  optimizer: {{name: adam, lr: 0.01}}
+  training: {{batchSize: 128, epochs: 1, seed: 5, dataShards: 2, device: "{device}", consistency: {{mode: {mode}}}}}
+"""
+emulated = os.path.join(BUILD, "tests", "parity", "libpinion-emulated.so")
+nvidia = os.path.exists("/dev/nvidiactl")
+tmp = tempfile.mkdtemp(prefix="pinion-gpu-")
+try:
+    code, out, err = run("synth", "--rows", "4000", "--out", tmp, "--seed", "7")
+    assert code == 0, err
+    with open(os.path.join(tmp, "train.csv")) as f:
+        header = f.readline().strip().split(",")
+    features = "\n".join(f"    - {{name: {c}, type: categorical}}" for c in header if c != "click")
+    text = lambda device, mode="sync": TEXT.format(dir=tmp, features=features, device=device, mode=mode)
+    figures = {}
+    with Cluster(ps=1, workers=1, serving=0) as c:
+        done = c.wait(c.submit(text("cuda:63")), 60)
+        assert done["state"] == "FAILED" and "cuda:63: " in done["reason"] and "\n" not in done["reason"], done
+        print("cuda:63:", done["reason"])
+        if not nvidia:
+            done = c.wait(c.submit(text("cuda:0")), 60)
+            assert done["state"] == "FAILED" and "training.device cuda:0: no CUDA device on this machine" in done["reason"], done
+        for device in ("cpu", "auto"):
+            done = c.wait(c.submit(text(device)), 60)
+            assert done["state"] == "SUCCEEDED", done
+            figures[device] = done["test_logloss"], done["test_auc"]
+    if not nvidia:
+        assert figures["cpu"] == figures["auto"], figures
+    os.environ["PINION_CUDA_MODULE"] = emulated
+    with Cluster(ps=1, workers=1, serving=0) as c:
+        for device, mode in (("cuda:0", "sync"), ("auto", "async")):
+            done = c.wait(c.submit(text(device, mode)), 120)
+            assert done["state"] == "SUCCEEDED", done
+            figures[f"emulated {device} {mode}"] = done["test_logloss"], done["test_auc"]
+        done = c.wait(c.submit(text("cuda:1")), 60)
+        assert done["state"] == "FAILED" and "cuda:1: this machine has 1 CUDA device" in done["reason"], done
+        with open(os.path.join(c.dir, "logs", "worker-0.log")) as f:
+            assert "computes on emulated:0" in f.read()
+    for name, figure in figures.items():
+        print(f"{name}: log loss {figure[0]:.6f}, AUC {figure[1]:.6f}")
+    cpu, gpu = figures["cpu"], figures["emulated cuda:0 sync"]
+    assert abs(cpu[0] - gpu[0]) < 1e-4 and abs(cpu[1] - gpu[1]) < 2e-3, figures
+    assert abs(cpu[0] - figures["emulated auto async"][0]) < 0.1, figures
+finally:
+    shutil.rmtree(tmp, ignore_errors=True)

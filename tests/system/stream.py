@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""A stream (spec.data.stream) on ml-100k in time order: windows hold the rows of their stretch, scored before they are learned; figures by segment; metrics and plot; a worker
+that is killed; the guard that stops the trainer when clicks stop coming."""
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from cluster import Cluster, data, run, skip
+
+if data("ml-100k") is None:
+    skip("ml-100k is not there")
+
+JOB = """
+apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {name: stream}
+spec:
+  data:
+    train: {format: csv, uri: "%s", label: liked}
+    stream: {window: %d, segment: gender%s}
+  features:
+    - {name: user, type: categorical}
+    - {name: item, type: categorical}
+  tables: {defaults: {optimizer: {name: adagrad, lr: 0.05}, init: zero}}
+  model: {name: lr}
+  optimizer: {name: adam, lr: 0.001}
+  training: {batchSize: %d, dataShards: 2, seed: 1, consistency: {mode: %s}}
+  checkpoint: {every: 1s, keep: 2}
+"""
+
+
+def text(name):
+    return subprocess.run(["zstd", "-dcq", os.path.join(data("ml-100k"), name + ".zst")], capture_output=True, check=True).stdout.decode("latin-1").splitlines()
+
+
+gender = {f[0]: f[2] for f in (line.split("|") for line in text("u.user"))}
+ratings = sorted((line.split("\t") for line in text("u.data")), key=lambda r: int(r[3]))
+rows = [(r[0], r[1], gender[r[0]], int(int(r[2]) >= 4)) for r in ratings]
+
+
+def write(path, rows):
+    with open(path, "w") as f:
+        f.write("user,item,gender,liked\n")
+        f.writelines(f"{u},{i},{g},{y}\n" for u, i, g, y in rows)
+
+
+def exact(windows, rows, window):
+    """Rows and label rates are those of the stretch, for all and for each segment."""
+    for w in windows:
+        part = rows[w["window"] * window:(w["window"] + 1) * window]
+        assert w["rows"] == len(part) and abs(w["label_rate"] - sum(r[3] for r in part) / len(part)) < 1e-12, w
+        for s in ("M", "F"):
+            of = [r for r in part if r[2] == s]
+            assert w["segments"][s]["rows"] == len(of) and abs(w["segments"][s]["label_rate"] - sum(r[3] for r in of) / len(of)) < 1e-12, (s, w)
+
+
+with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0) as c:
+    path = os.path.join(folder, "ratings.csv")
+    write(path, rows)
+
+    # the first window is one batch of each of the two producers, and in sync both score it before anything is learned: every score is 0.5
+    id = c.submit(JOB % (path, 2000, "", 1000, "sync"))
+    done = c.wait(id, 120)
+    assert done["state"] == "SUCCEEDED", done
+    first = c.job(id)["stream"]
+    exact(first, rows, 2000)
+    assert [w["window"] for w in first] == list(range(50)) and first[-1]["samples"] == 100000, first
+    assert abs(first[0]["logloss"] - math.log(2)) < 1e-6 and first[0]["auc"] == 0.5, first[0]
+    assert abs(first[0]["calibration"] - 0.5 / first[0]["label_rate"]) < 1e-6, first[0]
+    entropy = [-(w["label_rate"] * math.log(w["label_rate"]) + (1 - w["label_rate"]) * math.log(1 - w["label_rate"])) for w in first]
+    assert all(abs(w["ne"] - w["logloss"] / h) < 1e-9 for w, h in zip(first, entropy))
+    late = sum(w["auc"] for w in first[-10:]) / 10
+    assert late > 0.6, late
+
+    # the command and /metrics show the same
+    out = os.path.join(folder, "stream.csv")
+    assert run("plot", id, "--out", out, "--dir", c.dir)[0] == 0
+    with open(out) as f:
+        points = [r for r in csv.DictReader(f) if r["part"] == "stream"]
+    assert len(points) == 150 and {r["segment"] for r in points} == {"", "M", "F"}, points[:4]
+    assert [float(r["auc"]) for r in points if r["segment"] == ""] == [round(w["auc"], 6) for w in first]
+    svg = os.path.join(folder, "stream.svg")
+    assert run("plot", id, "--out", svg, "--dir", c.dir)[0] == 0 and "AUC of the stream" in open(svg).read()
+
+    # a worker dies on the way: windows stay whole, in order, each once, but for the one in which its checkpoint fell
+    id = c.submit(JOB % (path, 2000, "", 20, "async"))
+    seen = ""
+    while len(c.job(id).get("stream", [])) < 5:
+        assert c.job(id)["state"] in ("PENDING", "RUNNING", "SUCCEEDED"), c.job(id)
+        time.sleep(0.02)
+    c.kill("worker-0", signal.SIGKILL)
+    while c.job(id)["state"] in ("PENDING", "RUNNING", "RESTARTING"):
+        with urllib.request.urlopen(c.info["coordinator"]["http"] + "/metrics") as answer:
+            seen = max(seen, answer.read().decode(), key=lambda t: "pinion_stream_" in t)
+        time.sleep(0.05)
+    done = c.job(id)
+    assert done["state"] == "SUCCEEDED", done
+    killed = done["stream"]
+    assert [w["window"] for w in killed] == list(range(50)), killed
+    short = [w for w in killed if w["rows"] < 2000]
+    assert len(short) <= 1, short
+    exact([w for w in killed if w["rows"] == 2000], rows, 2000)
+    assert f'pinion_stream_ne{{job="{id}",segment="F"}}' in seen and f'pinion_stream_auc{{job="{id}",segment=""}}' in seen, seen
+
+    # clicks stop coming in the middle: the trainer stops before it has learned that nobody likes anything
+    broken = rows[:50000] + [(u, i, g, 0) for u, i, g, y in rows[50000:]]
+    write(path, broken)
+    id = c.submit(JOB % (path, 2000, ", guard: {labelRate: 3, after: 5}", 100, "async"))
+    done = c.wait(id, 120)
+    assert done["state"] == "FAILED" and "stream.guard: the label rate of window 25 is 0," in done["reason"], done
+    assert c.job(id)["stream"][-1]["window"] == 25
+    id = c.submit(JOB % (path, 2000, "", 100, "async"))  # the same without a guard
+    assert c.wait(id, 120)["state"] == "SUCCEEDED"
+
+    # the wrong column is named
+    id = c.submit(JOB.replace("segment: gender", "segment: sex") % (path, 2000, "", 100, "async"))
+    done = c.wait(id, 120)
+    assert done["state"] == "FAILED" and 'no column "sex"' in done["reason"], done
+    print(f"figure stream of ml-100k in time order: AUC of the first windows {sum(w['auc'] for w in first[1:11]) / 10:.4f}, of the last {late:.4f}; "
+          f"{len(short)} of 50 windows short behind a killed worker; guard stopped at window 25 of 50")

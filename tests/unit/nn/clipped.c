@@ -1,0 +1,150 @@
+/* Clipping by example, against the naive way: each example by itself through pn_net_step, its whole gradient scaled, and the sum. */
+#include <math.h>
+#include <stdlib.h>
+#include "common/hash.h"
+#include "tests/unit/nn/small.h"
+
+static void value_of(uint64_t key, float *row, size_t dim) { /* a row is a function of its key */
+    struct pn_rng g = {pn_mix64(key)};
+    for (size_t d = 0; d < dim; d++) row[d] = (float)(0.5 * pn_rng_normal(&g));
+}
+
+struct side { struct pn_batch b; float *rows, *drows, *dp; };
+static void open_side(struct side *s, struct pn_features *f, const struct pn_raw *raw, size_t dim, size_t padded) {
+    uint64_t n_bad = 0;
+    ck_assert_int_eq(pn_features_batch(f, raw, &s->b, &n_bad), PN_OK);
+    s->rows = calloc(s->b.n_unique[0] * dim + 1, sizeof(float));
+    s->drows = calloc(s->b.n_unique[0] * dim + 1, sizeof(float));
+    s->dp = calloc(padded, sizeof(float));
+    for (size_t i = 0; i < s->b.n_unique[0]; i++) value_of(s->b.unique[0][i], s->rows + i * dim, dim);
+}
+static void close_side(struct side *s) {
+    pn_batch_free(&s->b);
+    free(s->rows);
+    free(s->drows);
+    free(s->dp);
+}
+
+static void check_clipping(const char *model, float share) {
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err;
+    struct pn_features *f;
+    struct pn_net *net;
+    make_raw(&r);
+    make_job(&job, model);
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    pn_features_observe(f, &r.raw);
+    pn_features_freeze(f);
+    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
+    ck_assert(pn_net_separable(net));
+    const size_t n_parameters = pn_net_parameters(net), dim = job.tables[0].dim, padded = (n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
+    float *p = calloc(padded, sizeof *p), scores[ROWS], norms[ROWS], naive_norms[ROWS];
+    pn_net_init(net, 3, p);
+    struct pn_rng g = {5};
+    for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
+
+    struct side all, one[ROWS];
+    double loss, single, *sum = calloc(padded, sizeof *sum), most = 0;
+    open_side(&all, f, &r.raw, dim, padded);
+    double *row_sum = calloc(all.b.n_unique[0] * dim, sizeof *row_sum);
+    for (size_t e = 0; e < ROWS; e++) {
+        uint32_t offset[3], length[3];
+        for (size_t c = 0; c < 3; c++) {
+            offset[c] = r.offset[c * ROWS + e];
+            length[c] = r.length[c * ROWS + e];
+        }
+        const struct pn_raw raw = {1, 3, names, r.text, offset, length, labels + e, NULL, values + e};
+        open_side(&one[e], f, &raw, dim, padded);
+        const float *in[PN_MAX_TABLES] = {one[e].rows};
+        float *out[PN_MAX_TABLES] = {one[e].drows};
+        ck_assert_int_eq(pn_net_step(net, &one[e].b, in, p, 1, out, one[e].dp, scores, &single), PN_OK);
+        double squares = 0;
+        for (size_t i = 0; i < n_parameters; i++) squares += (double)one[e].dp[i] * (double)one[e].dp[i];
+        for (size_t i = 0; i < one[e].b.n_unique[0] * dim; i++) squares += (double)one[e].drows[i] * (double)one[e].drows[i];
+        naive_norms[e] = (float)sqrt(squares);
+        if (sqrt(squares) > most) most = sqrt(squares);
+    }
+    const float clip = (float)most * share; /* some are clipped, some are not */
+    size_t n_clipped = 0;
+    for (size_t e = 0; e < ROWS; e++) {
+        const double factor = naive_norms[e] > clip ? (double)clip / (double)naive_norms[e] : 1;
+        n_clipped += factor < 1;
+        for (size_t i = 0; i < n_parameters; i++) sum[i] += factor * (double)one[e].dp[i];
+        for (size_t i = 0; i < one[e].b.n_unique[0]; i++)
+            for (size_t at = 0; at < all.b.n_unique[0]; at++)
+                if (all.b.unique[0][at] == one[e].b.unique[0][i])
+                    for (size_t d = 0; d < dim; d++) row_sum[at * dim + d] += factor * (double)one[e].drows[i * dim + d];
+    }
+    ck_assert_uint_gt(n_clipped, 0);
+    if (share > 0.1f) ck_assert_uint_lt(n_clipped, ROWS);
+
+    const float *in[PN_MAX_TABLES] = {all.rows};
+    float *out[PN_MAX_TABLES] = {all.drows};
+    ck_assert_int_eq(pn_net_step_clipped(net, &all.b, in, p, 1, clip, out, all.dp, scores, norms, &loss), PN_OK);
+    for (size_t e = 0; e < ROWS; e++)
+        ck_assert_msg(fabsf(norms[e] - naive_norms[e]) < 1e-5f * (float)most, "%s, example %zu: norm %g, naive %g", model, e, (double)norms[e], (double)naive_norms[e]);
+    for (size_t i = 0; i < n_parameters; i++)
+        ck_assert_msg(fabs((double)all.dp[i] - sum[i]) < 1e-5 * most, "%s, parameter %zu: %g, naive %g", model, i, (double)all.dp[i], sum[i]);
+    for (size_t i = 0; i < all.b.n_unique[0] * dim; i++)
+        ck_assert_msg(fabs((double)all.drows[i] - row_sum[i]) < 1e-5 * most, "%s, cell %zu: %g, naive %g", model, i, (double)all.drows[i], row_sum[i]);
+    for (size_t e = 0; e < ROWS; e++) close_side(&one[e]);
+    close_side(&all);
+    free(p);
+    free(sum);
+    free(row_sum);
+    pn_net_close(net);
+    pn_features_close(f);
+    pn_job_free(&job);
+}
+
+static void check_both(const char *model) {
+    check_clipping(model, 0.7f);
+    check_clipping(model, 0.01f);
+}
+
+START_TEST(each_example_of_a_linear_model_is_clipped_by_its_own_norm) {
+    check_both("lr");
+    check_both("fm");
+} END_TEST
+START_TEST(each_example_of_a_deep_model_is_clipped_by_its_own_norm) {
+    check_both("wide_deep, hidden: [5, 4]");
+    check_both("deepfm, hidden: [5, 4], norm: layer");
+    check_both("dlrm, bottom: [4], hidden: [5, 4], interaction: both");
+    check_both("dcn_v2, hidden: [5], cross: 2");
+    check_both("dcn_v2, hidden: [4], cross: 2, structure: stacked");
+} END_TEST
+START_TEST(further_labels_and_a_teacher_are_part_of_an_examples_gradient) {
+    check_both("dcn_v2, hidden: [4], cross: 1, heads: [{name: high, threshold: 5, weight: 0.5}, {name: positive, column: n, weight: 2}]");
+    check_both("dlrm, hidden: [4], interaction: both, distill: {column: n, weight: 0.7, temperature: 2.5}");
+} END_TEST
+START_TEST(a_transformers_tokens_are_one_examples_gradient) {
+    check_both("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], candidate: u, blocks: 2, heads: 2, width: 4, feedForward: 3, recent: 2}");
+    check_both("wide_deep, hidden: [4], sequence: {fields: [s, s2], blocks: 1, width: 6, heads: 1, recent: 1}");
+} END_TEST
+START_TEST(a_model_that_mixes_examples_is_refused) {
+    static struct pn_job job;
+    struct pn_net *net;
+    struct pn_error err;
+    make_job(&job, "deepfm, hidden: [5, 4], norm: batch");
+    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
+    ck_assert(!pn_net_separable(net));
+    pn_net_close(net);
+    pn_job_free(&job);
+} END_TEST
+
+int main(void) {
+    Suite *s = suite_create("clipped");
+    TCase *t = tcase_create("clipped");
+    tcase_add_test(t, each_example_of_a_linear_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, each_example_of_a_deep_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
+    tcase_add_test(t, a_transformers_tokens_are_one_examples_gradient);
+    tcase_add_test(t, a_model_that_mixes_examples_is_refused);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,236 @@
+/* What a private step sends: the right rows, with the right noise, of a batch that was drawn right. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "worker/private.h"
+
+enum { BUCKETS = 2000, EXAMPLES = 600, BATCH = 100, DIM = 4, DENSE = 5000 };
+static struct pn_job job;
+static struct pn_features *features;
+static struct pn_draws g;
+
+static void open_job(void) {
+    static const char text[] =
+        "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n"
+        "  features: [{name: u, type: categorical, buckets: 2000}, {name: v, type: categorical, table: other, buckets: 50}]\n"
+        "  tables: {defaults: {init: zero}}\n  model: {name: fm, embeddingDim: 3}\n";
+    static const char *const names[] = {"u", "v"};
+    struct pn_error err = {""};
+    uint8_t key[PN_DRAWS_KEY_BYTES] = {9};
+    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(pn_features_open(&features, &job, names, 2, &err), PN_OK);
+    pn_draws_open(&g, key);
+}
+
+/* Examples i of [0, n): u is "i mod 7" for most, so that seven rows are frequent; label i mod 2. */
+static struct pn_private *with(struct pn_private_spec spec, size_t n) {
+    static const char *const names[] = {"u", "v"};
+    struct pn_private *p = pn_private_open(&job, &spec);
+    for (size_t begin = 0; begin < n; begin += 64) {
+        const size_t m = n - begin < 64 ? n - begin : 64;
+        char cells[2000];
+        uint32_t offset[128], length[128];
+        float labels[64];
+        size_t at = 0;
+        for (size_t c = 0; c < 2; c++)
+            for (size_t i = 0; i < m; i++) {
+                const size_t e = begin + i;
+                offset[c * m + i] = (uint32_t)at;
+                at += (size_t)sprintf(cells + at, "%zu", c == 0 ? (e % 10 == 0 ? 1000 + e : e % 7) : e % 3);
+                length[c * m + i] = (uint32_t)at - offset[c * m + i];
+                labels[i] = (float)(e % 2);
+            }
+        const struct pn_raw raw = {m, 2, names, cells, offset, length, labels, NULL, labels};
+        struct pn_batch b;
+        uint64_t n_bad = 0;
+        ck_assert_int_eq(pn_features_batch(features, &raw, &b, &n_bad), PN_OK);
+        ck_assert(pn_private_add(p, &b));
+    }
+    ck_assert_uint_eq(pn_private_examples(p), n);
+    return p;
+}
+
+struct sums { float *rows[PN_MAX_TABLES], *dense; };
+static struct sums ones(const struct pn_batch *b) { /* gradients of 1 in every touched row, 2 in every weight */
+    struct sums s = {.dense = malloc(DENSE * sizeof(float))};
+    for (size_t t = 0; t < 2; t++) {
+        s.rows[t] = malloc((b->n_unique[t] * DIM + 1) * sizeof(float));
+        for (size_t i = 0; i < b->n_unique[t] * DIM; i++) s.rows[t][i] = 1;
+    }
+    for (size_t i = 0; i < DENSE; i++) s.dense[i] = 2;
+    return s;
+}
+static void free_sums(struct sums *s) {
+    free(s->rows[0]);
+    free(s->rows[1]);
+    free(s->dense);
+}
+
+static bool touched(const struct pn_batch *b, size_t t, uint64_t key) {
+    for (size_t i = 0; i < b->n_unique[t]; i++)
+        if (b->unique[t][i] == key) return true;
+    return false;
+}
+static void check_order(const struct pn_private_push *x) {
+    for (size_t t = 0; t < 2; t++)
+        for (size_t i = 1; i < x->n[t]; i++) ck_assert(pn_mix64(x->keys[t][i - 1]) < pn_mix64(x->keys[t][i]));
+}
+
+static const struct pn_private_spec plain = {.rows = EXAMPLES, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 0.001f, .vote_clip = 2, .vote_noise = 1, .threshold = 6};
+
+START_TEST(batches_are_poisson_samples) {
+    enum { ROUNDS = 3000 };
+    open_job();
+    struct pn_private *p = with(plain, EXAMPLES);
+    double sum = 0, squares = 0, labels = 0;
+    ck_assert_uint_eq(pn_private_steps_an_epoch(p), 6);
+    for (int r = 0; r < ROUNDS; r++) {
+        struct pn_batch b;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        sum += (double)b.n_examples;
+        squares += ((double)b.n_examples - BATCH) * ((double)b.n_examples - BATCH);
+        for (size_t i = 0; i < b.n_examples; i++) labels += (double)b.labels[i];
+        pn_batch_free(&b);
+    }
+    const double variance = EXAMPLES * (1.0 / 6) * (5.0 / 6);
+    ck_assert_double_lt(fabs(sum / ROUNDS - BATCH), 3.9 * sqrt(variance / ROUNDS));
+    ck_assert_double_lt(fabs(squares / ROUNDS / variance - 1), 0.12);
+    ck_assert_double_lt(fabs(labels / sum - 0.5), 0.01);
+    pn_private_close(p);
+} END_TEST
+
+START_TEST(dense_noise_reaches_every_row_there_can_be) {
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.noise = 3;
+    spec.clip = 2;
+    struct pn_private *p = with(spec, EXAMPLES);
+    struct pn_batch b;
+    struct pn_private_push x;
+    ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+    struct sums s = ones(&b);
+    ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+    check_order(&x);
+    ck_assert(x.n[0] == BUCKETS && x.n[1] == 50);
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < BUCKETS * DIM; i++) {
+        const double noise = (double)x.gradients[0][i] * BATCH - (touched(&b, 0, x.keys[0][i / DIM]) ? 1 : 0);
+        sum += noise;
+        squares += noise * noise;
+    }
+    ck_assert_double_lt(fabs(sum / BUCKETS / DIM), 3.9 * 6 / sqrt(BUCKETS * DIM));
+    ck_assert_double_lt(fabs(squares / BUCKETS / DIM / 36 - 1), 0.06);
+    sum = squares = 0;
+    for (size_t i = 0; i < DENSE; i++) {
+        const double noise = (double)s.dense[i] * BATCH - 2;
+        squares += noise * noise;
+    }
+    ck_assert_double_lt(fabs(squares / DENSE / 36 - 1), 0.08);
+    pn_private_push_free(&x);
+    free_sums(&s);
+    pn_batch_free(&b);
+    pn_private_close(p);
+} END_TEST
+
+START_TEST(adafest_sends_the_rows_of_many_and_some_that_nobody_touched) {
+    enum { ROUNDS = 300 };
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.selection = PN_SELECT_ADAFEST;
+    spec.noise = 1e-6f;
+    struct pn_private *p = with(spec, EXAMPLES);
+    double others = 0, rare = 0, frequent = 0, n_rare = 0, n_frequent = 0, untouched = 0;
+    for (int r = 0; r < ROUNDS; r++) {
+        struct pn_batch b;
+        struct pn_private_push x;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        struct sums s = ones(&b);
+        ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+        check_order(&x);
+        size_t count[BUCKETS] = {0}; /* of examples by row */
+        for (size_t i = 0; i < b.n_examples; i++) count[b.position[i]]++;
+        for (size_t i = 0; i < b.n_unique[0]; i++) {
+            bool sent = false;
+            for (size_t k = 0; k < x.n[0]; k++)
+                if (x.keys[0][k] == b.unique[0][i]) {
+                    sent = true;
+                    ck_assert_float_eq_tol(x.gradients[0][k * DIM], 1.0f / BATCH, 1e-6f); /* its own gradient, over the expected batch */
+                }
+            if (count[i] >= 10) { frequent += sent; n_frequent++; }
+            if (count[i] == 1) { rare += sent; n_rare++; }
+        }
+        for (size_t k = 0; k < x.n[0]; k++)
+            if (!touched(&b, 0, x.keys[0][k])) {
+                others++;
+                ck_assert_float_eq_tol(x.gradients[0][k * DIM], 0, 1e-6f);
+            }
+        untouched += BUCKETS - (double)b.n_unique[0];
+        pn_private_push_free(&x);
+        free_sums(&s);
+        pn_batch_free(&b);
+    }
+    const double p0 = pn_normal_tail(3), p1 = pn_normal_tail(2.5);
+    ck_assert_double_lt(fabs(others - untouched * p0), 3.9 * sqrt(untouched * p0));
+    ck_assert_double_lt(fabs(rare - n_rare * p1), 3.9 * sqrt(n_rare * p1));
+    ck_assert_double_gt(frequent / n_frequent, pn_normal_tail(-2));
+    pn_private_close(p);
+} END_TEST
+
+START_TEST(fest_sends_the_rows_it_chose_at_first_and_no_others) {
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.selection = PN_SELECT_FEST;
+    spec.threshold = 40; /* of 600 examples: the seven frequent rows have some 77 votes each */
+    struct pn_private *p = with(spec, EXAMPLES);
+    ck_assert_int_eq(pn_private_choose(p, &g), PN_OK);
+    for (int r = 0; r < 20; r++) {
+        struct pn_batch b;
+        struct pn_private_push x;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        struct sums s = ones(&b);
+        ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+        check_order(&x);
+        ck_assert(x.n[0] == 7 && x.n[1] == 3);
+        for (size_t i = 0; i < 7; i++) ck_assert_float_eq_tol(x.gradients[0][i * DIM], touched(&b, 0, x.keys[0][i]) ? 1.0f / BATCH : 0, 1e-4f);
+        pn_private_push_free(&x);
+        free_sums(&s);
+        pn_batch_free(&b);
+    }
+    pn_private_close(p);
+} END_TEST
+
+START_TEST(an_empty_batch_still_sends_its_noise) {
+    open_job();
+    struct pn_private *p = with(plain, 0);
+    struct pn_batch b;
+    struct pn_private_push x;
+    ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+    ck_assert(b.n_examples == 0 && b.n_unique[0] == 0 && b.n_sparse == 2 && b.n_dense == 0);
+    struct sums s = ones(&b);
+    ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+    ck_assert_uint_eq(x.n[0], BUCKETS);
+    pn_private_push_free(&x);
+    free_sums(&s);
+    pn_batch_free(&b);
+    pn_private_close(p);
+} END_TEST
+
+int main(void) {
+    Suite *s = suite_create("private");
+    TCase *t = tcase_create("private");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, batches_are_poisson_samples);
+    tcase_add_test(t, dense_noise_reaches_every_row_there_can_be);
+    tcase_add_test(t, adafest_sends_the_rows_of_many_and_some_that_nobody_touched);
+    tcase_add_test(t, fest_sends_the_rows_it_chose_at_first_and_no_others);
+    tcase_add_test(t, an_empty_batch_still_sends_its_noise);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,318 @@
+#include "worker/private.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "privacy/select.h"
+
+/* The keys that a table can have: those of its fields, each field's once, though several may share them (hash.share). */
+struct domain { const struct pn_field *fields[PN_MAX_FIELDS]; size_t n_fields; uint64_t n; };
+
+struct pn_private {
+    const struct pn_job *job;
+    struct pn_private_spec spec;
+    size_t sparse[PN_MAX_FIELDS];       /* fields of a batch, in its order */
+    struct pn_batch *parts;
+    size_t *first;                      /* [n_parts + 1]: the number of a part's first example */
+    size_t n_parts, room;
+    struct domain domains[PN_MAX_TABLES];
+    uint64_t *chosen[PN_MAX_TABLES];    /* FEST: in the order of common/unique.h */
+    size_t n_chosen[PN_MAX_TABLES];
+};
+
+struct pn_private *pn_private_open(const struct pn_job *job, const struct pn_private_spec *spec) {
+    struct pn_private *p = calloc(1, sizeof *p);
+    if (p == NULL || (p->first = calloc(1, sizeof *p->first)) == NULL) {
+        free(p);
+        return NULL;
+    }
+    p->job = job;
+    p->spec = *spec;
+    pn_batch_fields(job, p->sparse);
+    for (size_t i = 0; i < job->n_fields; i++) {
+        const struct pn_field *f = &job->fields[i];
+        if (!pn_field_keyed(f)) continue;
+        struct domain *d = &p->domains[f->i_table];
+        bool twice = false;
+        for (size_t k = 0; k < d->n_fields; k++) twice = twice || (d->fields[k]->hash_seed == f->hash_seed && pn_field_domain(d->fields[k]) == pn_field_domain(f));
+        if (twice) continue;
+        d->fields[d->n_fields++] = f;
+        d->n += pn_field_domain(f);
+    }
+    return p;
+}
+
+void pn_private_close(struct pn_private *p) {
+    if (p == NULL) return;
+    for (size_t i = 0; i < p->n_parts; i++) pn_batch_free(&p->parts[i]);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(p->chosen[t]);
+    free(p->parts);
+    free(p->first);
+    free(p);
+}
+
+static uint64_t domain_key(const struct domain *d, uint64_t i) {
+    size_t k = 0;
+    while (i >= pn_field_domain(d->fields[k])) i -= pn_field_domain(d->fields[k++]);
+    return pn_field_domain_key(d->fields[k], i);
+}
+
+size_t pn_private_examples(const struct pn_private *p) { return p->first[p->n_parts]; }
+uint64_t pn_private_steps_an_epoch(const struct pn_private *p) { return p->spec.rows > (double)p->spec.batch ? (uint64_t)ceil(p->spec.rows / (double)p->spec.batch) : 1; }
+
+bool pn_private_add(struct pn_private *p, struct pn_batch *batch) {
+    if (p->n_parts == p->room) {
+        const size_t room = 2 * p->room + 16;
+        struct pn_batch *parts = realloc(p->parts, room * sizeof *parts);
+        if (parts != NULL) p->parts = parts;
+        size_t *first = parts != NULL ? realloc(p->first, (room + 1) * sizeof *first) : NULL;
+        if (first != NULL) p->first = first;
+        if (first == NULL) {
+            pn_batch_free(batch);
+            return false;
+        }
+        p->room = room;
+    }
+    free(batch->position); /* a drawn batch has its own */
+    batch->position = NULL;
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(batch->unique[t]);
+        batch->unique[t] = NULL;
+    }
+    p->parts[p->n_parts] = *batch;
+    p->first[p->n_parts + 1] = p->first[p->n_parts] + batch->n_examples;
+    p->n_parts++;
+    memset(batch, 0, sizeof *batch);
+    return true;
+}
+
+/* Adds each example's vote to the rows it touches: votes[t], n_unique[t]. False: no memory. */
+static bool count_votes(const struct pn_private *p, const struct pn_batch *b, double *const votes[PN_MAX_TABLES]) {
+    uint32_t *stamp[PN_MAX_TABLES] = {NULL};
+    bool ok = true;
+    for (uint32_t t = 0; t < p->job->i_dense_table; t++) ok = (stamp[t] = calloc(b->n_unique[t] + 1, sizeof **stamp)) != NULL && ok;
+    for (size_t e = 0; ok && e < b->n_examples; e++) {
+        size_t m = 0;
+        for (int pass = 0; pass < 2; pass++) { /* how many different rows, then their votes */
+            const double vote = pass == 1 ? pn_vote(m, p->spec.vote_clip / (double)p->spec.per_unit) : 0;
+            for (size_t s = 0; s < b->n_sparse; s++) {
+                const uint32_t t = p->job->fields[p->sparse[s]].i_table;
+                for (uint32_t i = b->begin[s * b->n_examples + e]; i < b->begin[s * b->n_examples + e + 1]; i++) {
+                    uint32_t *seen = &stamp[t][b->position[i]];
+                    const uint32_t mark = (uint32_t)(2 * e + 1 + (uint32_t)pass);
+                    if (*seen == mark) continue;
+                    *seen = mark;
+                    if (pass == 0) m++;
+                    else votes[t][b->position[i]] += vote;
+                }
+            }
+        }
+    }
+    for (uint32_t t = 0; t < PN_MAX_TABLES; t++) free(stamp[t]);
+    return ok;
+}
+
+static int by_mix(const void *a, const void *b) {
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* k different keys of the domain that are not among the n of `touched` (in the order of common/unique.h), uniformly, in that order too. `mixed` is room for n + 2k. */
+static size_t draw_keys(const struct domain *d, struct pn_draws *g, const uint64_t *touched, size_t n, size_t k, uint64_t *mixed, uint64_t *out) {
+    uint64_t *old = mixed, *drawn = mixed + n;
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) old[i] = pn_mix64(touched[i]); /* rising */
+    while (count < k) { /* what is drawn twice, or touched, is drawn again */
+        for (size_t i = count; i < k; i++) drawn[i] = pn_mix64(domain_key(d, pn_draws_below(g, d->n)));
+        qsort(drawn, k, sizeof *drawn, by_mix);
+        count = 0;
+        size_t at = 0;
+        for (size_t i = 0; i < k; i++) {
+            while (at < n && old[at] < drawn[i]) at++;
+            if ((at < n && old[at] == drawn[i]) || (count > 0 && drawn[count - 1] == drawn[i])) continue;
+            drawn[count++] = drawn[i];
+        }
+    }
+    for (size_t i = 0; i < k; i++) out[i] = pn_unmix64(drawn[i]);
+    return k;
+}
+
+/* Does the domain name every key only once? Drawing again needs some that are free; an almost full table is walked instead. */
+static size_t all_others(const struct domain *d, const uint64_t *touched, size_t n, uint64_t *mixed, uint64_t *out) {
+    size_t count = 0, at = 0, kept = 0;
+    for (uint64_t i = 0; i < d->n; i++) mixed[count++] = pn_mix64(domain_key(d, i));
+    qsort(mixed, count, sizeof *mixed, by_mix);
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && mixed[i] == mixed[i - 1]) continue;
+        while (at < n && pn_mix64(touched[at]) < mixed[i]) at++;
+        if (at < n && pn_mix64(touched[at]) == mixed[i]) continue;
+        out[kept++] = pn_unmix64(mixed[i]);
+    }
+    return kept;
+}
+
+/* Which rows of table t are in: touched ones (in[]), and others, malloc'ed. votes may be NULL: all are in. */
+static enum pn_result choose(const struct pn_private *p, struct pn_draws *g, uint32_t t, const uint64_t *touched, size_t n, const double *votes, bool *in, uint64_t **others,
+                             size_t *n_others) {
+    const struct domain *d = &p->domains[t];
+    const uint64_t untouched = d->n > n ? d->n - n : 0;
+    uint64_t k = untouched;
+    *others = NULL;
+    *n_others = 0;
+    if (votes != NULL) k = pn_select(g, votes, n, untouched, p->spec.vote_noise, p->spec.vote_clip, p->spec.threshold, in);
+    else memset(in, true, n);
+    if (k == 0) return PN_OK;
+    const bool walk = k > untouched / 2; /* then drawing again and again would take long */
+    uint64_t *mixed = malloc((walk ? d->n : n + 2 * k) * sizeof *mixed);
+    *others = malloc((walk ? d->n : k) * sizeof **others);
+    if (mixed == NULL || *others == NULL) {
+        free(mixed);
+        return PN_NO_MEMORY;
+    }
+    if (!walk) *n_others = draw_keys(d, g, touched, n, k, mixed, *others);
+    else {
+        const size_t all = all_others(d, touched, n, mixed, *others);
+        for (size_t i = 0; i < all; i++) /* k of them: each with the share that is still wanted (Vitter's method A) */
+            if (pn_draws_below(g, all - i) < k - *n_others) (*others)[(*n_others)++] = (*others)[i];
+    }
+    free(mixed);
+    return PN_OK;
+}
+
+enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
+    if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
+    struct pn_batch all;
+    const size_t n = pn_private_examples(p);
+    const struct pn_batch **from = malloc((n + 1) * sizeof *from);
+    uint32_t *example = malloc((n + 1) * sizeof *example);
+    enum pn_result r = from != NULL && example != NULL ? PN_OK : PN_NO_MEMORY;
+    for (size_t i = 0, part = 0; r == PN_OK && i < n; i++) {
+        while (i >= p->first[part + 1]) part++;
+        from[i] = &p->parts[part];
+        example[i] = (uint32_t)(i - p->first[part]);
+    }
+    if (r == PN_OK) r = pn_batch_gather(&all, p->job, p->sparse, from, example, n);
+    free(from);
+    free(example);
+    if (r != PN_OK) return r;
+    double *votes[PN_MAX_TABLES] = {NULL};
+    bool ok = true;
+    for (uint32_t t = 0; t < p->job->i_dense_table; t++) ok = (votes[t] = calloc(all.n_unique[t] + 1, sizeof **votes)) != NULL && ok;
+    r = ok && count_votes(p, &all, votes) ? PN_OK : PN_NO_MEMORY;
+    for (uint32_t t = 0; r == PN_OK && t < p->job->i_dense_table; t++) {
+        bool *in = malloc(all.n_unique[t] + 1);
+        uint64_t *others = NULL;
+        size_t n_others = 0;
+        r = in == NULL ? PN_NO_MEMORY : choose(p, g, t, all.unique[t], all.n_unique[t], votes[t], in, &others, &n_others);
+        p->chosen[t] = r == PN_OK ? malloc((all.n_unique[t] + n_others + 1) * sizeof **p->chosen) : NULL;
+        if (p->chosen[t] == NULL) r = PN_NO_MEMORY;
+        for (size_t i = 0, k = 0; r == PN_OK && (i < all.n_unique[t] || k < n_others);) {
+            const bool old = k == n_others || (i < all.n_unique[t] && pn_mix64(all.unique[t][i]) < pn_mix64(others[k]));
+            if (!old) p->chosen[t][p->n_chosen[t]++] = others[k++];
+            else if (in[i++]) p->chosen[t][p->n_chosen[t]++] = all.unique[t][i - 1];
+        }
+        free(in);
+        free(others);
+    }
+    for (uint32_t t = 0; t < PN_MAX_TABLES; t++) free(votes[t]);
+    pn_batch_free(&all);
+    return r;
+}
+
+enum pn_result pn_private_draw(const struct pn_private *p, struct pn_draws *g, struct pn_batch *out) {
+    const size_t n = pn_private_examples(p);
+    double q = (double)p->spec.batch / p->spec.rows;
+    const uint64_t m = pn_draws_binomial(g, n, q < 1 ? q : 1); /* as many as so many coins give, and any of them: Poisson sampling, without n coins */
+    uint64_t *numbers = malloc((m + 1) * sizeof *numbers);
+    const struct pn_batch **from = malloc((m + 1) * sizeof *from);
+    uint32_t *example = malloc((m + 1) * sizeof *example);
+    enum pn_result r = numbers != NULL && from != NULL && example != NULL && pn_draw_others(g, n, NULL, 0, m, numbers) ? PN_OK : PN_NO_MEMORY;
+    for (size_t i = 0, part = 0; r == PN_OK && i < m; i++) {
+        while (numbers[i] >= p->first[part + 1]) part++;
+        from[i] = &p->parts[part];
+        example[i] = (uint32_t)(numbers[i] - p->first[part]);
+    }
+    if (r == PN_OK) r = pn_batch_gather(out, p->job, p->sparse, from, example, m);
+    free(numbers);
+    free(from);
+    free(example);
+    return r;
+}
+
+void pn_private_push_free(struct pn_private_push *x) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(x->keys[t]);
+        free(x->gradients[t]);
+    }
+    memset(x, 0, sizeof *x);
+}
+
+/* The rows of table t that are sent: touched ones that are in, and others, in one order; gradients without noise yet. */
+static enum pn_result merge(const struct pn_private *p, uint32_t t, const struct pn_batch *b, const float *gradients, const bool *in, const uint64_t *others, size_t n_others,
+                            struct pn_private_push *out) {
+    const size_t n = b->n_unique[t], dim = p->job->tables[t].dim;
+    out->keys[t] = malloc((n + n_others + 1) * sizeof **out->keys);
+    out->gradients[t] = calloc((n + n_others) * dim + 1, sizeof **out->gradients);
+    if (out->keys[t] == NULL || out->gradients[t] == NULL) return PN_NO_MEMORY;
+    for (size_t i = 0, k = 0; i < n || k < n_others;) {
+        const uint64_t a = i < n ? pn_mix64(b->unique[t][i]) : UINT64_MAX, c = k < n_others ? pn_mix64(others[k]) : UINT64_MAX;
+        const bool touched = i < n && (k == n_others || a <= c);
+        if (touched && in[i]) memcpy(out->gradients[t] + out->n[t] * dim, gradients + i * dim, dim * sizeof(float));
+        if (!touched || in[i]) out->keys[t][out->n[t]++] = touched ? b->unique[t][i] : others[k];
+        k += !touched || (k < n_others && a == c); /* FEST: a chosen row that is touched */
+        i += touched;
+    }
+    return PN_OK;
+}
+
+static bool is_chosen(const struct pn_private *p, uint32_t t, uint64_t key) {
+    size_t low = 0, high = p->n_chosen[t];
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (pn_mix64(p->chosen[t][middle]) < pn_mix64(key)) low = middle + 1;
+        else high = middle;
+    }
+    return low < p->n_chosen[t] && p->chosen[t][low] == key;
+}
+
+enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
+                                  struct pn_private_push *out) {
+    const float sigma = p->spec.noise * p->spec.clip, share = 1.0f / (float)p->spec.batch;
+    memset(out, 0, sizeof *out);
+    double *votes[PN_MAX_TABLES] = {NULL};
+    const bool vote = p->spec.selection == PN_SELECT_ADAFEST;
+    bool ok = true;
+    for (uint32_t t = 0; vote && t < p->job->i_dense_table; t++) ok = (votes[t] = calloc(b->n_unique[t] + 1, sizeof **votes)) != NULL && ok;
+    enum pn_result r = !vote || (ok && count_votes(p, b, votes)) ? PN_OK : PN_NO_MEMORY;
+    for (uint32_t t = 0; r == PN_OK && t < p->job->i_dense_table; t++) {
+        const size_t n = b->n_unique[t];
+        bool *in = malloc(n + 1);
+        uint64_t *others = NULL;
+        size_t n_others = 0;
+        if (in == NULL) r = PN_NO_MEMORY;
+        else if (p->spec.selection == PN_SELECT_FEST) {
+            for (size_t i = 0; i < n; i++) in[i] = is_chosen(p, t, b->unique[t][i]);
+            r = merge(p, t, b, row_gradients[t], in, p->chosen[t], p->n_chosen[t], out);
+        } else {
+            r = choose(p, g, t, b->unique[t], n, votes[t], in, &others, &n_others);
+            if (r == PN_OK) r = merge(p, t, b, row_gradients[t], in, others, n_others, out);
+        }
+        free(in);
+        free(others);
+        if (r != PN_OK) break;
+        const size_t cells = out->n[t] * p->job->tables[t].dim;
+        pn_draws_add_normal(g, out->gradients[t], cells, sigma);
+        for (size_t i = 0; i < cells; i++) out->gradients[t][i] *= share;
+    }
+    if (r == PN_OK) {
+        pn_draws_add_normal(g, dense, n_dense, sigma);
+        for (size_t i = 0; i < n_dense; i++) dense[i] *= share;
+    } else pn_private_push_free(out);
+    for (uint32_t t = 0; t < PN_MAX_TABLES; t++) free(votes[t]);
+    return r;
+}
+
+bool pn_private_spec_of(const struct pn_job *job, uint32_t n_producers, struct pn_private_spec *out) {
+    (void)job, (void)n_producers, (void)out;
+    return false;
+}

@@ -1,0 +1,47 @@
+/* Steps under differential privacy, of one data shard: its examples in memory, batches drawn from them by Poisson sampling, and what leaves this process of a step:
+ * clipped sums with noise, of rows that were chosen with noise. All of it is done here, at the holder of the data: servers see nothing else.
+ *
+ * Per step (Abadi et al. 2016; rows by Ghazi et al. 2023): every example is in the batch with probability q, by itself; its whole gradient is clipped
+ * (nn/private.c); the sum gets normal noise of deviation noise * clip in every coordinate that is sent; the result is divided by the expected batch size, for the
+ * true one is private, too. */
+#ifndef PN_WORKER_PRIVATE_H
+#define PN_WORKER_PRIVATE_H
+
+#include "nn/model.h"
+#include "privacy/draws.h"
+
+struct pn_private_spec {
+    double rows;                 /* of the shard, as the job declares them: public. q = batch / rows */
+    uint32_t batch;              /* expected */
+    uint32_t per_unit;           /* examples of one unit (user) in a step at most, each clipped to clip / per_unit; 1: the unit is the example */
+    float clip, noise;           /* noise: multiplier of clip */
+    enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
+    double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
+};
+
+/* What the job's privacy section says of one of its data shards. False: the job is not private. */
+bool pn_private_spec_of(const struct pn_job *, uint32_t n_producers, struct pn_private_spec *);
+
+struct pn_private;
+/* job is borrowed; every keyed field has a domain (pn_field_domain). NULL: no memory. */
+struct pn_private *pn_private_open(const struct pn_job *, const struct pn_private_spec *);
+void pn_private_close(struct pn_private *);
+
+/* Takes *batch over, also on failure. False: no memory. */
+bool pn_private_add(struct pn_private *, struct pn_batch *batch);
+size_t pn_private_examples(const struct pn_private *);
+uint64_t pn_private_steps_an_epoch(const struct pn_private *);
+
+/* FEST: chooses its rows, once, behind the last pn_private_add. Others: nothing. */
+enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
+/* A batch by Poisson sampling; it may be empty. */
+enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
+
+/* What a step sends of its rows, by table: unique keys in the order of common/unique.h, and a gradient for each. malloc'ed. */
+struct pn_private_push { uint64_t *keys[PN_MAX_TABLES]; float *gradients[PN_MAX_TABLES]; size_t n[PN_MAX_TABLES]; };
+void pn_private_push_free(struct pn_private_push *);
+/* From the clipped sums of a batch: row_gradients[t], n_unique[t] * dim(t), and dense, n_dense (changed in place). *out is made. Any thread. */
+enum pn_result pn_private_release(const struct pn_private *, struct pn_draws *, const struct pn_batch *, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
+                                  struct pn_private_push *out);
+
+#endif
