@@ -74,7 +74,8 @@ enum pn_field_type {
     PN_FIELD_MULTI,        /* values separated by `separator` -> keys, pooled */
     PN_FIELD_NUMERIC,      /* number -> dense input after its transforms; with `bucketise` -> one key */
     PN_FIELD_CROSS,        /* the values of other fields together -> one key */
-    PN_FIELD_SEQUENCE      /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
+    PN_FIELD_SEQUENCE,     /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
+    PN_FIELD_LEAVES        /* no column: a leaf of each of the job's boosted trees (forest) -> keys, summed */
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
@@ -168,6 +169,16 @@ enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
 /* What a GPU computes products of matrices in (sums are float32); a CPU computes in float32 whatever this says. */
 enum pn_precision { PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16 };
 
+/* Boosted trees over the numeric and categorical features (He et al. 2014), trained once before the job's first step. */
+struct pn_forest_spec {
+    uint32_t trees, depth;       /* trees 0: no such feature */
+    uint32_t min_count;          /* categorical values with fewer rows are as one never seen */
+    uint64_t rows;               /* the first so many rows of train, at most */
+    float rate, l2, min_weight;  /* shrinkage; L2 of a leaf's value; least sum of p (1 - p) in a leaf */
+    float row_share, column_share; /* drawn for each tree */
+    bool wanted;                 /* the model is called gbdt+lr */
+};
+
 struct pn_job {
     char name[64];
     struct pn_data train, validation, test;
@@ -181,6 +192,7 @@ struct pn_job {
     } stream;
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
+    struct pn_forest_spec forest;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
      * embedding table is what the model needs a row: LR 1; FM, Wide&Deep, DeepFM and MF with biases 1 + embedding_dim (first: the linear weight); NeuMF embedding_dim + mlp_dim; else embedding_dim;
      * of an external job what the table's own `dim` says. */

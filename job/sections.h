@@ -36,5 +36,8 @@ void pn_job_read_sequence(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
 /* spec.model.heads and spec.model.distill. */
 void pn_job_read_heads(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 void pn_job_read_distill(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* A feature of type leaves; and, behind all features, whether the job has what it needs. */
+void pn_job_read_leaves(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+void pn_job_check_leaves(struct pn_yaml *y, struct fy_node *features, const struct pn_job *job);
 
 #endif
