@@ -1,6 +1,6 @@
-#include <cblas.h>
 #include <string.h>
 #include "nn/blocks.h"
+#include "nn/cpu/gemm.h"
 
 /* One pass each over the activations, as wide as the machine. */
 PN_MACHINES static void clip(float *restrict out, size_t n) {
@@ -15,12 +15,12 @@ PN_MACHINES static void clip_and_sum(const float *restrict out, size_t n, size_t
 
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out) {
     for (size_t e = 0; e < n && b != NULL; e++) memcpy(out + e * width, b, width * sizeof *out);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)width, (int)from, 1, in, (int)from, w, (int)width, b != NULL, out, (int)width);
+    pn_gemm(false, false, n, width, from, in, w, b != NULL, out);
     if (relu) clip(out, n * width);
 }
 
 void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din) {
     if (relu || db != NULL) clip_and_sum(out, n, width, relu, g, db);
-    if (dw != NULL) cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)from, (int)width, (int)n, 1, in, (int)from, g, (int)width, 1, dw, (int)width);
-    if (din != NULL) cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)from, (int)width, 1, g, (int)width, w, (int)width, 1, din, (int)from);
+    if (dw != NULL) pn_gemm(true, false, from, width, n, in, g, true, dw);
+    if (din != NULL) pn_gemm(false, true, n, from, width, g, w, true, din);
 }

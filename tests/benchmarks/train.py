@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Training through real servers beside PyTorch with the same model: DeepFM, 26 fields, dimension 16, tower 400-400-400, batch 2,048, 1M rows in the table.
-Both on all cores of this machine; ours with its server and two workers on the same cores. Prints JSON lines; --rows N, --peer PYTHON (one that has torch)."""
+Both on all cores of this machine; ours with its server and two workers on the same cores. Ours trains two epochs and counts the second: in the first the server makes
+rows, and PyTorch has its table ready made. Prints JSON lines; --rows N, --peer PYTHON (one that has torch)."""
 import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from cluster import Cluster
@@ -21,7 +23,7 @@ spec:
   tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.02}}, init: {{normal: 0.01}}}}}}
   model: {{name: deepfm, embeddingDim: {dim}, hidden: [{w}, {w}, {w}]}}
   optimizer: {{name: adam, lr: 0.001}}
-  training: {{batchSize: {batch}, epochs: 1, seed: 1, inFlight: 4, dataShards: 2, consistency: {{mode: async, ack: applied}}}}
+  training: {{batchSize: {batch}, epochs: 2, seed: 1, inFlight: 4, dataShards: 2, consistency: {{mode: async, ack: applied}}}}
   checkpoint: {{every: 600s}}
 """
 
@@ -95,14 +97,27 @@ def line(name, value, unit, **more):
     print(json.dumps({"name": name, "value": value, "unit": unit, **more}), flush=True)
 
 
+def second_epoch(c, id):
+    """Samples a second between the first and the last change of the job's count within the second epoch."""
+    begin = last = None
+    for _ in range(3000):
+        j = c.job(id)
+        if j.get("samples", 0) >= a.rows and (last is None or j["samples"] > last[1]):
+            last = (time.time(), j["samples"])
+            begin = begin or last
+        if j["state"] in ("SUCCEEDED", "FAILED", "CANCELLED"):
+            assert j["state"] == "SUCCEEDED", j
+            return (last[1] - begin[1]) / (last[0] - begin[0]) if last != begin else j["samples_per_s_mean"]  # too short to be seen twice: a smoke test
+        time.sleep(0.1)
+    raise AssertionError(f"job {id} is not done in 300 s")
+
+
 with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "train.txt")
     subprocess.run([sys.executable, "-c", GENERATE, str(a.rows), str(FIELDS), str(KEYS), path], check=True)
     features = ", ".join(f"{{name: C{i + 1}, type: categorical}}" for i in range(FIELDS))
     with Cluster(ps=1, workers=2, serving=0) as c:
-        done = c.wait(c.submit(JOB.format(path=path, rows=a.rows, features=features, dim=DIM, w=WIDTH, batch=BATCH)), 300)
-        assert done["state"] == "SUCCEEDED", done
-        ours = done["samples_per_s_mean"]
+        ours = second_epoch(c, c.submit(JOB.format(path=path, rows=a.rows, features=features, dim=DIM, w=WIDTH, batch=BATCH)))
 peers = {}
 if a.peer:
     for name, compiled in (("eager", 0), ("compile", 1)):
