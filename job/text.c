@@ -237,6 +237,16 @@ static void tables(struct out *o, const struct pn_job *job) {
     }
 }
 
+static void privacy(struct out *o, const struct pn_job *job) {
+    const struct pn_privacy_spec *v = &job->privacy;
+    if (v->rows == 0) return;
+    put(o, "  privacy: {rows: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", (unsigned long long)v->rows, v->epsilon,
+        v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
+    quoted(o, v->dataset);
+    if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
+    put(o, "}\n");
+}
+
 char *pn_job_text(const struct pn_job *job) {
     static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
@@ -319,6 +329,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->rank_k > 0) put(&o, ", metrics: [hr@%u]", job->rank_k);
     put(&o, "}\n");
+    privacy(&o, job);
     if (job->publish) {
         put(&o, "  publish: {model: ");
         quoted(&o, job->publish_model);
