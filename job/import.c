@@ -21,7 +21,7 @@ void pn_job_read_imports(struct pn_yaml *y, struct fy_node *tables, const char *
         const int i = pn_job_find_field(job, name);
         if (i < 0 || !pn_field_keyed(&job->fields[i]) || job->fields[i].i_table != t)
             pn_yaml_problem(y, pn_yaml_get(n, "feature"), "import: no feature \"%s\" has its rows in table \"%s\"", name, job->tables[t].name);
-        else if (job->fields[i].type == PN_FIELD_CROSS || job->fields[i].type == PN_FIELD_NUMERIC)
+        else if (job->fields[i].type == PN_FIELD_CROSS || job->fields[i].type == PN_FIELD_NUMERIC || job->fields[i].type == PN_FIELD_LEAVES)
             pn_yaml_problem(y, pn_yaml_get(n, "feature"), "import: the keys of \"%s\" are no values that a file could hold; give them as uint64, without feature", name);
         else m->feature = 1 + (uint32_t)i;
     }

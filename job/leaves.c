@@ -4,6 +4,7 @@
 void pn_job_read_leaves(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     struct pn_forest_spec *s = &job->forest;
     if (s->trees > 0) pn_yaml_problem(y, n, "a job has one feature of type leaves");
+    if (pn_yaml_get(n, "buckets") != NULL) pn_yaml_problem(y, pn_yaml_get(n, "buckets"), "buckets has no meaning for a leaves feature: a forest has as many keys as leaves");
     *s = (struct pn_forest_spec){.trees = 100, .depth = 5, .min_count = 20, .rows = 200000, .rate = 0.05f, .l2 = 5, .min_weight = 20, .row_share = 0.8f, .column_share = 0.5f,
                                  .wanted = s->wanted};
     pn_yaml_count32(y, pn_yaml_get(n, "trees"), "trees", 1, 1000, &s->trees);

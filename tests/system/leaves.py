@@ -66,8 +66,8 @@ try:
         print(f"served log loss {loss:.6f}, evaluation {done['test_logloss']:.6f}")
         assert abs(loss - done["test_logloss"]) < 1e-5, (loss, done["test_logloss"])
 
-        id, end = c.submit(JOB.format(dir=tmp, leaves=LEAVES, model="gbdt+lr", epochs=30, number=2)), time.time() + 60
-        while time.time() < end and not 2 <= c.job(id).get("epoch", 0) < 30:
+        id, end = c.submit(JOB.format(dir=tmp, leaves=LEAVES, model="gbdt+lr", epochs=15, number=2)), time.time() + 60
+        while time.time() < end and not 2 <= c.job(id).get("epoch", 0) < 15:
             time.sleep(0.01)
         assert c.job(id)["state"] == "RUNNING", c.job(id)
         c.kill("worker-0")

@@ -38,7 +38,8 @@ START_TEST(what_a_leaves_feature_lacks_is_said) {
         {HEAD "    - {name: g, type: multi}\n    - {name: l, type: leaves}\n  model: {name: lr}\n", "leaves need a numeric or categorical feature"},
         {HEAD "    - {name: n, type: numeric}\n    - {name: l, type: leaves}\n    - {name: m, type: leaves}\n  model: {name: lr}\n", "one feature of type leaves"},
         {HEAD "    - {name: n, type: numeric, trees: 3}\n  model: {name: lr}\n", "trees has no meaning for a numeric feature"},
-        {HEAD "    - {name: n, type: numeric}\n    - {name: l, type: leaves, depth: 11}\n  model: {name: lr}\n", "depth"}};
+        {HEAD "    - {name: n, type: numeric}\n    - {name: l, type: leaves, depth: 11}\n  model: {name: lr}\n", "depth"},
+        {HEAD "    - {name: n, type: numeric}\n    - {name: l, type: leaves, buckets: 50}\n  model: {name: lr}\n", "buckets has no meaning for a leaves feature"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         static struct pn_job j;
         char *report;
