@@ -158,6 +158,11 @@ static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct
         free(j);
         return;
     }
+    if (!pn_budget_admit(c, &j->job, &err)) {
+        pn_answer_error(r, 409, "%s", err.text);
+        pn_job_free_run(j);
+        return;
+    }
     j->text = pn_job_text(&j->job);
     snprintf(j->key, sizeof j->key, "%s", key);
     snprintf(j->id, sizeof j->id, "job-%" PRIu64, ++c->job_sequence);
@@ -281,6 +286,7 @@ static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
                           j->epoch_validation.auc);
         n += (int)pn_stream_metrics(j, text + n, sizeof text - (size_t)n);
     }
+    n += (int)pn_budget_metrics(c, text + n, sizeof text - (size_t)n);
     r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
 }
 
@@ -350,6 +356,7 @@ void pn_coordinator_http(void *core, struct pn_http_request *r) {
         pn_json_add(o, "jobs", jobs);
         pn_answer_json(r, 200, o);
     } else if (strncmp(path, "/api/v1/jobs/", 13) == 0) on_job(c, r, path + 13, body);
+    else if (strcmp(path, "/api/v1/privacy") == 0) pn_answer_json(r, 200, pn_budget_describe(c));
     else if (strcmp(path, "/api/v1/models") == 0) pn_answer_json(r, 200, describe_models(c));
     else if (strncmp(path, "/api/v1/models/", 15) == 0 && post && strlen(path) > 24 && strcmp(path + strlen(path) - 9, "/rollback") == 0) {
         char name[64] = "";

@@ -45,6 +45,8 @@ enum pn_phase { PN_TRAIN, PN_FINAL, PN_EVALUATE_VALIDATION, PN_EVALUATE_TEST, PN
 
 struct pn_work_unit {                /* a producer as the coordinator sees it */
     uint64_t incarnation, owner_incarnation, first_step;
+    uint64_t charged;                /* private jobs: steps that its owners, one after the other, may have run; never falls */
+    uint32_t lives;                  /* ... and how many owners there were */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
@@ -205,6 +207,15 @@ struct json_object *pn_publication_plan(struct pn_coordinator *, const struct pn
 bool pn_model_rollback(struct pn_coordinator *, struct pn_model_entry *, uint64_t version, struct pn_error *);
 struct pn_model_entry *pn_model_find(struct pn_coordinator *, const char *name, bool make);
 void pn_models_free(struct pn_coordinator *);
+
+/* budget.c: the privacy budget of data sets. It lies in the jobs' records: what a producer was charged is written in the transaction that gives it to a worker,
+ * before any plan shows it; nothing gives any of it back. */
+/* At submission: false, and err says why, if the job does not fit into what its data set has left. */
+bool pn_budget_admit(const struct pn_coordinator *, const struct pn_job *, struct pn_error *);
+/* Producer p begins at its first_step under a new owner: all steps from there on are charged. False: the budget does not have them; nothing is charged. */
+bool pn_budget_charge(const struct pn_coordinator *, struct pn_job_run *, uint32_t p, struct pn_error *);
+struct json_object *pn_budget_describe(const struct pn_coordinator *);
+size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
 
 /* plan.c */
 void pn_plans_send(struct pn_coordinator *);

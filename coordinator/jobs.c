@@ -125,6 +125,12 @@ static void assign(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, c
     u->first_step = (k != NULL ? k->steps[p] : 0) + 1;
     u->started = u->clock = u->first_step - 1;
     j->dirty = true;
+    struct pn_error err = {""};
+    if (!pn_budget_charge(c, j, p, &err)) {
+        u->owner[0] = '\0';
+        pn_job_end(c, j, PN_JOB_FAILED, err.text);
+        return;
+    }
     pn_log(c->env, PN_INFO, "job %s: producer %u goes to %s, incarnation %" PRIu64 ", from step %" PRIu64, j->id, p, n->name, u->incarnation, u->first_step);
 }
 
@@ -155,7 +161,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     for (uint32_t p = 0; p < j->n_producers; p++) {
         struct pn_work_unit *u = &j->units[p];
         uint64_t incarnation = u->incarnation;
-        *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p]};
+        *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p], .charged = u->charged, .lives = u->lives};
     }
     pn_stream_again(j);
     if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
@@ -166,6 +172,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
         if (j->stopped) j->units[p].finished = true; /* nobody trains on */
         const struct pn_node *n = j->units[p].finished ? NULL : live_worker(c, j);
         if (n != NULL) assign(c, j, p, n);
+        if (j->state != PN_RUNNING) return true; /* its privacy budget is spent */
     }
     pn_log(c->env, PN_INFO, "job %s generation %" PRIu64 " begins on %u servers, %u producers, from checkpoint %" PRIu64, j->id, j->generation, j->n_shards, j->n_producers,
            k != NULL ? k->epoch : 0);

@@ -60,6 +60,8 @@ static struct json_object *write_job(const struct pn_job_run *j) {
         pn_json_add_str(u, "owner", j->units[p].owner);
         pn_json_add_u64(u, "owner_incarnation", j->units[p].owner_incarnation);
         pn_json_add_u64(u, "first_step", j->units[p].first_step);
+        if (j->job.privacy.rows > 0) pn_json_add_u64(u, "charged", j->units[p].charged);
+        if (j->job.privacy.rows > 0) pn_json_add_u64(u, "lives", j->units[p].lives);
         json_object_array_add(units, u);
     }
     for (uint32_t s = 0; s < j->n_shards; s++) {
@@ -120,6 +122,8 @@ static void load_job(void *ctx, const char *id, const char *json) {
         j->units[p].incarnation = pn_json_u64(u, "incarnation", 0);
         j->units[p].owner_incarnation = pn_json_u64(u, "owner_incarnation", 0);
         j->units[p].first_step = pn_json_u64(u, "first_step", 1);
+        j->units[p].charged = pn_json_u64(u, "charged", 0);
+        j->units[p].lives = (uint32_t)pn_json_u64(u, "lives", 0);
         snprintf(j->units[p].owner, sizeof j->units[p].owner, "%s", pn_json_str(u, "owner", ""));
     }
     j->n_shards = (uint32_t)pn_json_length(seats);

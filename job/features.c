@@ -74,9 +74,10 @@ static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
 }
 
 void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", NULL};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
-                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets", "clip", "default"),
+                      KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets", "clip", "default",
+                           "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare"),
                       KEYS("admission", "vocabulary", "positions", "ttlSteps")))
         return;
     struct pn_field *f = &job->fields[job->n_fields];
@@ -90,7 +91,7 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     snprintf(f->column, sizeof f->column, "%s", f->name);
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", f->column, sizeof f->column);
     int type = -1;
-    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric, cross or sequence", f->name);
+    if (pn_yaml_get(n, "type") == NULL) pn_yaml_problem(y, n, "feature \"%s\" needs a type: categorical, multi, numeric, cross, sequence or leaves", f->name);
     if (!pn_yaml_choice(y, pn_yaml_get(n, "type"), "type", types, KEYS("embedding", "text"), &type) || type < 0) return;
     f->type = (enum pn_field_type)type;
     job->n_fields++;
@@ -99,11 +100,15 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
         {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
         {"bucketize", 1u << PN_FIELD_NUMERIC}, {"clip", 1u << PN_FIELD_NUMERIC},
         {"default", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_NUMERIC | 1u << PN_FIELD_MULTI}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
-        {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS}};
+        {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS},
+        {"trees", 1u << PN_FIELD_LEAVES}, {"depth", 1u << PN_FIELD_LEAVES}, {"minCount", 1u << PN_FIELD_LEAVES},
+        {"rows", 1u << PN_FIELD_LEAVES}, {"rate", 1u << PN_FIELD_LEAVES}, {"l2", 1u << PN_FIELD_LEAVES}, {"minWeight", 1u << PN_FIELD_LEAVES},
+        {"rowShare", 1u << PN_FIELD_LEAVES}, {"columnShare", 1u << PN_FIELD_LEAVES}};
     for (size_t i = 0; i < sizeof only / sizeof *only; i++) {
         struct fy_node *v = pn_yaml_get(n, only[i].key);
         if (v != NULL && !(only[i].types >> f->type & 1)) pn_yaml_problem(y, v, "%s has no meaning for a %s feature", only[i].key, types[f->type]);
     }
+    if (f->type == PN_FIELD_LEAVES) pn_job_read_leaves(y, n, job);
     read_transforms(y, pn_yaml_get(n, "transform"), f);
     read_clip(y, pn_yaml_get(n, "clip"), f);
     read_default(y, pn_yaml_get(n, "default"), f);

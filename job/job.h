@@ -74,7 +74,8 @@ enum pn_field_type {
     PN_FIELD_MULTI,        /* values separated by `separator` -> keys, pooled */
     PN_FIELD_NUMERIC,      /* number -> dense input after its transforms; with `bucketise` -> one key */
     PN_FIELD_CROSS,        /* the values of other fields together -> one key */
-    PN_FIELD_SEQUENCE      /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
+    PN_FIELD_SEQUENCE,     /* values separated by `separator`, oldest first -> keys in order, not pooled: for spec.model.sequence */
+    PN_FIELD_LEAVES        /* no column: a leaf of each of the job's boosted trees (forest) -> keys, summed */
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
@@ -168,6 +169,16 @@ enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
 /* What a GPU computes products of matrices in (sums are float32); a CPU computes in float32 whatever this says. */
 enum pn_precision { PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16 };
 
+/* Boosted trees over the numeric and categorical features (He et al. 2014), trained once before the job's first step. */
+struct pn_forest_spec {
+    uint32_t trees, depth;       /* trees 0: no such feature */
+    uint32_t min_count;          /* categorical values with fewer rows are as one never seen */
+    uint64_t rows;               /* the first so many rows of train, at most */
+    float rate, l2, min_weight;  /* shrinkage; L2 of a leaf's value; least sum of p (1 - p) in a leaf */
+    float row_share, column_share; /* drawn for each tree */
+    bool wanted;                 /* the model is called gbdt+lr */
+};
+
 struct pn_job {
     char name[64];
     struct pn_data train, validation, test;
@@ -181,6 +192,7 @@ struct pn_job {
     } stream;
     struct pn_field fields[PN_MAX_FIELDS];
     size_t n_fields;
+    struct pn_forest_spec forest;
     /* Embedding tables as declared, and last the dense parameters' table (name "dense", explicit_rows). The dim of an
      * embedding table is what the model needs a row: LR 1; FM, Wide&Deep, DeepFM and MF with biases 1 + embedding_dim (first: the linear weight); NeuMF embedding_dim + mlp_dim; else embedding_dim;
      * of an external job what the table's own `dim` says. */
@@ -266,6 +278,17 @@ struct pn_job {
     char publish_model[64];
     enum { PN_STORE_FLOAT32, PN_STORE_FLOAT16, PN_STORE_INT8 } publish_storage;
     double publish_min_auc;                  /* gate on the validation (else test) AUC; 0: none */
+    /* Differential privacy of the training rows (docs/privacy.md): every step's sums are of clipped examples, with noise. */
+    struct pn_privacy_spec {
+        uint64_t rows;                       /* of train, a public number; 0: the job is not private */
+        double epsilon, delta;               /* what the job may spend */
+        double limit;                        /* ... and all jobs on this data set, epsilon at the same delta */
+        char dataset[64];
+        float clip;                          /* L2 norm of an example's whole gradient */
+        double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
+        enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
+        double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
+    } privacy;
     uint64_t audit_keys;                     /* audit: size of the key space */
 };
 
@@ -288,6 +311,12 @@ enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes
 void pn_job_free(struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
+
+/* The events (privacy/accountant.h) of a private job by which one row is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
+struct pn_privacy_event;
+size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
+/* The steps of one producer from the beginning to the end. */
+uint64_t pn_job_privacy_steps(const struct pn_job *job);
 
 /* How the rows of a table travel. */
 static inline enum pn_codec pn_job_codec(const struct pn_job *job, size_t i_table) { return job->tables[i_table].explicit_rows ? PN_CODEC_FLOAT32 : job->codec; }

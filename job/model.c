@@ -3,8 +3,8 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec", NULL};
-static const char *const models_later[] = {"gbdt+lr", "finalmlp", NULL};
+static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec", "gbdt+lr", NULL};
+static const char *const models_later[] = {"finalmlp", NULL};
 
 /* A list of layer widths; NULL: what is there stays. */
 static void read_widths(struct pn_yaml *y, struct fy_node *n, const char *what, uint32_t widths[PN_MAX_LAYERS], size_t *count) {
@@ -44,15 +44,16 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
     job->linear_scale = 1;
     job->model = PN_MODEL_LR;
     if (n == NULL) {
-        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit, external");
+        pn_yaml_problem(y, NULL, "spec.model is missing; allowed names: lr, gbdt+lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit, external");
         return;
     }
     if (!pn_yaml_keys(y, n, "spec.model", KEYS("name", "embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "embeddingL2", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "similarity", "start", "sequence", "heads", "distill"),
                       KEYS("attention", "experts"))) return;
     int model = -1;
-    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit or external");
+    if (pn_yaml_get(n, "name") == NULL) pn_yaml_problem(y, n, "the model needs a name: lr, gbdt+lr, fm, wide_deep, deepfm, dcn_v2, dlrm, mf, gmf, mlp, neumf, sasrec, audit or external");
     if (!pn_yaml_choice(y, pn_yaml_get(n, "name"), "model", models, models_later, &model) || model < 0) return;
-    job->model = (enum pn_model)model;
+    job->forest.wanted = model == PN_MODEL_SASREC + 1; /* gbdt+lr is lr over leaves too */
+    job->model = job->forest.wanted ? PN_MODEL_LR : (enum pn_model)model;
     for (const char *const *key = KEYS("embeddingDim", "linearScale", "hidden", "dropout", "embeddingDropout", "embeddingL2", "norm", "cross", "structure", "bottom", "interaction", "mlpDim", "bias", "similarity", "start", "sequence", "heads", "distill");
          job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its model is the client's", *key);

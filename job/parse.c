@@ -55,8 +55,8 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
 }
 
 static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base, struct pn_job *job) {
-    if (!pn_yaml_keys(y, spec, "spec", KEYS("data", "features", "tables", "model", "optimizer", "training", "checkpoint", "failurePolicy", "validation", "publish", "audit"),
-                      KEYS("privacy", "tracking", "resources", "stream", "schedule"))) return;
+    if (!pn_yaml_keys(y, spec, "spec", KEYS("data", "features", "tables", "model", "optimizer", "training", "checkpoint", "failurePolicy", "validation", "publish", "audit", "privacy"),
+                      KEYS("tracking", "resources", "stream", "schedule"))) return;
     struct fy_node *data = pn_yaml_get(spec, "data");
     bool external = false;
     if (pn_yaml_keys(y, data, "spec.data", KEYS("train", "validation", "test", "shuffle", "external", "stream"), NULL)) {
@@ -111,6 +111,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             void *it = NULL;
             for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, job);
         }
+        pn_job_check_leaves(y, features, job);
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
         pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);
@@ -124,6 +125,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     pn_job_add_dense_table(y, pn_yaml_get(spec, "optimizer"), job);
     pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
+    pn_job_read_privacy(y, pn_yaml_get(spec, "privacy"), job);
 }
 
 static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {

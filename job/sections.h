@@ -23,6 +23,8 @@ void pn_job_add_dense_table(struct pn_yaml *y, struct fy_node *optimizer, struct
 struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float lr);
 /* spec.model. */
 void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
+/* spec.privacy; all else has been read. */
+void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training. */
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* "hr@10" and the like: one K for a job. False: no such name. */
@@ -34,5 +36,8 @@ void pn_job_read_sequence(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
 /* spec.model.heads and spec.model.distill. */
 void pn_job_read_heads(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 void pn_job_read_distill(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* A feature of type leaves; and, behind all features, whether the job has what it needs. */
+void pn_job_read_leaves(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+void pn_job_check_leaves(struct pn_yaml *y, struct fy_node *features, const struct pn_job *job);
 
 #endif

@@ -109,7 +109,7 @@ static void stream(struct out *o, const struct pn_stream_spec *s) {
 }
 
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
-    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence"}, *const pools[] = {"sum", "mean", "sqrtn"};
+    static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
     quoted(o, f->name);
     put(o, ", column: ");
@@ -141,6 +141,10 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         quoted(o, job->fields[f->crossed[i]].name);
         if (i + 1 == f->n_crossed) put(o, "]");
     }
+    const struct pn_forest_spec *s = &job->forest;
+    if (f->type == PN_FIELD_LEAVES)
+        put(o, ", trees: %u, depth: %u, minCount: %u, rows: %llu, rate: %.9g, l2: %.9g, minWeight: %.9g, rowShare: %.9g, columnShare: %.9g", s->trees, s->depth, s->min_count,
+            (unsigned long long)s->rows, (double)s->rate, (double)s->l2, (double)s->min_weight, (double)s->row_share, (double)s->column_share);
     put(o, "}\n");
 }
 
@@ -233,6 +237,16 @@ static void tables(struct out *o, const struct pn_job *job) {
     }
 }
 
+static void privacy(struct out *o, const struct pn_job *job) {
+    const struct pn_privacy_spec *v = &job->privacy;
+    if (v->rows == 0) return;
+    put(o, "  privacy: {rows: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", (unsigned long long)v->rows, v->epsilon,
+        v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
+    quoted(o, v->dataset);
+    if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
+    put(o, "}\n");
+}
+
 char *pn_job_text(const struct pn_job *job) {
     static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
@@ -259,7 +273,7 @@ char *pn_job_text(const struct pn_job *job) {
         put(&o, "  features:\n");
         for (size_t i = 0; i < job->n_fields; i++) field(&o, job, &job->fields[i]);
         tables(&o, job);
-        put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", models[job->model], job->embedding_dim, (double)job->linear_scale,
+        put(&o, "  model: {name: %s, embeddingDim: %u, linearScale: %.9g, dropout: %.9g", job->forest.wanted ? "gbdt+lr" : models[job->model], job->embedding_dim, (double)job->linear_scale,
             (double)job->dropout);
         if (job->embedding_dropout > 0) put(&o, ", embeddingDropout: %.9g", (double)job->embedding_dropout);
         if (job->embedding_l2 > 0) put(&o, ", embeddingL2: %.9g", (double)job->embedding_l2);
@@ -315,6 +329,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->rank_k > 0) put(&o, ", metrics: [hr@%u]", job->rank_k);
     put(&o, "}\n");
+    privacy(&o, job);
     if (job->publish) {
         put(&o, "  publish: {model: ");
         quoted(&o, job->publish_model);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/hash.h"
 #include "common/json.h"
+#include "nn/forest.h"
 #include "nn/model.h"
 
 struct statistics { uint64_t n; double mean, m2; };
@@ -16,6 +17,11 @@ struct pn_features {
     struct statistics counted[PN_MAX_FIELDS];
     double mean[PN_MAX_FIELDS], std[PN_MAX_FIELDS];
     bool need;
+    /* leaves (job->forest): which fields the trees see, one a column */
+    size_t numbers[PN_MAX_FIELDS], n_numbers, categories[PN_MAX_FIELDS], n_categories, i_leaves; /* i_leaves: SIZE_MAX: none */
+    struct pn_forest *forest;
+    struct pn_forest_rows rows;          /* until it is trained */
+    bool no_memory;
     size_t head_column[PN_MAX_HEADS], teacher; /* SIZE_MAX: not there, or no column of its own */
 };
 
@@ -27,17 +33,32 @@ static size_t column_of(const char *const *names, size_t n, const char *name) {
     return name[0] == '\0' || c == n ? SIZE_MAX : c;
 }
 
+/* What the trees see: each raw column once, numbers as they are, categorical values by what was counted of them. */
+static void choose_columns(struct pn_features *f) {
+    for (size_t i = 0; i < f->job->n_fields; i++) {
+        const struct pn_field *field = &f->job->fields[i];
+        const bool number = field->type == PN_FIELD_NUMERIC;
+        if (!number && field->type != PN_FIELD_CATEGORICAL) continue;
+        size_t *list = number ? f->numbers : f->categories, *n = number ? &f->n_numbers : &f->n_categories, k = 0;
+        while (k < *n && f->column[list[k]] != f->column[i]) k++;
+        if (k == *n) list[(*n)++] = i;
+    }
+    f->need = true;
+}
+
 enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *job, const char *const *names, size_t n_columns, struct pn_error *err) {
     struct pn_features *f = calloc(1, sizeof *f);
     if (f == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for the features");
     f->job = job;
+    f->i_leaves = SIZE_MAX;
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *field = &job->fields[i];
         if (is_dense(field)) f->dense[f->n_dense++] = i;
         f->mean[i] = field->mean;
         f->std[i] = field->std > 0 ? field->std : 1;
         f->need = f->need || (field->standardize && field->std <= 0);
-        if (field->type == PN_FIELD_CROSS) continue;
+        if (field->type == PN_FIELD_LEAVES) f->i_leaves = i;
+        if (field->type == PN_FIELD_CROSS || field->type == PN_FIELD_LEAVES) continue;
         size_t c = 0;
         while (c < n_columns && strcmp(names[c], field->column) != 0) c++;
         if (c == n_columns) {
@@ -49,6 +70,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         f->column[i] = c;
     }
     f->n_sparse = pn_batch_fields(job, f->sparse);
+    if (f->i_leaves != SIZE_MAX) choose_columns(f);
     for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
     f->teacher = column_of(names, n_columns, job->distill.column);
     *out = f;
@@ -64,7 +86,18 @@ enum pn_result pn_features_labelled(const struct pn_features *f, bool teacher, s
     return PN_OK;
 }
 
-void pn_features_close(struct pn_features *f) { free(f); }
+static void free_rows(struct pn_forest_rows *r) {
+    free(r->numbers);
+    free(r->labels);
+    free(r->keys);
+    *r = (struct pn_forest_rows){0};
+}
+
+void pn_features_close(struct pn_features *f) {
+    pn_forest_close(f->forest);
+    free_rows(&f->rows);
+    free(f);
+}
 
 /* ---- one value ---- */
 struct slice { const char *text; size_t n; };
@@ -153,7 +186,45 @@ static uint64_t key_of(const struct pn_features *f, const struct pn_raw *raw, si
 /* ---- statistics (Welford 1962), in the order of the rows ---- */
 bool pn_features_need_statistics(const struct pn_features *f) { return f->need; }
 
+/* A row as the trees see it, before categorical values are looked up. */
+static void tree_row(const struct pn_features *f, const struct pn_raw *raw, size_t row, float *numbers, uint64_t *keys) {
+    double x;
+    uint64_t n_bad = 0; /* counted where the fields themselves are made */
+    for (size_t i = 0; i < f->n_numbers; i++) numbers[i] = number_of(f, raw, f->numbers[i], row, &x, &n_bad) ? (float)x : NAN;
+    for (size_t i = 0; i < f->n_categories; i++) keys[i] = key_of(f, raw, f->categories[i], row, &n_bad);
+}
+
+/* Keeps a batch's rows for the trees, up to job->forest.rows. */
+static bool gather(struct pn_features *f, const struct pn_raw *raw) {
+    struct pn_forest_rows *r = &f->rows;
+    for (size_t i = 0; i < raw->n_rows && r->n < f->job->forest.rows; i++) {
+        if (r->n == r->room) {
+            const size_t room = r->room * 2 + 4096;
+            float *numbers = realloc(r->numbers, (room * f->n_numbers + 1) * sizeof *numbers), *labels = realloc(r->labels, room * sizeof *labels);
+            uint64_t *keys = realloc(r->keys, (room * f->n_categories + 1) * sizeof *keys);
+            if (numbers != NULL) r->numbers = numbers;
+            if (labels != NULL) r->labels = labels;
+            if (keys != NULL) r->keys = keys;
+            if (numbers == NULL || labels == NULL || keys == NULL) return false;
+            r->room = room;
+        }
+        tree_row(f, raw, i, r->numbers + r->n * f->n_numbers, r->keys + r->n * f->n_categories);
+        r->labels[r->n++] = raw->labels != NULL ? raw->labels[i] : 0;
+    }
+    return true;
+}
+
+enum pn_result pn_features_train(struct pn_features *f, struct pn_error *err) {
+    if (f->i_leaves == SIZE_MAX) return PN_OK;
+    if (f->no_memory) return pn_fail(err, PN_NO_MEMORY, "no memory for the rows that trees are trained on");
+    pn_forest_close(f->forest);
+    const enum pn_result r = pn_forest_train(&f->forest, &f->job->forest, f->job->seed, f->n_numbers, f->n_categories, &f->rows, err);
+    free_rows(&f->rows);
+    return r;
+}
+
 void pn_features_observe(struct pn_features *f, const struct pn_raw *raw) {
+    if (f->i_leaves != SIZE_MAX && !gather(f, raw)) f->no_memory = true;
     for (size_t i = 0; i < f->job->n_fields; i++) {
         const struct pn_field *field = &f->job->fields[i];
         if (!field->standardize || field->std > 0) continue;
@@ -192,6 +263,7 @@ char *pn_features_statistics(const struct pn_features *f) {
         pn_json_add(e, "std", json_object_new_double_s(f->std[i], text));
         pn_json_add(o, f->job->fields[i].name, e);
     }
+    if (f->forest != NULL) pn_json_add(o, f->job->fields[f->i_leaves].name, pn_forest_write(f->forest));
     char *out = strdup(pn_json_text(o));
     json_object_put(o);
     return out;
@@ -207,6 +279,11 @@ enum pn_result pn_features_set_statistics(struct pn_features *f, const char *jso
         f->mean[i] = pn_json_double(e, "mean", NAN);
         f->std[i] = pn_json_double(e, "std", NAN);
         if (!(f->std[i] > 0) || !isfinite(f->mean[i])) r = pn_fail(err, PN_INVALID, "the statistics of feature \"%s\" are missing", f->job->fields[i].name);
+    }
+    if (r == PN_OK && f->i_leaves != SIZE_MAX) {
+        pn_forest_close(f->forest);
+        f->forest = pn_forest_read(pn_json_get(o, f->job->fields[f->i_leaves].name), f->n_numbers, f->n_categories, err);
+        if (f->forest == NULL) r = PN_INVALID;
     }
     f->need = false;
     json_object_put(o);
@@ -255,6 +332,16 @@ static bool add_sequence(const struct pn_field *field, struct slice s, struct pn
     return true;
 }
 
+/* One key of each tree: its number, the leaf, and the forest's version, so that another forest's leaves are other rows. */
+static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, size_t row, struct pn_batch *b, size_t *room, float *x, uint64_t *keys, uint32_t *leaves) {
+    const uint64_t salt = pn_mix64(f->job->fields[f->i_leaves].hash_seed ^ f->forest->version);
+    tree_row(f, raw, row, x, keys);
+    pn_forest_leaves(f->forest, x, keys, leaves);
+    for (size_t t = 0; t < f->forest->n_trees; t++)
+        if (!add_key(b, room, pn_mix64(salt ^ pn_mix64((uint64_t)t << 32 | leaves[t])))) return false;
+    return true;
+}
+
 /* Further labels and the teacher's logits. */
 static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b) {
     const size_t n = raw->n_rows;
@@ -276,6 +363,11 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
     const size_t n = raw->n_rows;
     size_t room = n * f->n_sparse + 64;
     memset(b, 0, sizeof *b);
+    if (f->i_leaves != SIZE_MAX && f->forest == NULL) return PN_INVALID; /* neither trained nor read */
+    float x[3 * PN_MAX_FIELDS];
+    uint64_t categories[PN_MAX_FIELDS];
+    uint32_t *leaves = f->forest != NULL ? malloc((f->forest->n_trees + 1) * sizeof *leaves) : NULL;
+    if (f->forest != NULL && leaves == NULL) return PN_NO_MEMORY;
     b->n_examples = n;
     b->n_sparse = f->n_sparse;
     b->n_dense = f->n_dense;
@@ -291,10 +383,12 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         for (size_t r = 0; ok && r < n; r++) {
             b->begin[s * n + r] = (uint32_t)b->n_keys;
             if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(field, cell(raw, f->column[i], r), b, &room);
+            else if (field->type == PN_FIELD_LEAVES) ok = add_leaves(f, raw, r, b, &room, x, categories, leaves);
             else if (field->type == PN_FIELD_MULTI) ok = add_multi(field, cell_of(f, raw, i, r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }
+    free(leaves);
     if (ok) b->begin[f->n_sparse * n] = (uint32_t)b->n_keys;
     for (size_t d = 0; ok && d < f->n_dense; d++) {
         const size_t i = f->dense[d];

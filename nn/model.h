@@ -28,6 +28,8 @@ enum pn_result pn_features_labelled(const struct pn_features *, bool teacher, st
 /* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
 bool pn_features_need_statistics(const struct pn_features *);
 void pn_features_observe(struct pn_features *, const struct pn_raw *);
+/* Trains the trees of a leaves feature on the rows observed; without one nothing. Long: for a work thread. Before freeze. */
+enum pn_result pn_features_train(struct pn_features *, struct pn_error *);
 void pn_features_freeze(struct pn_features *);
 /* Statistics as JSON text (malloc) and back: they travel in beats, checkpoint and snapshot. */
 char *pn_features_statistics(const struct pn_features *);

@@ -10,7 +10,7 @@ void pn_columns_of(struct pn_columns *c, const struct pn_job *job) {
     c->n = 0;
     for (size_t f = 0; f < job->n_fields; f++) {
         const struct pn_field *field = &job->fields[f];
-        if (field->type == PN_FIELD_CROSS) continue;
+        if (field->type == PN_FIELD_CROSS || field->type == PN_FIELD_LEAVES) continue;
         size_t i = 0;
         while (i < c->n && strcmp(c->names[i], field->column) != 0) i++;
         if (i == c->n) {

@@ -24,6 +24,7 @@ struct pn_run {
     const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
+    char *offered;               /* with trees: what this worker made, until the coordinator has it durably and gives it to all */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
     struct pn_evaluation *validation, *evaluation;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
+#include "privacy/accountant.h"
 #include "privacy/select.h"
 
 /* The keys that a table can have: those of its fields, each field's once, though several may share them (hash.share). */
@@ -313,6 +314,11 @@ enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g
 }
 
 bool pn_private_spec_of(const struct pn_job *job, uint32_t n_producers, struct pn_private_spec *out) {
-    (void)job, (void)n_producers, (void)out;
-    return false;
+    const struct pn_privacy_spec *v = &job->privacy;
+    double map = v->vote_noise, gradient = v->noise;
+    if (v->rows == 0) return false;
+    if (v->selection == PN_SELECT_ADAFEST) pn_privacy_split_noise(v->noise, v->noise * v->noise / (map * map), &map, &gradient);
+    *out = (struct pn_private_spec){.rows = (double)v->rows / n_producers, .batch = job->batch_size, .per_unit = 1, .clip = v->clip, .noise = (float)gradient, .selection = v->selection,
+                                    .vote_clip = v->vote_clip, .vote_noise = map, .threshold = v->threshold};
+    return true;
 }

@@ -15,7 +15,7 @@ struct pn_private_spec {
     uint32_t batch;              /* expected */
     uint32_t per_unit;           /* examples of one unit (user) in a step at most, each clipped to clip / per_unit; 1: the unit is the example */
     float clip, noise;           /* noise: multiplier of clip */
-    enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
+    enum pn_selection selection;
     double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
 };
 

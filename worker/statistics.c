@@ -2,13 +2,17 @@
 #include <string.h>
 #include "worker/internal.h"
 
-#define MOST_ROWS 100000u
+#define MOST_ROWS 100000u /* trees: those that the job says */
 
 struct pn_statistics {
     struct pn_run *run;
     struct pn_reader *reader;
     struct pn_features *features;
     uint64_t rows;
+    struct pn_work work;
+    bool in_work, closed; /* freed when the work returned */
+    enum pn_result trained;
+    struct pn_error error;
     void (*done)(void *);
     void *owner;
 };
@@ -22,6 +26,29 @@ static void finish(struct pn_statistics *s) {
     s->done(s->owner);
 }
 
+static void free_statistics(struct pn_statistics *s) {
+    pn_reader_close(s->reader);
+    if (s->features != NULL) pn_features_close(s->features);
+    pn_run_unref(s->run);
+    free(s);
+}
+
+static void train(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    s->trained = pn_features_train(s->features, &s->error);
+}
+
+static void trained(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    s->in_work = false;
+    if (s->closed) {
+        free_statistics(s);
+        return;
+    }
+    if (s->trained != PN_OK) pn_run_fail(s->run, s->trained, s->error.text);
+    else finish(s);
+}
+
 static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
     struct pn_statistics *s = owner;
     struct pn_error why = {""};
@@ -30,12 +57,18 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && pn_features_need_statistics(s->features)) {
         pn_features_observe(s->features, raw);
         s->rows += raw->n_rows;
-        if (s->rows < MOST_ROWS) {
+        if (s->rows < (s->run->job.forest.trees > 0 ? s->run->job.forest.rows : MOST_ROWS)) {
             pn_reader_next(s->reader, on_rows, s);
             return;
         }
     }
     if (r != PN_OK && r != PN_NOT_FOUND) pn_run_fail(s->run, r, why.text);
+    if (!s->run->failed && s->features != NULL && s->run->job.forest.trees > 0) {
+        s->in_work = true;
+        s->work = (struct pn_work){.run = train, .done = trained, .owner = s};
+        pn_work_start(s->run->env, &s->work);
+        return;
+    }
     finish(s);
 }
 
@@ -49,13 +82,13 @@ struct pn_statistics *pn_statistics_start(struct pn_run *run, void (*done)(void 
         free(s);
         return NULL;
     }
+    run->refs++;
     pn_reader_next(s->reader, on_rows, s);
     return s;
 }
 
 void pn_statistics_close(struct pn_statistics *s) {
     if (s == NULL) return;
-    pn_reader_close(s->reader);
-    if (s->features != NULL) pn_features_close(s->features);
-    free(s);
+    s->closed = true;
+    if (!s->in_work) free_statistics(s);
 }

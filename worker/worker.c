@@ -40,6 +40,7 @@ void pn_run_fail(struct pn_run *run, enum pn_result code, const char *text) {
 void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
     free(run->statistics);
+    free(run->offered);
     if (run->model != NULL) json_object_put(run->model);
     pn_job_free(&run->job);
     free(run);
@@ -84,7 +85,7 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
 
 static struct json_object *model_of(const struct pn_run *run) {
     struct json_object *model = json_object_new_object(), *blocks = json_object_new_array();
-    pn_json_add_str(model, "statistics", run->statistics != NULL ? run->statistics : "{}");
+    pn_json_add_str(model, "statistics", run->statistics != NULL ? run->statistics : run->offered != NULL ? run->offered : "{}");
     pn_json_add_u64(model, "parameters", run->n_parameters);
     struct pn_net *net = NULL;
     struct pn_error err;
@@ -163,8 +164,9 @@ static void send_beat(struct pn_worker *w) {
         }
         if (run->validation != NULL && pn_evaluation_look(run->validation)->done) add_result(validation = json_object_new_object(), pn_evaluation_look(run->validation));
         if (run->evaluation != NULL) add_result(evaluation = json_object_new_object(), pn_evaluation_look(run->evaluation));
-        if (w->seeded && run->model == NULL) run->model = model_of(run);
-        if (run->model != NULL) model = json_object_get(run->model);
+        const bool trees = run->job.forest.trees > 0; /* their text is long: it is told until it is given back */
+        if ((w->seeded || run->offered != NULL) && run->model == NULL) run->model = model_of(run);
+        if (run->model != NULL && !(trees && run->statistics != NULL)) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
         for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
@@ -266,7 +268,14 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
 
 static void counted(void *owner) {
     struct pn_worker *w = owner;
-    if (w->run != NULL && !w->run->failed && w->run->statistics != NULL) apply_plan(w);
+    struct pn_run *run = w->run;
+    if (run == NULL || run->failed || run->statistics == NULL) return;
+    if (run->job.forest.trees > 0) { /* used by nobody before it is durable */
+        run->offered = run->statistics;
+        run->statistics = NULL;
+        changed(w);
+    }
+    apply_plan(w);
 }
 
 static void seed_done(void *owner, enum pn_result r) { (void)owner; (void)r; }
@@ -352,6 +361,14 @@ static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     if (run->evaluation == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for an evaluation");
 }
 
+/* Producer 0's owner is the one that trains trees. */
+static bool owns_first(struct json_object *job) {
+    struct json_object *list = pn_json_get(job, "producers");
+    for (size_t i = 0; i < pn_json_length(list); i++)
+        if (pn_json_u64(pn_json_at(list, i), "producer", UINT64_MAX) == 0) return true;
+    return false;
+}
+
 static void apply_plan(struct pn_worker *w) {
     struct json_object *job = pn_json_get(w->plan, "job");
     if (w->run != NULL && (job == NULL || strcmp(pn_json_str(job, "id", ""), w->run->job_id) != 0 || pn_json_u64(job, "generation", 0) != w->run->generation)) close_run(w);
@@ -359,6 +376,9 @@ static void apply_plan(struct pn_worker *w) {
     if (w->run == NULL) open_run(w, job);
     struct pn_run *run = w->run;
     if (run == NULL || run->failed) return;
+    const char *given = pn_json_str(job, "statistics", NULL);
+    if (run->statistics == NULL && given != NULL) run->statistics = strdup(given);
+    if (run->statistics == NULL && run->job.forest.trees > 0 && !(owns_first(job) && run->offered == NULL)) return; /* one worker trains, the others wait */
     if (run->statistics == NULL) {
         if (w->counting == NULL && (w->counting = pn_statistics_start(run, counted, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for statistics");
         return;

@@ -48,5 +48,8 @@ int verb_plot(const struct cli *);    /* plot.c */
 int verb_export(const struct cli *); /* export.c */
 int verb_synth(const struct cli *);   /* synth.c */
 int verb_convert(const struct cli *); /* convert.c */
+struct pn_job;
+void cli_privacy_ahead(const struct pn_job *); /* what a private job would spend, epoch by epoch; nothing for others */
+int verb_privacy(const struct cli *); /* privacy.c */
 
 #endif

@@ -177,6 +177,7 @@ int verb_submit(const struct cli *c) {
     if (cli_option(c, "dry-run", NULL) != NULL) {
         if (job.model == PN_MODEL_EXTERNAL) printf("%s: good: external, %zu tables, %u producers for clients to take\n", file, job.n_tables - 1, job.n_producers);
         else printf("%s: good: %zu features, %zu tables, model of %zu hidden layers, %u epochs of batches of %u\n", file, job.n_fields, job.n_tables, job.n_hidden, job.epochs, job.batch_size);
+        cli_privacy_ahead(&job);
         return EXIT_DONE;
     }
     struct json_object *o = json_object_new_object();

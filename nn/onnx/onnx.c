@@ -13,7 +13,7 @@ static void embedding(struct writer *w, const struct pn_block *b) {
     for (size_t s = 0; s < net->n_sparse; s++) {
         const struct pn_field *f = &net->job->fields[net->fields[s]];
         const char *rows = pn_graph_name(&w->g, "rows.%s", f->name);
-        const bool listed = f->type == PN_FIELD_MULTI;
+        const bool listed = f->type == PN_FIELD_MULTI || f->type == PN_FIELD_LEAVES;
         pn_graph_input(&w->g, rows, ONNX__TENSOR_PROTO__DATA_TYPE__INT64, listed ? 0 : -1, listed ? pn_graph_name(&w->g, "most.%s", f->name) : NULL);
         const char *x = pn_graph_node(&w->g, "Gather", w->table[f->i_table], rows, NULL);
         if (listed) {

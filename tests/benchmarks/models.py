@@ -23,7 +23,7 @@ for i, word in enumerate(rest):
         text = text.replace(old, new)
 
 runs, extra = [], []
-MORE = ("test_head1_auc", "test_hr", "test_ndcg", "test_recall", "validation_head1_auc", "validation_hr", "validation_ndcg")
+MORE = ("best_logloss", "test_head1_auc", "test_hr", "test_ndcg", "test_recall", "validation_head1_auc", "validation_hr", "validation_ndcg")
 with Cluster(ps=2, workers=2, serving=0) as c:
     for seed in range(1, seeds + 1):
         begin = time.time()

@@ -1,0 +1,121 @@
+/* spec.privacy: training whose steps are differentially private (docs/privacy.md). What cannot be kept is refused here, with the reason. */
+#include <math.h>
+#include <string.h>
+#include "job/sections.h"
+#include "privacy/accountant.h"
+
+#define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
+
+size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events) {
+    const struct pn_privacy_spec *v = &job->privacy;
+    const double rate = (double)job->batch_size * job->n_producers / (double)v->rows;
+    size_t n = 0;
+    /* AdaFEST's votes and gradients are of one draw: together they are one release at the whole noise. */
+    events[n++] = (struct pn_privacy_event){.rate = rate < 1 ? rate : 1, .noise = v->noise, .steps = steps};
+    if (v->selection == PN_SELECT_FEST) events[n++] = (struct pn_privacy_event){.rate = 1, .noise = v->vote_noise, .steps = lives};
+    return n;
+}
+
+uint64_t pn_job_privacy_steps(const struct pn_job *job) {
+    const uint64_t shard = (job->privacy.rows + job->n_producers - 1) / job->n_producers, epoch = (shard + job->batch_size - 1) / job->batch_size, steps = epoch * job->epochs;
+    return job->max_steps > 0 && job->max_steps < steps ? job->max_steps : steps;
+}
+
+/* The least noise by which the whole job stays within its (epsilon, delta), by Renyi orders, rounded up; HUGE_VAL: none. */
+static double calibrate(struct pn_job *job) {
+    double low = 0.3, high = 1000;
+    for (int i = 0; i < 40; i++) {
+        struct pn_privacy_event events[2];
+        double epsilon = HUGE_VAL, middle = i == 0 ? high : sqrt(low * high);
+        job->privacy.noise = middle;
+        const size_t n = pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events);
+        if (pn_privacy_epsilon_rdp(events, n, job->privacy.delta, &epsilon, NULL) != PN_OK) epsilon = HUGE_VAL;
+        if (i == 0 && !(epsilon <= job->privacy.epsilon)) return HUGE_VAL;
+        if (i == 0) continue;
+        if (epsilon <= job->privacy.epsilon) high = middle;
+        else low = middle;
+    }
+    return high;
+}
+
+/* What would let the data through some other way than noisy sums. */
+static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *job) {
+    const struct pn_data *d = &job->train;
+    if (job->model == PN_MODEL_AUDIT || job->model == PN_MODEL_EXTERNAL || job->model == PN_MODEL_SASREC || job->loss != PN_LOSS_BCE)
+        pn_yaml_problem(y, n, "privacy needs a model and a loss whose gradient is a sum over examples: not sasrec, audit, external, nor losses of groups of rows");
+    if (job->norm == PN_NORM_BATCH) pn_yaml_problem(y, n, "privacy: batch norm mixes the examples of a batch and keeps their statistics; take norm: layer");
+    if (job->patience > 0) pn_yaml_problem(y, n, "privacy and earlyStopping do not go together: which epoch is best would be told of validation rows without noise");
+    if (job->stream.window > 0) pn_yaml_problem(y, n, "privacy and stream do not go together: a stream's figures are of single windows, without noise");
+    if (d->negatives.per_positive > 0 || pn_format_pairs(d->format)) pn_yaml_problem(y, n, "privacy: negatives drawn behind a positive row belong to it, which clipping by row does not know");
+    if (job->clip_norm > 0) pn_yaml_problem(y, n, "privacy clips each example (privacy.clip); training.clipNorm has no place beside it");
+    if (job->embedding_l2 > 0) pn_yaml_problem(y, n, "privacy: embeddingL2 counts per example and is not clipped with it; take the optimizer's l2");
+    for (size_t i = 0; i < job->n_fields; i++) {
+        const struct pn_field *f = &job->fields[i];
+        if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
+            pn_yaml_problem(y, n, "privacy: feature \"%s\" can have any number of keys; give it buckets: N, so that rows nobody touched can have their noise", f->name);
+        if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
+    }
+    for (uint32_t t = 0; t < job->i_dense_table; t++)
+        if (job->tables[t].admit_count > 1 || job->tables[t].admit_probability > 0) pn_yaml_problem(y, n, "privacy and admission do not go together: which rows are sent is chosen with noise already");
+}
+
+void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget"),
+                                   KEYS("maxExamplesPerUser", "minWorkers", "maxDropout"))) return;
+    struct pn_privacy_spec *v = &job->privacy;
+    char noise[40] = "auto";
+    int which = 0, selection = PN_SELECT_ADAFEST;
+    pn_yaml_choice(y, pn_yaml_get(n, "unit"), "unit", KEYS("example"), KEYS("user"), &which);
+    pn_yaml_choice(y, pn_yaml_get(n, "sampling"), "sampling", KEYS("poisson"), NULL, &which);
+    pn_yaml_choice(y, pn_yaml_get(n, "aggregation"), "aggregation", KEYS("central"), KEYS("secure"), &which);
+    if (pn_yaml_choice(y, pn_yaml_get(n, "selection"), "selection", KEYS("dense", "fest", "adafest"), NULL, &selection)) v->selection = (enum pn_selection)selection;
+    else v->selection = PN_SELECT_ADAFEST;
+    const char *const needed[] = {"rows", "epsilon", "delta", "dataset"};
+    for (size_t i = 0; i < 4; i++)
+        if (pn_yaml_get(n, needed[i]) == NULL)
+            pn_yaml_problem(y, n, "spec.privacy needs %s", i == 0 ? "rows: how many training rows there are, a public number" : i == 3 ? "dataset: the name under which the budget of these data adds up over jobs" : needed[i]);
+    v->clip = 1;
+    pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 40, &v->rows);
+    pn_yaml_real(y, pn_yaml_get(n, "epsilon"), "epsilon", 1e-3, 100, &v->epsilon);
+    pn_yaml_real(y, pn_yaml_get(n, "delta"), "delta", 1e-15, 0.01, &v->delta);
+    pn_yaml_real32(y, pn_yaml_get(n, "clip"), "clip", 1e-6, 1e6, &v->clip);
+    if (pn_yaml_text(y, pn_yaml_get(n, "dataset"), "dataset", v->dataset, sizeof v->dataset) && (v->dataset[0] == '\0' || strpbrk(v->dataset, "\"\\\n") != NULL))
+        pn_yaml_problem(y, pn_yaml_get(n, "dataset"), "a dataset's name is not empty and has no quote or backslash");
+    struct fy_node *budget = pn_yaml_get(n, "budget"), *multiplier = pn_yaml_get(n, "noiseMultiplier");
+    v->limit = v->epsilon;
+    pn_yaml_real(y, budget, "budget", 1e-3, 1000, &v->limit);
+    if (v->limit < v->epsilon) pn_yaml_problem(y, budget, "budget: the data set's limit of epsilon is below what this job alone may spend");
+    if (v->rows > 0 && v->delta >= 1 / (double)v->rows) pn_yaml_problem(y, n, "delta must be below 1 / rows: at %g one row in the clear would be allowed", v->delta);
+    if (job->n_producers == 0) pn_yaml_problem(y, n, "privacy needs training.dataShards: how the rows are dealt decides the sampling rate");
+    else if (v->rows > 0 && (double)job->batch_size * job->n_producers >= (double)v->rows) pn_yaml_problem(y, n, "privacy: a batch is expected to hold fewer than all %llu rows of its shard", (unsigned long long)v->rows / job->n_producers);
+    /* votes: their noise is as much of the whole as its square says */
+    v->vote_clip = 1;
+    pn_yaml_real(y, pn_yaml_get(n, "voteClip"), "voteClip", 1e-3, 1e6, &v->vote_clip);
+    if (v->selection == PN_SELECT_DENSE) {
+        for (const char *const *key = KEYS("voteClip", "voteNoise", "threshold"); *key != NULL; key++)
+            if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has a meaning for selection: adafest and fest only", *key);
+    } else {
+        if (pn_yaml_get(n, "threshold") == NULL) pn_yaml_problem(y, n, "selection: %s needs threshold: how many votes, with noise, let a row in", v->selection == PN_SELECT_FEST ? "fest" : "adafest");
+        pn_yaml_real(y, pn_yaml_get(n, "threshold"), "threshold", 1e-6, 1e12, &v->threshold);
+        v->vote_noise = v->selection == PN_SELECT_FEST ? 10 : 0;
+        pn_yaml_real(y, pn_yaml_get(n, "voteNoise"), "voteNoise", 0.3, 1e6, &v->vote_noise);
+    }
+    if (y->n_problems > 0) return;
+    refuse(y, n, job);
+    if (y->n_problems > 0) return;
+    if (multiplier != NULL && (!pn_yaml_text(y, multiplier, "noiseMultiplier", noise, sizeof noise) || (strcmp(noise, "auto") != 0 && !pn_yaml_real(y, multiplier, "noiseMultiplier", 0.3, 1e6, &v->noise)))) return;
+    if (strcmp(noise, "auto") == 0) v->noise = calibrate(job);
+    if (!isfinite(v->noise)) {
+        pn_yaml_problem(y, n, "privacy: no noise below 1000 keeps %llu steps within epsilon %g at delta %g; fewer epochs, smaller batches or a larger epsilon are needed",
+                        (unsigned long long)pn_job_privacy_steps(job), v->epsilon, v->delta);
+        return;
+    }
+    struct pn_privacy_event events[2];
+    double spent = HUGE_VAL;
+    if (v->selection == PN_SELECT_ADAFEST) {
+        if (v->vote_noise <= 0) v->vote_noise = v->noise * 4; /* the map takes a sixteenth of the whole */
+        if (v->vote_noise <= v->noise) pn_yaml_problem(y, n, "voteNoise must be above the whole noise multiplier (%.4g): votes and gradients share it", v->noise);
+    }
+    if (pn_privacy_epsilon_rdp(events, pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events), v->delta, &spent, NULL) != PN_OK || spent > v->epsilon * (1 + 1e-9))
+        pn_yaml_problem(y, n, "privacy: with noiseMultiplier %g the job would spend epsilon %.4g, and %g are allowed", v->noise, spent, v->epsilon);
+}

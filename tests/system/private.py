@@ -1,0 +1,106 @@
+"""A private job in a real cluster: it learns; what it spends is durable before it is used, is never given back, and stops what would go past it."""
+import os
+import subprocess
+import tempfile
+import time
+from cluster import BUILD, Cluster
+
+JOB = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: private}}
+spec:
+  data:
+    train: {{format: csv, uri: {data}/train.csv, label: click}}
+    test:  {{format: csv, uri: {data}/test.csv, label: click}}
+  features:
+    - {{name: item, type: categorical, buckets: 500}}
+    - {{name: genre, type: categorical, buckets: 32}}
+    - {{name: hour, type: categorical, buckets: 32}}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.03}}, init: zero}}}}
+  model: {{name: lr}}
+  optimizer: {{name: adam, lr: 0.001}}
+  training: {{batchSize: 2000, epochs: {epochs}, seed: 1, dataShards: 2, consistency: {{mode: {mode}}}}}
+  checkpoint: {{every: 300ms, keep: 3}}
+  privacy: {{rows: 80000, epsilon: {epsilon}, delta: 1.0e-6, budget: {budget}, clip: 1, selection: {selection}, {votes}dataset: {name}}}
+"""
+
+
+def text(data, name, epochs=4, epsilon=8, budget=8, mode="async", selection="adafest"):
+    votes = "" if selection == "dense" else "voteClip: 2, threshold: 10, "
+    return JOB.format(data=data, name=name, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, selection=selection, votes=votes)
+
+
+def account(c, name):
+    return next(d for d in c.api("GET", "/api/v1/privacy")[1]["datasets"] if d["dataset"] == name)
+
+
+def learns(c, data):
+    for selection, mode in (("adafest", "async"), ("dense", "sync"), ("fest", "async")):
+        job = c.wait(c.submit(text(data, f"learns-{selection}", selection=selection, mode=mode)), 90)
+        assert job["state"] == "SUCCEEDED" and job["test_auc"] > 0.53, (selection, job)
+        a = account(c, f"learns-{selection}")
+        assert 0 < a["epsilon_spent"] <= 8 + 1e-6 and a["jobs"][0]["steps_done"] == a["jobs"][0]["steps_charged"] == 80, a
+        assert job.get("train_logloss", 0) == 0  # what a batch lost is nobody's to see
+        print(f"figure private, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
+
+
+def adds_up(c, data):
+    one = text(data, "sum", epochs=2, epsilon=3, budget=3.2)
+    assert c.wait(c.submit(one), 60)["state"] == "SUCCEEDED"
+    spent = account(c, "sum")["epsilon_spent"]
+    assert 2.9 < spent <= 3 + 1e-6, spent
+    status, answer = c.api("POST", "/api/v1/jobs", {"text": one})
+    assert status == 409 and 'budget of data set "sum" does not have this job' in answer["error"], answer
+    status, answer = c.api("POST", "/api/v1/jobs", {"text": text(data, "sum", epochs=2, epsilon=3, budget=40)})
+    assert status == 409 and "cannot be changed" in answer["error"], answer
+    c.kill("coordinator")
+    c.wait_api()
+    assert account(c, "sum")["epsilon_spent"] == spent
+    print("held: a data set's jobs add up, a budget that is spent takes no job, and outlives the coordinator")
+
+
+def charged_again(c, data):
+    id = c.submit(text(data, "again", epochs=100, epsilon=4, budget=30))
+    end = time.time() + 60
+    while time.time() < end and not (c.job(id)["state"] == "RUNNING" and account(c, "again")["jobs"][0]["steps_done"] > 100):
+        time.sleep(0.02)
+    c.kill("worker-0")
+    end = time.time() + 60
+    while time.time() < end and account(c, "again")["jobs"][0]["steps_charged"] <= 2000:
+        time.sleep(0.05)
+    a = account(c, "again")
+    assert a["jobs"][0]["steps"] == 2000 and a["jobs"][0]["steps_charged"] > 2000 and a["epsilon_spent"] > 4, a
+    c.api("POST", f"/api/v1/jobs/{id}/cancel")
+    c.wait(id, 30, ("CANCELLED",))
+    assert account(c, "again")["epsilon_spent"] >= a["epsilon_spent"]
+    print(f"held: a worker that takes over pays for the steps it runs again ({a['jobs'][0]['steps_charged']} charged of 2000), and a cancelled job gives nothing back")
+
+    id = c.submit(text(data, "stops", epochs=100, epsilon=4, budget=4))
+    end = time.time() + 60
+    while time.time() < end and not (c.job(id)["state"] == "RUNNING" and account(c, "stops")["jobs"][0]["steps_done"] > 20):
+        time.sleep(0.02)
+    c.kill("worker-0")
+    job = c.wait(id, 60, ("FAILED", "SUCCEEDED"))
+    assert job["state"] == "FAILED" and "does not have the steps" in job["reason"], job
+    assert account(c, "stops")["epsilon_spent"] <= 4 + 1e-6
+    print("held: where the budget does not have them, the job stops and says so")
+
+
+def ahead(data, folder):
+    path = os.path.join(folder, "job.yaml")
+    with open(path, "w") as f:
+        f.write(text(data, "ahead", epochs=3))
+    out = subprocess.run([os.path.join(BUILD, "pinion"), "submit", "--dry-run", path], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0 and "epsilon after epoch 3: 8 at delta 1e-06" in out.stdout and "noise multiplier" in out.stdout, out
+    print("held: --dry-run says what each epoch will have spent")
+
+
+with Cluster(ps=2, workers=2, serving=0) as c, tempfile.TemporaryDirectory() as folder:
+    data = os.path.join(folder, "data")
+    subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "100000", "--out", data], check=True, capture_output=True)
+    ahead(data, folder)
+    learns(c, data)
+    adds_up(c, data)
+    charged_again(c, data)
+    out = subprocess.run([os.path.join(BUILD, "pinion"), "privacy", "--dir", c.dir, "sum"], capture_output=True, text=True, timeout=30)
+    assert out.returncode == 0 and "data set sum: epsilon 3 of 3.2 spent" in out.stdout, out

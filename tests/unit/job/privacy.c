@@ -1,0 +1,91 @@
+/* spec.privacy: what it resolves to, and what is refused with the reason. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "job/job.h"
+#include "privacy/accountant.h"
+
+static struct pn_job job;
+
+static enum pn_result read_job(const char *data, const char *features, const char *model, const char *training, const char *privacy, struct pn_error *err) {
+    char text[3000];
+    snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}%s}\n  features: [%s]\n"
+             "  model: %s\n  training: {batchSize: 1000, dataShards: 2%s}\n  privacy: {%s}\n", data, features, model, training, privacy);
+    return pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, err);
+}
+#define GOOD_FEATURES "{name: u, type: categorical, buckets: 100}, {name: n, type: numeric, transform: [standardize], mean: 1, std: 2}"
+#define GOOD "rows: 1000000, epsilon: 2, delta: 1.0e-7, clip: 0.5, threshold: 10, dataset: d"
+
+START_TEST(the_noise_is_what_the_epsilon_wants_and_no_more) {
+    struct pn_error err = {""};
+    ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", ", epochs: 3", GOOD, &err) == PN_OK, "%s", err.text);
+    const struct pn_privacy_spec *v = &job.privacy;
+    struct pn_privacy_event events[2];
+    double epsilon;
+    ck_assert_uint_eq(pn_job_privacy_steps(&job), 3 * 500); /* a shard of 500,000 rows, 1,000 a batch */
+    ck_assert_uint_eq(pn_job_privacy_events(&job, 1500, 1, events), 1);
+    ck_assert(events[0].rate == 0.002 && events[0].noise == v->noise);
+    ck_assert_int_eq(pn_privacy_epsilon_rdp(events, 1, 1e-7, &epsilon, NULL), PN_OK);
+    ck_assert_double_le(epsilon, 2);
+    ck_assert_double_gt(epsilon, 1.99);
+    ck_assert(v->selection == PN_SELECT_ADAFEST && v->vote_noise == 4 * v->noise && v->limit == 2 && v->clip == 0.5f);
+    char *text = pn_job_text(&job);
+    const double noise = v->noise;
+    pn_job_free(&job);
+    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "again", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert(job.privacy.noise == noise && strcmp(job.privacy.dataset, "d") == 0); /* whoever reads it later uses the same noise */
+    char *twice = pn_job_text(&job);
+    ck_assert_str_eq(text, twice);
+    free(text);
+    free(twice);
+    pn_job_free(&job);
+} END_TEST
+
+START_TEST(fest_pays_for_its_choice) {
+    struct pn_error err = {""};
+    ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: fest, voteNoise: 20", &err) == PN_OK, "%s", err.text);
+    struct pn_privacy_event events[2];
+    ck_assert_uint_eq(pn_job_privacy_events(&job, 10, 3, events), 2);
+    ck_assert(events[1].rate == 1 && events[1].noise == 20 && events[1].steps == 3);
+    pn_job_free(&job);
+} END_TEST
+
+START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
+    static const struct { const char *data, *features, *model, *training, *privacy, *words; } cases[] = {
+        {"", "{name: u, type: categorical}", "{name: fm}", "", GOOD, "give it buckets"},
+        {"", "{name: u, type: categorical, buckets: 9}, {name: n, type: numeric, transform: [standardize]}", "{name: fm}", "", GOOD, "mean and std"},
+        {"", GOOD_FEATURES, "{name: deepfm, norm: batch}", "", GOOD, "batch norm"},
+        {", validation: {format: csv, uri: /v, label: y}", GOOD_FEATURES, "{name: fm}", ", earlyStopping: {}", GOOD, "earlyStopping"},
+        {"", GOOD_FEATURES, "{name: fm}", ", clipNorm: 1", GOOD, "clipNorm"},
+        {"", GOOD_FEATURES, "{name: fm}", "", "epsilon: 2, delta: 1.0e-7, threshold: 10, dataset: d", "needs rows"},
+        {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 2, delta: 1.0e-7, dataset: d", "needs threshold"},
+        {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 2, delta: 1.0e-5, threshold: 10, dataset: d", "below 1 / rows"},
+        {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000, epsilon: 2, delta: 1.0e-7, threshold: 10, dataset: d", "fewer than all"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", budget: 1", "below what this job alone"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", noiseMultiplier: 0.4", "the job would spend epsilon"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", aggregation: secure", "not available yet"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user", "not available yet"},
+        {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 0.001, delta: 1.0e-12, threshold: 10, dataset: d", "no noise below"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: dense", "has a meaning for selection"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct pn_error err = {""};
+        ck_assert_msg(read_job(cases[i].data, cases[i].features, cases[i].model, cases[i].training, cases[i].privacy, &err) == PN_INVALID, "%s: taken", cases[i].words);
+        ck_assert_msg(strstr(err.text, cases[i].words) != NULL, "\"%s\" does not say \"%s\"", err.text, cases[i].words);
+    }
+} END_TEST
+
+int main(void) {
+    Suite *s = suite_create("privacy");
+    TCase *t = tcase_create("privacy");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, the_noise_is_what_the_epsilon_wants_and_no_more);
+    tcase_add_test(t, fest_pays_for_its_choice);
+    tcase_add_test(t, what_cannot_be_kept_is_refused_with_the_reason);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed == 0 ? 0 : 1;
+}
