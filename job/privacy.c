@@ -51,7 +51,8 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     if (job->embedding_l2 > 0) pn_yaml_problem(y, n, "privacy: embeddingL2 counts per example and is not clipped with it; take the optimizer's l2");
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *f = &job->fields[i];
-        if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
+        if (f->type == PN_FIELD_LEAVES) pn_yaml_problem(y, n, "privacy: the trees of feature \"%s\" are grown of the rows as they are, without noise", f->name);
+        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
             pn_yaml_problem(y, n, "privacy: feature \"%s\" can have any number of keys; give it buckets: N, so that rows nobody touched can have their noise", f->name);
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }

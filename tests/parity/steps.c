@@ -238,8 +238,7 @@ int main(int argc, char **argv) {
         {"lr", ""}, {"fm, embeddingDim: 6", ""}, {"wide_deep, embeddingDim: 5, hidden: [12, 8], norm: layer", ""}, {"deepfm, embeddingDim: 6, hidden: [16, 8], dropout: 0.2, embeddingDropout: 0.1", ""},
         {"dcn_v2, embeddingDim: 4, hidden: [12], cross: 3, norm: batch", ""}, {"dcn_v2, embeddingDim: 4, hidden: [12], cross: 2, structure: stacked", "clipNorm: 0.5"},
         {"dlrm, embeddingDim: 8, bottom: [6], hidden: [12, 6]", ""}, {"dlrm, embeddingDim: 4, bottom: [6], hidden: [8], interaction: both, norm: batch", "clipNorm: 0.3"},
-        {"mf, embeddingDim: 5", "loss: {name: bpr}"}, {"mf, embeddingDim: 6, bias: false", "loss: {name: in-batch-softmax, temperature: 0.5}"},
-        {"mf, embeddingDim: 6", "loss: {name: softmax, temperature: 0.7}"}, {"neumf, embeddingDim: 4, mlpDim: 6, hidden: [8, 4]", "loss: {name: hinge, margin: 0.5}"},
+        {"gmf, embeddingDim: 6", "loss: {name: softmax, temperature: 0.7}"}, {"gmf, embeddingDim: 5", "loss: {name: bpr}"}, {"neumf, embeddingDim: 4, mlpDim: 6, hidden: [8, 4]", "loss: {name: hinge, margin: 0.5}"},
         {"dcn_v2, embeddingDim: 4, hidden: [8], cross: 1, heads: [{name: high, threshold: 4, weight: 0.5}], distill: {column: n, weight: 0.6, temperature: 2}", ""},
         {"dcn_v2, embeddingDim: 4, hidden: [8], cross: 1, sequence: {fields: [s], candidate: item, blocks: 2, heads: 2, width: 8, feedForward: 6, recent: 2, dropout: 0.1}", ""},
         {"deepfm, embeddingDim: 4, hidden: [8], sequence: {fields: [s], blocks: 1, width: 4, positions: false}", ""}};

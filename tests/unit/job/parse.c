@@ -89,7 +89,7 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"format: csv, uri: train.csv", "format: movielens, uri: [a, b]", "job.yaml:6:", "a list of files"},
     {"uri: train.csv", "uri: s3://b/train.csv", "job.yaml:6:", "file://"},
     {"pinion/v1", "pinion/v2", "job.yaml:1:13", "pinion/v1"},
-    {"  publish:", "  privacy: {epsilon: 1}\n  publish:", "job.yaml:20:3", "not available yet"},
+    {"  publish:", "  privacy: {epsilon: 1}\n  publish:", "job.yaml:20:13", "needs rows"},
     {"metadata: {name: t}", "metadata: {name: t", "job.yaml:", "error"},
     {"name: u, type", "name: i, type", "job.yaml:10:", "stands twice"},
     {"mode: ssp, ", "mode: async, ", "job.yaml:18:", "staleness"},
