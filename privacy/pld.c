@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include "privacy/accountant.h"
 
+#ifndef CMPLX /* glibc gives it to gcc alone */
+#define CMPLX(re, im) ((double)(re) + (double)(im) * I)
+#endif
+
 #define TAIL 1e-14
 #define MAX_BINS (1u << 22)
 
