@@ -19,6 +19,17 @@ static void add(struct account *a, const struct pn_job *job, uint64_t steps, uin
     else a->n += pn_job_privacy_events(job, steps, lives, a->events + a->n);
 }
 
+/* Of the producer that was charged most: its steps, and the most owners that one had. */
+static uint64_t charged(const struct pn_job_run *j, uint32_t *lives) {
+    uint64_t most = 0;
+    *lives = 0;
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (j->units[p].charged > most) most = j->units[p].charged;
+        if (j->units[p].lives > *lives) *lives = j->units[p].lives;
+    }
+    return most;
+}
+
 /* What the data set has spent; its limit is what the first job on it said. */
 static void account_of(const struct pn_coordinator *c, const char *dataset, struct account *a) {
     *a = (struct account){.n = 0};
@@ -28,13 +39,9 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
             a->limit = j->job.privacy.limit;
             a->delta = j->job.privacy.delta;
         }
-        uint64_t most = 0;
-        uint32_t lives = 0;
-        for (uint32_t p = 0; p < j->n_producers; p++) {
-            if (j->units[p].charged > most) most = j->units[p].charged;
-            if (j->units[p].lives > lives) lives = j->units[p].lives;
-        }
-        add(a, &j->job, most, lives);
+        uint32_t lives;
+        const uint64_t steps = charged(j, &lives);
+        add(a, &j->job, steps, lives);
     }
 }
 
@@ -70,12 +77,12 @@ bool pn_budget_charge(const struct pn_coordinator *c, struct pn_job_run *j, uint
     struct pn_work_unit *u = &j->units[p];
     struct account a;
     if (j->job.privacy.rows == 0) return true;
-    const uint64_t all = pn_job_privacy_steps(&j->job), charged = u->charged;
+    const uint64_t all = pn_job_privacy_steps(&j->job), before = u->charged;
     u->charged += u->first_step <= all ? all - u->first_step + 1 : 0;
     u->lives++;
     account_of(c, j->job.privacy.dataset, &a);
     if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
-    u->charged = charged;
+    u->charged = before;
     u->lives--;
     pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have the steps that a new owner of producer %u would run again", j->job.privacy.dataset, a.limit, p);
     return false;
@@ -104,15 +111,14 @@ struct json_object *pn_budget_describe(const struct pn_coordinator *c) {
         if (isfinite(spent)) pn_json_add_double(e, "epsilon_left", a.limit > spent ? a.limit - spent : 0);
         for (const struct pn_job_run *i = j; i != NULL; i = i->next) {
             if (!of(&i->job, j->job.privacy.dataset)) continue;
-            uint64_t most = 0, clock = 0;
-            for (uint32_t p = 0; p < i->n_producers; p++) {
-                if (i->units[p].charged > most) most = i->units[p].charged;
+            uint32_t lives;
+            uint64_t clock = 0;
+            for (uint32_t p = 0; p < i->n_producers; p++)
                 if (i->units[p].clock > clock) clock = i->units[p].clock;
-            }
             struct json_object *x = json_object_new_object();
             pn_json_add_str(x, "job", i->id);
             pn_json_add_double(x, "noise_multiplier", i->job.privacy.noise);
-            pn_json_add_u64(x, "steps_charged", most);
+            pn_json_add_u64(x, "steps_charged", charged(i, &lives));
             pn_json_add_u64(x, "steps_done", clock);
             pn_json_add_u64(x, "steps", pn_job_privacy_steps(&i->job));
             json_object_array_add(jobs, x);

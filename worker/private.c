@@ -138,7 +138,7 @@ static size_t draw_keys(const struct domain *d, struct pn_draws *g, const uint64
     return k;
 }
 
-/* Does the domain name every key only once? Drawing again needs some that are free; an almost full table is walked instead. */
+/* All keys of the domain, each once, that are not touched, in the same order. `mixed` and `out` have room for d->n. */
 static size_t all_others(const struct domain *d, const uint64_t *touched, size_t n, uint64_t *mixed, uint64_t *out) {
     size_t count = 0, at = 0, kept = 0;
     for (uint64_t i = 0; i < d->n; i++) mixed[count++] = pn_mix64(domain_key(d, i));

@@ -34,6 +34,15 @@ def account(c, name):
     return next(d for d in c.api("GET", "/api/v1/privacy")[1]["datasets"] if d["dataset"] == name)
 
 
+def kill_at(c, id, name, steps):
+    """Waits until the job has done so many steps, and then kills whoever has its producers."""
+    end = time.time() + 60
+    while time.time() < end and not (c.job(id)["state"] == "RUNNING" and account(c, name)["jobs"][0]["steps_done"] > steps):
+        time.sleep(0.02)
+    for worker in ("worker-0", "worker-1"):
+        c.kill(worker)
+
+
 def learns(c, data):
     for selection, mode in (("adafest", "async"), ("dense", "sync"), ("fest", "async")):
         job = c.wait(c.submit(text(data, f"learns-{selection}", selection=selection, mode=mode)), 90)
@@ -61,11 +70,7 @@ def adds_up(c, data):
 
 def charged_again(c, data):
     id = c.submit(text(data, "again", epochs=100, epsilon=4, budget=30))
-    end = time.time() + 60
-    while time.time() < end and not (c.job(id)["state"] == "RUNNING" and account(c, "again")["jobs"][0]["steps_done"] > 100):
-        time.sleep(0.02)
-    for worker in ("worker-0", "worker-1"):  # whoever has the producers
-        c.kill(worker)
+    kill_at(c, id, "again", 100)
     end = time.time() + 60
     while time.time() < end and account(c, "again")["jobs"][0]["steps_charged"] <= 2000:
         time.sleep(0.05)
@@ -77,11 +82,7 @@ def charged_again(c, data):
     print(f"held: a worker that takes over pays for the steps it runs again ({a['jobs'][0]['steps_charged']} charged of 2000), and a cancelled job gives nothing back")
 
     id = c.submit(text(data, "stops", epochs=100, epsilon=4, budget=4))
-    end = time.time() + 60
-    while time.time() < end and not (c.job(id)["state"] == "RUNNING" and account(c, "stops")["jobs"][0]["steps_done"] > 20):
-        time.sleep(0.02)
-    for worker in ("worker-0", "worker-1"):  # whoever has the producers
-        c.kill(worker)
+    kill_at(c, id, "stops", 20)
     job = c.wait(id, 60, ("FAILED", "SUCCEEDED"))
     assert job["state"] == "FAILED" and "does not have the steps" in job["reason"], job
     assert account(c, "stops")["epsilon_spent"] <= 4 + 1e-6
