@@ -70,6 +70,7 @@ static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
     j->checkpoints = k;
     j->cut.phase = PN_NO_CUT;
     j->cut_wanted = false;
+    j->commit_revision = c->revision;
     j->last_checkpoint_ms = pn_now_ms(c->env);
     c->n_checkpoints++;
     j->cut_untold = true;
@@ -178,9 +179,7 @@ static bool drained(struct pn_coordinator *c, struct pn_job_run *j) {
         struct pn_node *n = pn_node_find(c, u->owner);
         struct json_object *cut = n != NULL && n->beat != NULL && pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "cut") : NULL;
         /* The report must answer this very cut, and all that this plan says: terms of shards among it. */
-        struct json_object *plan = n != NULL ? pn_json_get(n->beat, "plan") : NULL;
-        bool newest = n != NULL && n->plan != NULL && json_object_get_uint64(pn_json_at(plan, 0)) == c->epoch && json_object_get_uint64(pn_json_at(plan, 1)) == n->revision;
-        if (cut == NULL || !newest || pn_json_u64(cut, "epoch", 0) != j->cut.epoch || pn_json_u64(cut, "upto", 0) != j->cut.upto || n->incarnation != u->owner_incarnation) {
+        if (cut == NULL || !pn_node_knows_plan(c, n) || pn_json_u64(cut, "epoch", 0) != j->cut.epoch || pn_json_u64(cut, "upto", 0) != j->cut.upto || n->incarnation != u->owner_incarnation) {
             all = false;
             continue;
         }

@@ -28,9 +28,7 @@ static bool all_wait(struct pn_coordinator *c, struct pn_job_run *j) {
         const struct pn_checkpoint *k = pn_job_committed(j);
         if (k != NULL && k->finished[p]) continue;
         struct pn_node *n = pn_node_find(c, u->owner);
-        struct json_object *plan = n != NULL && n->beat != NULL && pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "plan") : NULL;
-        const bool newest = plan != NULL && n->plan != NULL && json_object_get_uint64(pn_json_at(plan, 0)) == c->epoch && json_object_get_uint64(pn_json_at(plan, 1)) == n->revision;
-        if (!newest || n->incarnation != u->owner_incarnation) return false;
+        if (n == NULL || n->beat == NULL || pn_node_job(n, j) == NULL || !pn_node_knows_plan(c, n) || n->incarnation != u->owner_incarnation) return false;
         if (u->started > highest && !u->finished) highest = u->started;
         all = all && (u->waiting || u->finished) && u->started == u->clock;
     }

@@ -102,6 +102,7 @@ struct pn_job_run {
     struct pn_checkpoint *checkpoints;
     struct pn_cut cut;
     bool cut_wanted, cut_untold, dirty;
+    uint64_t commit_revision; /* plans behind it tell of the last commit of this life */
     struct pn_asker *cut_askers;
     struct pn_metric epoch_validation, validation, test;
     /* early stopping (gate.c) */
@@ -146,6 +147,7 @@ struct pn_coordinator {
 /* members.c */
 struct pn_node *pn_node_find(struct pn_coordinator *, const char *name);
 bool pn_node_alive(const struct pn_coordinator *, const struct pn_node *);
+bool pn_node_knows_plan(const struct pn_coordinator *, const struct pn_node *); /* its last beat was written behind the newest plan for it */
 void pn_node_beat(struct pn_coordinator *, pn_peer, const struct pn_frame *);
 struct json_object *pn_node_job(const struct pn_node *, const struct pn_job_run *); /* its beat's job if it is this one and generation, else NULL */
 void pn_nodes_free(struct pn_coordinator *);

@@ -255,7 +255,8 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
             if (j->job.stream.window > 0) pn_stream_take(c, j, (uint32_t)p, pn_json_get(e, "windows"));
-            if (u->ring_full && (!u->finished || external(j))) j->cut_wanted = true; /* a client that has finished waits for the checkpoint that says so */
+            /* Said before it could know of the last commit, it is no wish for another. A client that has finished waits for the checkpoint that says so. */
+            if (u->ring_full && pn_node_knows_plan(c, n) && n->revision > j->commit_revision && (!u->finished || external(j))) j->cut_wanted = true;
         }
         if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
             j->model = json_object_get(model);

@@ -13,6 +13,11 @@ bool pn_node_alive(const struct pn_coordinator *c, const struct pn_node *n) {
     return n != NULL && n->beat != NULL && !n->left && pn_now_ms(c->env) - n->seen_ms < c->options.lease_ms;
 }
 
+bool pn_node_knows_plan(const struct pn_coordinator *c, const struct pn_node *n) {
+    struct json_object *plan = n->beat != NULL ? pn_json_get(n->beat, "plan") : NULL;
+    return plan != NULL && n->plan != NULL && json_object_get_uint64(pn_json_at(plan, 0)) == c->epoch && json_object_get_uint64(pn_json_at(plan, 1)) == n->revision;
+}
+
 struct json_object *pn_node_job(const struct pn_node *n, const struct pn_job_run *j) {
     struct json_object *job = pn_json_get(n->beat, "job");
     bool same = strcmp(pn_json_str(job, "id", ""), j->id) == 0 && pn_json_u64(job, "generation", 0) == j->generation;
@@ -104,9 +109,7 @@ void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame 
         free_node(n);
         return;
     }
-    struct json_object *plan = pn_json_get(n->beat, "plan");
-    uint64_t epoch = json_object_get_uint64(pn_json_at(plan, 0)), revision = json_object_get_uint64(pn_json_at(plan, 1));
-    if (n->plan != NULL && (epoch != c->epoch || revision != n->revision)) pn_plan_repeat(c, n);
+    if (n->plan != NULL && !pn_node_knows_plan(c, n)) pn_plan_repeat(c, n);
 }
 
 void pn_nodes_free(struct pn_coordinator *c) {

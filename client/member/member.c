@@ -170,6 +170,12 @@ static void send_pull(struct pn_member *m, struct pn_member_request *r) {
 
 /* ---- pushes ---- */
 static void stop_producer(struct pn_member *m, const char *why) {
+    if (m->has_producer) { /* first: whoever is told below may look at once */
+        m->moved = true;
+        m->lost_producer = m->producer;
+        m->lost_incarnation = m->incarnation_of;
+        snprintf(m->why, sizeof m->why, "%s", why);
+    }
     while (m->flights != NULL) { /* the client drops them with their producer or with itself */
         struct pn_member_flight *f = m->flights;
         m->flights = f->next;
@@ -181,12 +187,6 @@ static void stop_producer(struct pn_member *m, const char *why) {
     fail_all(&m->line, PN_FENCED, why);
     fail_all(&m->commits, PN_FENCED, why);
     if (m->client != NULL && m->has_producer) pn_client_producer_remove(m->client, m->producer);
-    if (m->has_producer) {
-        m->moved = true;
-        m->lost_producer = m->producer;
-        m->lost_incarnation = m->incarnation_of;
-        snprintf(m->why, sizeof m->why, "%s", why);
-    }
     m->has_producer = m->finished = m->last_out = false;
 }
 

@@ -129,7 +129,7 @@ def mistakes(c):
     c.wait(other, 20, ("RUNNING",))
     raises(pinion.Ended, "is not external", lambda: pinion.Session(c.dir, other))
     waiting = c.submit(job())
-    raises(pinion.Deadline, "PENDING", lambda: pinion.Session(c.dir, waiting, timeout=0.5))
+    raises(pinion.Deadline, "PENDING", lambda: pinion.Session(c.dir, waiting, timeout=2))
     c.api("POST", f"/api/v1/jobs/{other}/cancel")
     raises(pinion.Deadline, "does not answer", lambda: pinion.Session("tcp://127.0.0.1:9", waiting, timeout=0.5))
     raises(pinion.Invalid, "tcp://127.0.0.1:PORT", lambda: pinion.Session("tcp://192.0.2.1:7701", waiting, timeout=0.5))
@@ -189,6 +189,7 @@ def threads(c):
     committed = s.status["committed_step"]
     while s.status["clock"] < committed + 100:  # acknowledged, so that they are in the ring: started ones may still wait for credit
         time.sleep(0.001)
+    assert s.status["committed_step"] == committed, "one wish, one checkpoint"
     c.kill("ps-1")
     s.checkpoint()
     assert s.status["committed_step"] >= committed > 0
