@@ -22,7 +22,7 @@ struct pn_features {
     struct pn_forest *forest;
     struct pn_forest_rows rows;          /* until it is trained */
     bool no_memory;
-    size_t head_column[PN_MAX_HEADS], teacher; /* SIZE_MAX: not there, or no column of its own */
+    size_t head_column[PN_MAX_HEADS], teacher, user; /* SIZE_MAX: not there, or no column of its own */
 };
 
 static bool is_dense(const struct pn_field *f) { return f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log; }
@@ -73,6 +73,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     if (f->i_leaves != SIZE_MAX) choose_columns(f);
     for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
     f->teacher = column_of(names, n_columns, job->distill.column);
+    f->user = column_of(names, n_columns, job->privacy.user_field);
     *out = f;
     return PN_OK;
 }
@@ -342,7 +343,9 @@ static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, si
     return true;
 }
 
-/* Further labels and the teacher's logits. */
+uint64_t pn_user_of(const char *text, size_t n) { return pn_hash(text, n, 0x75736572ull); }
+
+/* Further labels, the teacher's logits, and whose the rows are. */
 static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b) {
     const size_t n = raw->n_rows;
     double x;
@@ -353,6 +356,11 @@ static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, st
             else if (!number(cell(raw, f->head_column[h], r), &x)) x = NAN;
             b->head_labels[h * n + r] = x >= f->job->heads[h].threshold;
         }
+    if (f->user != SIZE_MAX && (b->user = malloc((n + 1) * sizeof *b->user)) == NULL) return false;
+    for (size_t r = 0; r < n && f->user != SIZE_MAX; r++) {
+        const struct slice s = cell(raw, f->user, r);
+        b->user[r] = pn_user_of(s.text, s.n);
+    }
     if (f->teacher == SIZE_MAX) return true;
     if ((b->teacher = malloc((n + 1) * sizeof *b->teacher)) == NULL) return false;
     for (size_t r = 0; r < n; r++) b->teacher[r] = number(cell(raw, f->teacher, r), &x) ? (float)x : NAN;
