@@ -35,6 +35,7 @@ struct pn_checkpoint {
     uint64_t steps[PN_MAX_PRODUCERS];
     bool finished[PN_MAX_PRODUCERS];
     bool bad;                        /* does not verify, or was gone back behind */
+    uint64_t forgot;                 /* the newest request of forget.c whose rows it is without */
     char dir[480];
     struct json_object *files;       /* [{name, bytes, digest, rows}] */
     bool dirty;
@@ -121,7 +122,7 @@ struct pn_job_run {
 };
 
 struct pn_publication;
-struct pn_version { struct pn_version *next; uint64_t version, checkpoint; char job[32], dir[480]; }; /* newest first */
+struct pn_version { struct pn_version *next; uint64_t version, checkpoint, forgot /* its checkpoint's */; char job[32], dir[480]; }; /* newest first */
 struct pn_model_entry {
     struct pn_model_entry *next;
     char name[64];
@@ -141,6 +142,10 @@ struct pn_coordinator {
     struct pn_job_run *jobs;
     struct pn_model_entry *models;
     struct pn_publication *publication; /* one at a time */
+    struct pn_forget *forgets;       /* by number, rising; kept for good */
+    struct pn_scrubbing *scrubbing;
+    struct pn_sweep *sweep;
+    uint64_t forget_retry_ms, sweep_retry_ms, scrub_sequence;
     uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
 };
 
@@ -204,6 +209,7 @@ void pn_remove_files(struct pn_env *, const char *dir, struct json_object *files
 bool pn_publication_start(struct pn_coordinator *, struct pn_job_run *, bool force, struct pn_http_request *asker, struct pn_error *);
 void pn_publication_step(struct pn_coordinator *);
 bool pn_publication_uses(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* that checkpoint's files are being read */
+bool pn_publication_writes(const struct pn_coordinator *, const char *model, const char *version);
 void pn_publication_close(struct pn_coordinator *);
 struct json_object *pn_publication_plan(struct pn_coordinator *, const struct pn_node *); /* for a ps; NULL: none */
 bool pn_model_rollback(struct pn_coordinator *, struct pn_model_entry *, uint64_t version, struct pn_error *);
@@ -218,6 +224,27 @@ bool pn_budget_admit(const struct pn_coordinator *, const struct pn_job *, struc
 bool pn_budget_charge(const struct pn_coordinator *, struct pn_job_run *, uint32_t p, struct pn_error *);
 struct json_object *pn_budget_describe(const struct pn_coordinator *);
 size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
+
+/* forget.c: rows that people want gone */
+struct pn_forget {
+    struct pn_forget *next;
+    uint64_t number, asked_ms, done_ms;
+    char job[32], field[64], who[64];
+    struct json_object *keys;        /* [[table, key], ..] */
+    uint64_t server_rows, checkpoint_rows, n_checkpoints, n_versions; /* what was removed */
+    bool done, dirty;
+    char note[300];                  /* what it waits for */
+};
+struct json_object *pn_forget_write(const struct pn_forget *);
+bool pn_forget_load(struct pn_coordinator *, struct json_object *);
+void pn_forgets_free(struct pn_coordinator *);
+void pn_forget_step(struct pn_coordinator *);
+void pn_forget_post(struct pn_coordinator *, struct pn_http_request *, struct json_object *body);
+struct json_object *pn_forget_describe(const struct pn_coordinator *);
+uint64_t pn_forget_number(const struct pn_coordinator *, const struct pn_job_run *); /* the job's newest request; 0: none */
+bool pn_forget_settled(struct pn_coordinator *, const struct pn_job_run *);         /* all shards are without what is to be forgotten: a cut may begin */
+struct json_object *pn_forget_plan(const struct pn_coordinator *, const struct pn_job_run *);  /* for a shard of the job; NULL: nothing */
+struct json_object *pn_forget_scrub_plan(struct pn_coordinator *, const struct pn_node *);     /* for a ps; NULL: nothing */
 
 /* plan.c */
 void pn_plans_send(struct pn_coordinator *);

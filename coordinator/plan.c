@@ -36,6 +36,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
         pn_json_add_str(job, "owner", owner);
         /* An open shard does not look at this again; while it stays the same text, a new checkpoint sends no new plan for nothing. */
         pn_json_add(job, "restore", seat->open_term == seat->term ? NULL : restore_of(j));
+        pn_json_add(job, "forget", pn_forget_plan(c, j));
         if (j->cut.phase >= PN_FLIP) {
             cut = json_object_new_object();
             pn_json_add_u64(cut, "epoch", j->cut.epoch);
@@ -45,6 +46,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
     pn_json_add(plan, "job", job);
     pn_json_add(plan, "cut", cut);
     pn_json_add(plan, "snapshot", pn_publication_plan(c, n));
+    pn_json_add(plan, "scrub", pn_forget_scrub_plan(c, n));
 }
 
 /* What a client is told of the job that it came for, whatever its state. */

@@ -10,8 +10,8 @@
 
 struct pn_publication {
     struct pn_coordinator *c;
-    char model[64], job_id[32], dir[480];
-    uint64_t version, checkpoint, since_ms;
+    char model[64], job_id[32], dir[480], checkpoint_dir[480];
+    uint64_t version, checkpoint, forgot, since_ms;
     enum { SEGMENTS, DENSE, FILES, COMMIT } phase;
     struct pn_asker *askers;
     struct json_object *parts;       /* per checkpoint file: {name, number, node}; later with what the server reported */
@@ -84,6 +84,13 @@ void pn_publication_close(struct pn_coordinator *c) {
     if (!p->in_io) free_publication(p);
 }
 
+bool pn_publication_writes(const struct pn_coordinator *c, const char *model, const char *version) {
+    char number[32];
+    if (c->publication == NULL || strcmp(c->publication->model, model) != 0) return false;
+    snprintf(number, sizeof number, "%" PRIu64, c->publication->version);
+    return strcmp(number, version) == 0;
+}
+
 bool pn_publication_uses(const struct pn_coordinator *c, const struct pn_job_run *j, uint64_t epoch) {
     return c->publication != NULL && c->publication->checkpoint == epoch && strcmp(c->publication->job_id, j->id) == 0;
 }
@@ -118,6 +125,8 @@ bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool f
     snprintf(p->job_id, sizeof p->job_id, "%s", j->id);
     p->version = entry->next_version++;
     p->checkpoint = k->epoch;
+    p->forgot = k->forgot;
+    snprintf(p->checkpoint_dir, sizeof p->checkpoint_dir, "%s", k->dir);
     p->since_ms = pn_now_ms(c->env);
     snprintf(p->dir, sizeof p->dir, "%s/models/%s/%" PRIu64, c->options.dir, p->model, p->version);
     entry->dirty = true;
@@ -152,12 +161,10 @@ struct json_object *pn_publication_plan(struct pn_coordinator *c, const struct p
         return NULL;
     }
     struct json_object *o = json_object_new_object();
-    char dir[480];
-    snprintf(dir, sizeof dir, "%s/jobs/%s/checkpoints/%" PRIu64, c->options.dir, j->id, p->checkpoint);
     pn_json_add_u64(o, "version", p->version);
     pn_json_add_str(o, "dir", p->dir);
     pn_json_add_str(o, "storage", storages[j->job.publish_storage]);
-    pn_json_add_str(o, "checkpoint_dir", dir);
+    pn_json_add_str(o, "checkpoint_dir", p->checkpoint_dir);
     pn_json_add(o, "files", files);
     return o;
 }
@@ -284,6 +291,7 @@ static void finish(struct pn_publication *p) {
     }
     v->version = p->version;
     v->checkpoint = p->checkpoint;
+    v->forgot = p->forgot;
     snprintf(v->job, sizeof v->job, "%s", p->job_id);
     snprintf(v->dir, sizeof v->dir, "%s", p->dir);
     v->next = m->versions;

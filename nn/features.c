@@ -146,6 +146,12 @@ uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
     return pn_hash(&i, sizeof i, f->hash_seed);
 }
 
+bool pn_field_value_key(const struct pn_field *f, const char *value, size_t n, uint64_t *key) {
+    if (f->type != PN_FIELD_CATEGORICAL && !pn_field_listed(f)) return false;
+    *key = bucketed(f, pn_hash(value, n, f->hash_seed));
+    return true;
+}
+
 static double transformed(const struct pn_field *f, double x) {
     if (f->clip) x = x < f->clip_low ? f->clip_low : x > f->clip_high ? f->clip_high : x;
     return f->log1p ? copysign(log1p(fabs(x)), x) : x;

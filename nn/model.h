@@ -71,6 +71,8 @@ bool pn_batch_unique(struct pn_batch *, const struct pn_job *, const size_t *spa
 /* *out: a batch of n examples, example i being number example[i] of *from[i]; all of one job. */
 enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, const size_t *sparse, const struct pn_batch *const *from, const uint32_t *example, size_t n);
 
+/* The key of one value of a field that has a key a value (categorical, multi, sequence), as a batch has it. False: a field of another type. */
+bool pn_field_value_key(const struct pn_field *, const char *value, size_t n, uint64_t *key);
 /* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
 uint64_t pn_field_domain(const struct pn_field *);
 uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);

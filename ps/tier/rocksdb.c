@@ -130,6 +130,26 @@ static bool put(struct pn_tier *tier, const uint64_t *keys, const void *records,
     return ok;
 }
 
+/* A delete is a mark that hides what older files hold; compacting the key's range writes these anew, without it. */
+static bool take_out(struct pn_tier *tier, const uint64_t *keys, size_t n) {
+    struct tier *t = tier_of(tier);
+    char *err = NULL;
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_delete_cf(t->db->db, t->db->write, t->family, (const char *)&wire, sizeof wire, &err);
+    }
+    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+    if (err == NULL) rocksdb_flush_cf(t->db->db, o, t->family, &err);
+    rocksdb_flushoptions_destroy(o);
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_compact_range_cf(t->db->db, t->family, (const char *)&wire, sizeof wire, (const char *)&wire, sizeof wire);
+    }
+    const bool ok = err == NULL;
+    free(err);
+    return ok;
+}
+
 static struct pn_tier_scan *scan(struct pn_tier *tier) {
     struct pn_tier_scan *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
@@ -177,7 +197,7 @@ static void destroy(struct pn_tier *tier) {
     free(t);
 }
 
-static const struct pn_tier_ops ops = {.get = get, .put = put, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
+static const struct pn_tier_ops ops = {.get = get, .put = put, .remove = take_out, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
 
 /* ---- the database ---- */
 static enum pn_result open_database(struct database *d, struct pn_error *err) {
