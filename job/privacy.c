@@ -52,8 +52,11 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *f = &job->fields[i];
         if (f->type == PN_FIELD_LEAVES) pn_yaml_problem(y, n, "privacy: the trees of feature \"%s\" are grown of the rows as they are, without noise", f->name);
-        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
+        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && (f->n_boundaries > 0 || f->quantiles > 0)) && f->vocabulary.kind == PN_VOCABULARY_NONE)
             pn_yaml_problem(y, n, "privacy: feature \"%s\" can have any number of keys; give it buckets: N, so that rows nobody touched can have their noise", f->name);
+        if (f->vocabulary.kind != PN_VOCABULARY_NONE || f->quantiles > 0)
+            pn_yaml_problem(y, n, "privacy: the %s of feature \"%s\" would be of the rows as they are, without noise; give %s", f->quantiles > 0 ? "quantiles" : "vocabulary", f->name,
+                            f->quantiles > 0 ? "the boundaries" : "buckets");
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }
     for (uint32_t t = 0; t < job->i_dense_table; t++)

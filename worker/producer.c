@@ -243,6 +243,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && p->features == NULL) {
         r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(p->features, &p->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
