@@ -260,7 +260,13 @@ static void tables(struct out *o, const struct pn_job *job) {
 static void privacy(struct out *o, const struct pn_job *job) {
     const struct pn_privacy_spec *v = &job->privacy;
     if (v->rows == 0) return;
-    put(o, "  privacy: {rows: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", (unsigned long long)v->rows, v->epsilon,
+    put(o, "  privacy: {");
+    if (v->per_user > 0) {
+        put(o, "unit: user, examplesPerUser: %u, userField: ", v->per_user);
+        quoted(o, v->user_field);
+        put(o, ", ");
+    }
+    put(o, "%s: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", v->per_user > 0 ? "users" : "rows", (unsigned long long)v->rows, v->epsilon,
         v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
     quoted(o, v->dataset);
     if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
