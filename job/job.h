@@ -293,6 +293,8 @@ struct pn_job {
     enum pn_device_kind device;
     uint32_t device_number;                  /* CUDA */
     enum pn_precision precision;
+    uint64_t cache_rows;                     /* of each table, kept on a worker's device; 0: none */
+    uint32_t cache_staleness;                /* steps that a row is served from there */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];

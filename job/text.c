@@ -340,6 +340,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
     if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    if (job->cache_rows > 0) put(&o, "deviceCache: {rows: %llu, staleness: %u}, ", (unsigned long long)job->cache_rows, job->cache_staleness);
     if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],
