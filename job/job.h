@@ -293,6 +293,8 @@ struct pn_job {
     enum pn_device_kind device;
     uint32_t device_number;                  /* CUDA */
     enum pn_precision precision;
+    uint64_t cache_rows;                     /* of each table, kept on a worker's device; 0: none */
+    uint32_t cache_staleness;                /* steps that a row is served from there */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];
@@ -300,11 +302,13 @@ struct pn_job {
     double publish_min_auc;                  /* gate on the validation (else test) AUC; 0: none */
     /* Differential privacy of the training rows (docs/privacy.md): every step's sums are of clipped examples, with noise. */
     struct pn_privacy_spec {
-        uint64_t rows;                       /* of train, a public number; 0: the job is not private */
+        uint64_t rows;                       /* units of train (rows, or users), a public number; 0: the job is not private */
+        uint32_t per_user;                   /* unit: user: at most so many examples of one in a step; 0: the unit is the example */
+        char user_field[64];                 /* ... and the raw column that says whose a row is; "": none */
         double epsilon, delta;               /* what the job may spend */
         double limit;                        /* ... and all jobs on this data set, epsilon at the same delta */
         char dataset[64];
-        float clip;                          /* L2 norm of an example's whole gradient */
+        float clip;                          /* L2 norm of a unit's whole gradient */
         double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
         enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
         double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
@@ -334,7 +338,7 @@ bool pn_job_prepares(const struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
 
-/* The events (privacy/accountant.h) of a private job by which one row is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
+/* The events (privacy/accountant.h) of a private job by which one unit is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
 struct pn_privacy_event;
 size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
 /* The steps of one producer from the beginning to the end. */

@@ -76,6 +76,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     }
     pn_job_read_model(y, pn_yaml_get(spec, "model"), base, job);
     pn_job_read_training(y, pn_yaml_get(spec, "training"), job);
+    pn_job_read_device_cache(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
     if ((job->model == PN_MODEL_SASREC) != pn_format_sequences(job->train.format) && job->train.present)

@@ -30,6 +30,8 @@ void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, s
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training. */
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* spec.training.deviceCache; training has been read. */
+void pn_job_read_device_cache(struct pn_yaml *y, struct fy_node *training, struct pn_job *job);
 /* "hr@10" and the like: one K for a job. False: no such name. */
 bool pn_job_ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind);
 /* spec.data.stream; data, model and training have been read. */

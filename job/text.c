@@ -260,7 +260,13 @@ static void tables(struct out *o, const struct pn_job *job) {
 static void privacy(struct out *o, const struct pn_job *job) {
     const struct pn_privacy_spec *v = &job->privacy;
     if (v->rows == 0) return;
-    put(o, "  privacy: {rows: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", (unsigned long long)v->rows, v->epsilon,
+    put(o, "  privacy: {");
+    if (v->per_user > 0) {
+        put(o, "unit: user, examplesPerUser: %u, userField: ", v->per_user);
+        quoted(o, v->user_field);
+        put(o, ", ");
+    }
+    put(o, "%s: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", v->per_user > 0 ? "users" : "rows", (unsigned long long)v->rows, v->epsilon,
         v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
     quoted(o, v->dataset);
     if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
@@ -334,6 +340,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
     if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    if (job->cache_rows > 0) put(&o, "deviceCache: {rows: %llu, staleness: %u}, ", (unsigned long long)job->cache_rows, job->cache_staleness);
     if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],

@@ -53,6 +53,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
     if (f->i_leaves != SIZE_MAX) choose_columns(f);
     for (size_t i = 0; i < job->n_heads; i++) f->head_column[i] = column_of(names, n_columns, job->heads[i].column);
     f->teacher = column_of(names, n_columns, job->distill.column);
+    f->user = column_of(names, n_columns, job->privacy.user_field);
     *out = f;
     return PN_OK;
 }
@@ -196,7 +197,9 @@ static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, si
     return true;
 }
 
-/* Further labels and the teacher's logits. */
+uint64_t pn_user_of(const char *text, size_t n) { return pn_hash(text, n, 0x75736572ull); }
+
+/* Further labels, the teacher's logits, and whose the rows are. */
 static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b) {
     const size_t n = raw->n_rows;
     double x;
@@ -207,6 +210,11 @@ static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, st
             else if (!pn_number(pn_cell(raw, f->head_column[h], r), &x)) x = NAN;
             b->head_labels[h * n + r] = x >= f->job->heads[h].threshold;
         }
+    if (f->user != SIZE_MAX && (b->user = malloc((n + 1) * sizeof *b->user)) == NULL) return false;
+    for (size_t r = 0; r < n && f->user != SIZE_MAX; r++) {
+        const struct pn_slice s = pn_cell(raw, f->user, r);
+        b->user[r] = pn_user_of(s.text, s.n);
+    }
     if (f->teacher == SIZE_MAX) return true;
     if ((b->teacher = malloc((n + 1) * sizeof *b->teacher)) == NULL) return false;
     for (size_t r = 0; r < n; r++) b->teacher[r] = pn_number(pn_cell(raw, f->teacher, r), &x) ? (float)x : NAN;

@@ -39,7 +39,7 @@ struct pn_features {
     size_t numbers[PN_MAX_FIELDS], n_numbers, categories[PN_MAX_FIELDS], n_categories, i_leaves; /* i_leaves: SIZE_MAX: none */
     struct pn_forest *forest;
     struct pn_forest_rows rows;          /* until it is trained */
-    size_t head_column[PN_MAX_HEADS], teacher; /* SIZE_MAX: not there, or no column of its own */
+    size_t head_column[PN_MAX_HEADS], teacher, user; /* SIZE_MAX: not there, or no column of its own */
 };
 
 void pn_features_free_counted(struct pn_features *);

@@ -62,7 +62,14 @@ struct pn_batch {
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
     uint32_t *position;                     /* [n_keys] */
+    /* Privacy by user. user: [n_examples] each example's (a hash), NULL without a privacy.userField. unit_begin: [n_units + 1]: the examples of unit u stand together, from
+     * unit_begin[u] to unit_begin[u + 1]; NULL: each example is one. */
+    uint64_t *user;
+    uint32_t *unit_begin;
+    size_t n_units;
 };
+/* A user's number: a hash of the text, the same wherever rows are dealt or grouped by user. */
+uint64_t pn_user_of(const char *text, size_t n);
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 void pn_batch_free(struct pn_batch *);
@@ -106,10 +113,10 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
                            float *parameter_gradients, float *scores, double *loss);
 
-/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each example's own gradient, dense parameters and rows together, is scaled down
- * to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any example's
+/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each unit's own gradient (an example's, or with unit_begin the sum of
+ * a user's examples'), dense parameters and rows together, is scaled down to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any unit's
  * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.
- *   norms   out: n_examples, before scaling; may be NULL
+ *   norms   out: one a unit, before scaling; may be NULL
  *   loss    out: as in pn_net_step
  * PN_INVALID: the model is not pn_net_separable. */
 enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip,

@@ -174,6 +174,14 @@ static void send_beat(struct pn_worker *w) {
         struct json_object *times = json_object_new_object();
         for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
+        if (run->rows_wanted > 0) {
+            struct json_object *rows = json_object_new_object();
+            pn_json_add_u64(rows, "wanted", run->rows_wanted);
+            pn_json_add_u64(rows, "pulled", run->rows_pulled);
+            pn_json_add_u64(rows, "held", pn_run_rows_held(run));
+            pn_json_add_u64(rows, "evicted", run->rows_evicted);
+            pn_json_add(o, "hot_rows", rows);
+        }
         uint64_t now = pn_now_ns(w->env);
         if (now - w->rate_ns > 1000000000u) {
             w->rate = samples >= w->samples_before ? (double)(samples - w->samples_before) / ((double)(now - w->rate_ns) / 1e9) : 0;
@@ -414,6 +422,7 @@ static void apply_plan(struct pn_worker *w) {
             if (map.shards[s].term == 0) return; /* not all are up yet */
     }
     pn_client_map(run->client, &map);
+    pn_hot_map(&run->hot, &map);
     if (!w->seeded) {
         w->seeded = true;
         seed(w);
@@ -509,5 +518,11 @@ void pn_worker_http(void *core, struct pn_http_request *r) {
                  samples, rows > 0 ? loss / (double)rows : 0.0);
     for (int i = 0; i < PN_STAGES && w->run != NULL; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", stages[i], w->run->stage_seconds[i]);
+    if (w->run != NULL && w->run->rows_wanted > 0)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "# HELP pinion_worker_rows_wanted_total Rows that steps of jobs with a deviceCache read.\n# TYPE pinion_worker_rows_wanted_total counter\npinion_worker_rows_wanted_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_pulled_total Those that were not on the device.\n# TYPE pinion_worker_rows_pulled_total counter\npinion_worker_rows_pulled_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_held Rows in the caches of this worker's devices.\n# TYPE pinion_worker_rows_held gauge\npinion_worker_rows_held %" PRIu64 "\n",
+                      w->run->rows_wanted, w->run->rows_pulled, pn_run_rows_held(w->run));
     r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
 }
