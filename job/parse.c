@@ -126,6 +126,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
     pn_job_read_privacy(y, pn_yaml_get(spec, "privacy"), job);
+    pn_job_check_kafka(y, data, job);
 }
 
 static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {
