@@ -167,6 +167,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     }
     pn_stream_again(j);
     pn_ledgers_begin(c, j);
+    if (j->state != PN_RUNNING) return true; /* its position in the topic is lost */
     if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
     if (j->gate_epochs == 0) j->gate_epochs = 1;
     j->gate = PN_GATE_OPEN;

@@ -1,4 +1,5 @@
 /* The job file as a whole: what its text may be, and its sections in order. A section has a file of its own (job/sections.h). */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include "job/sections.h"
@@ -166,7 +167,8 @@ static const char *beyond_a_job(const char *text, size_t n, size_t *line) {
         if (c == '\t') return "a tab character; indent with blanks";
         if (indent && c == '%') return "YAML directives (%) have no place in a job file";
         if (opens && c == '?' && (next == ' ' || next == '\n')) return "a complex key (?) has no place in a job file";
-        if (opens && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
+        const bool word = c == '*' && i > 1 && text[i - 1] == '-' && (isalnum((unsigned char)text[i - 2]) || text[i - 2] == '_'); /* part-*.csv */
+        if (opens && !word && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
         if (c == '\n' || c == '\r') {
             indent = true;
             *line += c == '\n';

@@ -627,16 +627,17 @@ static void advance(struct pn_producer *p) {
         struct step *s = p->prepared;
         bool capped = p->run->job.max_steps > 0 && p->next_step >= p->run->job.max_steps;
         if (s == NULL) {
-            if (!p->all_read || p->started >= p->first_step) break;
+            if (!p->all_read || (p->started >= p->first_step && !topic(p))) break;
             s = calloc(1, sizeof *s); /* a producer without a batch */
             if (s == NULL) break;
             s->owner = p;
             s->last = true;
         } else {
-            if (s->next == NULL && !p->all_read && !capped) break; /* is it the last? The next read will tell */
+            /* Is it the last? The next read will tell. A topic may have nothing for hours: there the last push is always one without rows. */
+            if (s->next == NULL && !p->all_read && !capped && !topic(p)) break;
             p->prepared = s->next;
             p->n_prepared--;
-            s->last = capped || (p->prepared == NULL && p->all_read);
+            s->last = capped || (p->prepared == NULL && p->all_read && !topic(p));
         }
         start(p, s);
         if (p->run->failed) return;

@@ -83,8 +83,8 @@ static void hand_over(struct pn_reader *r) {
         return;
     }
     if (r->read_error) {
-        r->result = pn_fail(&r->err, PN_IO, "%.300s: cannot be read at byte %llu: %s", r->path, (unsigned long long)r->offset,
-                            strerror(r->read_error));
+        r->result = pn_fail(&r->err, PN_IO, "%.300s: cannot be read at byte %llu: %s%s", r->path, (unsigned long long)r->offset,
+                            strerror(r->read_error), r->read_error == EISDIR ? "; a uri that ends in / stands for all files of a folder" : "");
         fail_file(r);
         return;
     }

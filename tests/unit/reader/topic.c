@@ -36,6 +36,7 @@ static enum pn_result m_begin(struct pn_topic *t, uint32_t p, uint64_t offset, s
     M.p[p].begun_at = offset;
     M.p[p].at = 0;
     while (M.p[p].at < M.p[p].n && M.p[p].offset[M.p[p].at] < offset) M.p[p].at++;
+    if (M.p[p].at > 0) M.p[p].at--; /* brokers give whole batches, which may begin earlier */
     return PN_OK;
 }
 static enum pn_topic_state m_take(struct pn_topic *t, uint32_t p, struct pn_message *m, struct pn_error *err) {
