@@ -115,7 +115,7 @@ void pn_job_check_kafka(struct pn_yaml *y, struct fy_node *data, const struct pn
     if (job->shuffle_buffer > 0) pn_yaml_problem(y, n, "a topic is read in its order: shuffle has no place beside it");
     if (job->patience > 0) pn_yaml_problem(y, n, "a topic is read once: earlyStopping has no place beside it");
     if (job->privacy.rows > 0) pn_yaml_problem(y, n, "a private job draws from all of its examples: they come from files");
-    if (job->forest.trees > 0) pn_yaml_problem(y, n, "trees are trained on the first rows of a file, before the stream: leaves have no place beside kafka");
+    if (pn_job_prepares(job)) pn_yaml_problem(y, n, "there is no pass over the data before the stream: leaves, quantiles, and vocabularies that are counted or come from a file have no place beside kafka");
     for (size_t i = 0; i < job->n_fields; i++)
         if (job->fields[i].standardize && job->fields[i].std <= 0)
             pn_yaml_problem(y, n, "feature \"%s\": standardize needs mean and std beside kafka; there is no pass over the data before the stream", job->fields[i].name);

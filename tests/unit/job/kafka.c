@@ -58,6 +58,7 @@ static const struct { const char *train, *features, *rest, *why; } bad[] = {
     {"format: jsonl, columns: [user], kafka: {brokers: \"h:1\", topic: c}", user, "    shuffle: {buffer: 10, seed: 1}\n", "shuffle has no place"},
     {"format: jsonl, columns: [user], kafka: {brokers: \"h:1\", topic: c}", user, "    test: {format: jsonl, columns: [user], kafka: {brokers: \"h:1\", topic: c}}\n", "only train can come out of a topic"},
     {"format: jsonl, columns: [user, n], kafka: {brokers: \"h:1\", topic: c}", "{name: user, type: categorical}, {name: n, type: numeric, transform: [standardize]}", "", "needs mean and std"},
+    {"format: jsonl, columns: [user], kafka: {brokers: \"h:1\", topic: c}", "{name: user, type: categorical, vocabulary: {minCount: 2}}", "", "no pass over the data"},
 };
 START_TEST(what_a_topic_cannot_be_is_refused_in_one_line) {
     static struct pn_job j;
