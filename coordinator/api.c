@@ -128,20 +128,28 @@ static void get_status(struct pn_coordinator *c, struct pn_http_request *r) {
     pn_answer_json(r, 200, o);
 }
 
-static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct json_object *body) {
-    const char *text = pn_json_str(body, "text", ""), *key = pn_json_str(body, "key", "");
+/* A key that is known: the job is there, and the answer is given. */
+static bool known(struct pn_coordinator *c, struct pn_http_request *r, const char *key) {
     for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next)
         if (key[0] != '\0' && strcmp(j->key, key) == 0) { /* asked twice: it runs once */
             struct json_object *o = json_object_new_object();
             if (!pn_records_flush(c)) {
                 json_object_put(o);
                 pn_answer_error(r, 503, "the store fails; nothing new is accepted");
-                return;
+                return true;
             }
             pn_json_add_str(o, "id", j->id);
             pn_answer_json(r, 200, o);
-            return;
+            return true;
         }
+    return false;
+}
+
+static void take_job(struct pn_coordinator *c, struct pn_http_request *r, struct pn_job_run *j);
+
+static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct json_object *body) {
+    const char *text = pn_json_str(body, "text", ""), *key = pn_json_str(body, "key", "");
+    if (known(c, r, key)) return;
     struct pn_job_run *j = calloc(1, sizeof *j);
     struct pn_error err = {""};
     char *report = NULL;
@@ -159,13 +167,22 @@ static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct
         free(j);
         return;
     }
+    snprintf(j->key, sizeof j->key, "%s", key);
+    pn_files_look_up(c, r, j, take_job);
+}
+
+static void take_job(struct pn_coordinator *c, struct pn_http_request *r, struct pn_job_run *j) {
+    struct pn_error err = {""};
+    if (known(c, r, j->key)) { /* came twice while files were looked up */
+        pn_job_free_run(j);
+        return;
+    }
     if (!pn_budget_admit(c, &j->job, &err)) {
         pn_answer_error(r, 409, "%s", err.text);
         pn_job_free_run(j);
         return;
     }
     j->text = pn_job_text(&j->job);
-    snprintf(j->key, sizeof j->key, "%s", key);
     snprintf(j->id, sizeof j->id, "job-%" PRIu64, ++c->job_sequence);
     j->next_epoch = 1;
     j->dirty = c->counters_dirty = true;

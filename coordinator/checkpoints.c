@@ -58,6 +58,7 @@ static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
     memcpy(k->steps, j->cut.steps, sizeof k->steps);
     memcpy(k->finished, j->cut.finished, sizeof k->finished);
     snprintf(k->dir, sizeof k->dir, "%s", j->cut.dir);
+    k->ledgers = pn_ledgers_at(j, k->steps);
     k->files = j->cut.files;
     j->cut.files = NULL;
     for (size_t i = 0; i < pn_json_length(k->files); i++) {
@@ -105,6 +106,7 @@ static void write_manifest(struct pn_coordinator *c, struct pn_job_run *j) {
     pn_json_add(o, "steps", steps);
     pn_json_add(o, "finished", finished);
     pn_json_add(o, "files", json_object_get(j->cut.files));
+    if (j->ledgers != NULL) pn_json_add(o, "ledgers", pn_ledgers_at(j, j->cut.steps));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     pn_json_add_str(o, "job_text", j->text);
     struct manifest_save *m = calloc(1, sizeof *m);

@@ -4,6 +4,7 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "common/ledger.h"
 #include "coordinator/coordinator.h"
 #include "job/job.h"
 
@@ -37,6 +38,7 @@ struct pn_checkpoint {
     bool bad;                        /* does not verify, or was gone back behind */
     char dir[480];
     struct json_object *files;       /* [{name, bytes, digest, rows}] */
+    struct json_object *ledgers;     /* of a job that reads a topic: each producer's position (common/ledger.h); else NULL */
     bool dirty;
 };
 
@@ -114,6 +116,7 @@ struct pn_job_run {
     struct json_object *history;     /* [{epoch, seconds, and the figures of pn_metric}] of each epoch; NULL: none */
     struct pn_curve curve;
     struct pn_stream stream;
+    struct pn_ledger *ledgers;       /* one a producer, of a job that reads a topic; else NULL */
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
@@ -195,6 +198,18 @@ void pn_stream_load(struct pn_job_run *, struct json_object *history); /* NULL: 
 /* The newest window as Prometheus text at out; how much was written, 0 if there is no window or no room. */
 size_t pn_stream_metrics(const struct pn_job_run *, char *out, size_t room);
 void pn_stream_free(struct pn_job_run *);
+
+/* ledgers.c: what the data shards of a job that reads a topic are dealt */
+void pn_ledgers_begin(struct pn_coordinator *, struct pn_job_run *);         /* with a new generation: from its checkpoint */
+void pn_ledgers_take(struct pn_coordinator *, struct pn_job_run *, uint32_t producer, struct json_object *proposal); /* out of a beat of its owner; NULL: none */
+void pn_ledgers_trim(struct pn_job_run *);                                   /* what the newest durable checkpoint holds goes */
+struct json_object *pn_ledgers_write(const struct pn_job_run *);             /* for the job's record; NULL: no topic */
+struct json_object *pn_ledgers_at(const struct pn_job_run *, const uint64_t *steps); /* for a checkpoint; NULL: no topic */
+bool pn_ledgers_load(struct pn_job_run *, struct json_object *);             /* false: a damaged record */
+void pn_ledgers_free(struct pn_job_run *);
+
+/* files.c: patterns and folders among a job's files become lists. done() takes the job, at once if there are none; else the request is answered and the job is freed. */
+void pn_files_look_up(struct pn_coordinator *, struct pn_http_request *, struct pn_job_run *, void (*done)(struct pn_coordinator *, struct pn_http_request *, struct pn_job_run *));
 
 /* checkpoints.c */
 void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);

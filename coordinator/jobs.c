@@ -65,8 +65,10 @@ void pn_job_free_run(struct pn_job_run *j) {
         struct pn_checkpoint *k = j->checkpoints;
         j->checkpoints = k->next;
         json_object_put(k->files);
+        if (k->ledgers != NULL) json_object_put(k->ledgers);
         free(k);
     }
+    pn_ledgers_free(j);
     if (j->cut.files != NULL) json_object_put(j->cut.files);
     if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
     if (j->history != NULL) json_object_put(j->history);
@@ -164,6 +166,8 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
         *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p], .charged = u->charged, .lives = u->lives};
     }
     pn_stream_again(j);
+    pn_ledgers_begin(c, j);
+    if (j->state != PN_RUNNING) return true; /* its position in the topic is lost */
     if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
     if (j->gate_epochs == 0) j->gate_epochs = 1;
     j->gate = PN_GATE_OPEN;
@@ -254,6 +258,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
+            pn_ledgers_take(c, j, (uint32_t)p, pn_json_get(e, "deal"));
             if (j->job.stream.window > 0) pn_stream_take(c, j, (uint32_t)p, pn_json_get(e, "windows"));
             /* Said before it could know of the last commit, it is no wish for another. A client that has finished waits for the checkpoint that says so. */
             if (u->ring_full && pn_node_knows_plan(c, n) && n->revision > j->commit_revision && (!u->finished || external(j))) j->cut_wanted = true;
@@ -270,6 +275,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
         }
     }
     j->samples_per_s = rate;
+    pn_ledgers_trim(j);
     if (j->phase == PN_TRAIN && !external(j)) pn_curve_take(c, j);
     if (j->phase == PN_TRAIN && j->job.stream.window > 0) pn_stream_step(c, j);
 }

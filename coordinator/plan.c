@@ -83,6 +83,7 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
             pn_json_add_u64(e, "producer", p);
             pn_json_add_u64(e, "incarnation", u->incarnation);
             pn_json_add_u64(e, "first_step", u->first_step);
+            if (j->ledgers != NULL) pn_json_add(e, "ledger", pn_ledger_write(&j->ledgers[p]));
             json_object_array_add(producers, e);
         }
         if (k != NULL) {

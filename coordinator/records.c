@@ -88,6 +88,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     pn_json_add(o, "curve", pn_curve_json(j));
     if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
+    if (j->ledgers != NULL) pn_json_add(o, "ledgers", pn_ledgers_write(j));
     return o;
 }
 
@@ -148,6 +149,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
     pn_curve_load(j, pn_json_get(o, "curve"));
     pn_stream_load(j, pn_json_get(o, "stream"));
     if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
+    l->ok = pn_ledgers_load(j, pn_json_get(o, "ledgers")) && l->ok;
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);
     j->last_checkpoint_ms = pn_now_ms(l->c->env);
@@ -174,6 +176,7 @@ static struct json_object *write_checkpoint(const struct pn_job_run *j, const st
     }
     pn_json_add(o, "steps", steps);
     pn_json_add(o, "finished", finished);
+    if (k->ledgers != NULL) pn_json_add(o, "ledgers", json_object_get(k->ledgers));
     return o;
 }
 
@@ -199,6 +202,7 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
     k->bad = pn_json_bool(o, "bad", false);
     snprintf(k->dir, sizeof k->dir, "%s", pn_json_str(o, "dir", ""));
     k->files = json_object_get(pn_json_get(o, "files"));
+    if (pn_json_get(o, "ledgers") != NULL) k->ledgers = json_object_get(pn_json_get(o, "ledgers"));
     for (uint32_t p = 0; p < j->n_producers; p++) {
         k->steps[p] = json_object_get_uint64(pn_json_at(pn_json_get(o, "steps"), p));
         k->finished[p] = json_object_get_boolean(pn_json_at(pn_json_get(o, "finished"), p));
@@ -375,5 +379,6 @@ void pn_records_forget(struct pn_coordinator *c, struct pn_job_run *j, struct pn
     while (*at != k) at = &(*at)->next;
     *at = k->next;
     json_object_put(k->files);
+    if (k->ledgers != NULL) json_object_put(k->ledgers);
     free(k);
 }

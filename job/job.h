@@ -17,10 +17,24 @@
 #define PN_MAX_PRODUCERS 64
 #define PN_MAX_STARTS 4
 #define PN_MAX_FILES 64
+#define PN_MAX_PROPERTIES 16
+#define PN_MAX_PARTITIONS 1024
 
 enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL };
 static inline bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
+
+/* Rows out of a Kafka topic in place of files: a message is a row. Partition p belongs to data shard p % n (worker/reader/topic.h). brokers "": files. */
+struct pn_kafka_spec {
+    char brokers[400], topic[250]; /* host:port,host:port */
+    enum { PN_START_EARLIEST, PN_START_LATEST, PN_START_OFFSETS } start;
+    uint64_t offsets[PN_MAX_PARTITIONS]; /* START_OFFSETS: of partitions 0, 1, ...; those behind the list begin at their first message */
+    uint32_t n_offsets;
+    enum { PN_END_NEVER, PN_END_LATEST, PN_END_IDLE } end; /* LATEST: what was there when the job began */
+    uint64_t idle_ms;
+    uint32_t n_properties;
+    struct { char name[48], value[256]; } properties[PN_MAX_PROPERTIES]; /* of librdkafka; those that say a password hold file:PATH */
+};
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
@@ -41,6 +55,8 @@ struct pn_data {
     char path[400];
     char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm and jsonl: files behind it, read as if they were one with it */
     uint32_t n_more;
+    struct pn_kafka_spec kafka; /* train only; then there is no path, and columns of csv name all fields in order, the label among them */
+    bool tabs;             /* csv: declared as tsv. Of a topic: fields are separated by tabs; a file's header says it by itself */
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];

@@ -1,4 +1,5 @@
 /* The job file as a whole: what its text may be, and its sections in order. A section has a file of its own (job/sections.h). */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include "job/sections.h"
@@ -127,6 +128,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
     pn_job_read_privacy(y, pn_yaml_get(spec, "privacy"), job);
+    pn_job_check_kafka(y, data, job);
 }
 
 static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {
@@ -166,7 +168,8 @@ static const char *beyond_a_job(const char *text, size_t n, size_t *line) {
         if (c == '\t') return "a tab character; indent with blanks";
         if (indent && c == '%') return "YAML directives (%) have no place in a job file";
         if (opens && c == '?' && (next == ' ' || next == '\n')) return "a complex key (?) has no place in a job file";
-        if (opens && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
+        const bool word = c == '*' && i > 1 && text[i - 1] == '-' && (isalnum((unsigned char)text[i - 2]) || text[i - 2] == '_'); /* part-*.csv */
+        if (opens && !word && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
         if (c == '\n' || c == '\r') {
             indent = true;
             *line += c == '\n';

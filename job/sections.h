@@ -9,6 +9,10 @@
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]);
 /* spec.data.train, .validation, .test: `what` is its name in messages. */
 void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d);
+/* data.train.kafka: a topic in place of files; the format is known. */
+void pn_job_read_kafka(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_data *d);
+/* What goes with it in the job, all else has been read. */
+void pn_job_check_kafka(struct pn_yaml *y, struct fy_node *data, const struct pn_job *job);
 /* One entry of spec.features: a field and, if it is new, its table. */
 void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
 /* bucketize and vocabulary of a feature; its hash_seed is known. */

@@ -46,25 +46,49 @@ static void put_seen(struct out *o, const char *begin, const struct pn_data *d) 
     put(o, "]");
 }
 
+static void kafka(struct out *o, const struct pn_kafka_spec *k) {
+    put(o, ", kafka: {brokers: ");
+    quoted(o, k->brokers);
+    put(o, ", topic: ");
+    quoted(o, k->topic);
+    if (k->start == PN_START_OFFSETS)
+        for (uint32_t i = 0; i < k->n_offsets; i++) put(o, "%s%llu%s", i == 0 ? ", start: [" : ", ", (unsigned long long)k->offsets[i], i + 1 == k->n_offsets ? "]" : "");
+    else put(o, ", start: %s", k->start == PN_START_LATEST ? "latest" : "earliest");
+    if (k->end == PN_END_IDLE) put(o, ", end: {idle: %llums}", (unsigned long long)k->idle_ms);
+    else put(o, ", end: %s", k->end == PN_END_LATEST ? "latest" : "never");
+    for (uint32_t i = 0; i < k->n_properties; i++) {
+        put(o, "%s%s: ", i == 0 ? ", properties: {" : ", ", k->properties[i].name);
+        quoted(o, k->properties[i].value);
+    }
+    put(o, k->n_properties > 0 ? "}}" : "}");
+}
+
 static void data(struct out *o, const char *name, const struct pn_data *d) {
     static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
-    put(o, "    %s: {format: %s", name, formats[d->format]);
+    put(o, "    %s: {format: %s", name, d->tabs ? "tsv" : formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
     if (d->first_row > 0) put(o, ", firstRow: %llu", (unsigned long long)d->first_row);
+    const bool topic = d->kafka.brokers[0] != '\0';
+    if (topic) kafka(o, &d->kafka);
     if (d->format != PN_FORMAT_AUDIT) {
-        put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
-        quoted(o, d->path);
-        for (uint32_t i = 0; i < d->n_more; i++) {
-            put(o, ", ");
-            quoted(o, d->more[i]);
+        if (!topic) {
+            put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
+            quoted(o, d->path);
+            for (uint32_t i = 0; i < d->n_more; i++) {
+                put(o, ", ");
+                quoted(o, d->more[i]);
+            }
+            if (d->n_more > 0) put(o, "]");
         }
-        if (d->n_more > 0) put(o, "]");
         put(o, ", label: ");
         quoted(o, d->label);
-        put(o, ", threshold: %.17g, split: ", d->threshold);
-        quoted(o, d->split);
-        put(o, ", part: %s", parts[d->part]);
+        put(o, ", threshold: %.17g", d->threshold);
+        if (!topic) {
+            put(o, ", split: ");
+            quoted(o, d->split);
+            put(o, ", part: %s", parts[d->part]);
+        }
         if (d->history > 0) put(o, ", history: %u", d->history);
         for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
             char name[64];

@@ -23,6 +23,7 @@ struct pn_run {
     char job_id[64];
     uint64_t generation;
     uint32_t n_producers;
+    pn_topic_open *topic;        /* NULL: none */
     const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
     bool told_cpu;               /* the log has why `auto` takes the CPU */
     struct pn_hot_life hot;
@@ -67,6 +68,9 @@ void pn_producer_close(struct pn_producer *); /* nothing of it calls back any mo
 void pn_producer_limit(struct pn_producer *, uint64_t last_step_to_start); /* UINT64_MAX: no limit */
 /* Early stopping: no step of an epoch >= epochs is started but those up to last_step (that others wait for, in sync and ssp). UINT64_MAX: no gate. */
 void pn_producer_gate(struct pn_producer *, uint64_t epochs, uint64_t last_step);
+/* Of a topic: the ledger of its rows as a plan has it (borrowed); what a beat says of it (the caller's, NULL: nothing). */
+void pn_producer_ledger(struct pn_producer *, struct json_object *);
+struct json_object *pn_producer_proposal(const struct pn_producer *);
 void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a map */
 struct json_object *pn_producer_windows(const struct pn_producer *); /* of a stream, for a beat; NULL: no stream */
 void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
@@ -102,6 +106,8 @@ enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *par
 /* done(owner): run->statistics is set, or the run has failed. */
 struct pn_statistics;
 struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
+/* Those that the job file gives, for data that no pass goes over. malloc. */
+char *pn_statistics_given(const struct pn_job *);
 void pn_statistics_close(struct pn_statistics *);
 
 /* ---- vocabularies.c ---- */

@@ -83,6 +83,7 @@ struct pn_producer {
     struct pn_private_spec private_spec;
     uint64_t drawn;                      /* the last step whose batch was drawn */
     struct pn_windows *windows;  /* NULL: no stream */
+    struct json_object *ledger;  /* of a topic: the newest */
 };
 
 static void advance(struct pn_producer *p);
@@ -130,9 +131,12 @@ static void free_producer(struct pn_producer *p) {
     free(p->dense_keys);
     pn_private_close(p->private);
     pn_windows_close(p->windows);
+    if (p->ledger != NULL) json_object_put(p->ledger);
     pn_run_unref(p->run);
     free(p);
 }
+
+static bool topic(const struct pn_producer *p) { return p->run->job.train.kafka.brokers[0] != '\0'; }
 
 static bool audit(const struct pn_producer *p) { return p->run->job.model == PN_MODEL_AUDIT; }
 
@@ -273,6 +277,11 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     pn_work_start(p->run->env, &p->features_work);
 }
 
+static void proposes(void *owner) {
+    const struct pn_producer *p = owner;
+    p->run->changed(p->run->owner);
+}
+
 static void prepare(struct pn_producer *p) {
     if (p->reading || p->in_features || p->all_read || p->n_prepared >= AHEAD) return;
     if (audit(p)) {
@@ -293,12 +302,18 @@ static void prepare(struct pn_producer *p) {
     if (p->reader == NULL) {
         const struct pn_job *job = &p->run->job;
         struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
-                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL};
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL,
+                                      .topic = p->run->topic, .proposes = proposes, .owner = p};
+        if (topic(p)) { /* it skips by the ledger, without reading */
+            o.skip_batches = p->to_skip;
+            p->to_skip = 0;
+        }
         p->reader = pn_reader_open(p->run->env, &job->train, &o);
         if (p->reader == NULL) {
             fail(p, PN_NO_MEMORY, "no memory for a reader");
             return;
         }
+        if (p->ledger != NULL) pn_reader_deal(p->reader, p->ledger);
     }
     p->reading = true;
     p->read_since_ns = pn_now_ns(p->run->env);
@@ -684,16 +699,17 @@ static void advance(struct pn_producer *p) {
         struct step *s = p->prepared;
         bool capped = p->run->job.max_steps > 0 && p->next_step >= p->run->job.max_steps;
         if (s == NULL) {
-            if (!p->all_read || p->started >= p->first_step) break;
+            if (!p->all_read || (p->started >= p->first_step && !topic(p))) break;
             s = calloc(1, sizeof *s); /* a producer without a batch */
             if (s == NULL) break;
             s->owner = p;
             s->last = true;
         } else {
-            if (s->next == NULL && !p->all_read && !capped) break; /* is it the last? The next read will tell */
+            /* Is it the last? The next read will tell. A topic may have nothing for hours: there the last push is always one without rows. */
+            if (s->next == NULL && !p->all_read && !capped && !topic(p)) break;
             p->prepared = s->next;
             p->n_prepared--;
-            s->last = capped || (p->prepared == NULL && p->all_read);
+            s->last = capped || (p->prepared == NULL && p->all_read && !topic(p));
         }
         start(p, s);
         if (p->run->failed) return;
@@ -770,6 +786,14 @@ void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step
     advance(p);
 }
 
+void pn_producer_ledger(struct pn_producer *p, struct json_object *ledger) {
+    if (p->ledger != NULL) json_object_put(p->ledger);
+    p->ledger = json_object_get(ledger);
+    if (p->reader != NULL) pn_reader_deal(p->reader, ledger);
+}
+
+struct json_object *pn_producer_proposal(const struct pn_producer *p) { return p->reader != NULL ? pn_reader_proposal(p->reader) : NULL; }
+
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
@@ -782,6 +806,9 @@ uint64_t pn_run_rows_held(const struct pn_run *run) {
 
 struct json_object *pn_producer_windows(const struct pn_producer *p) { return p->windows != NULL ? pn_windows_json(p->windows) : NULL; }
 
+/* A checkpoint makes it short again. */
+static bool long_ledger(const struct pn_producer *p) { return pn_json_length(pn_json_get(p->ledger, "extents")) > 1000; }
+
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
     double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;
     double fraction = p->rows_an_epoch > 0 && !p->all_read ? (double)p->rows_read / (double)p->rows_an_epoch : 0;
@@ -789,5 +816,5 @@ void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out
                                       .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
                                       .waiting = p->n_running == 0 && gated(p),
-                                      .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id)};
+                                      .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id) || long_ledger(p)};
 }

@@ -199,3 +199,18 @@ void pn_statistics_close(struct pn_statistics *s) {
     s->closed = true;
     if (!s->busy) free_statistics(s);
 }
+
+char *pn_statistics_given(const struct pn_job *job) {
+    struct json_object *o = json_object_new_object();
+    for (size_t i = 0; i < job->n_fields; i++) {
+        const struct pn_field *f = &job->fields[i];
+        if (!f->standardize) continue;
+        struct json_object *e = json_object_new_object();
+        pn_json_add_double(e, "mean", f->mean);
+        pn_json_add_double(e, "std", f->std);
+        pn_json_add(o, f->name, e);
+    }
+    char *text = strdup(pn_json_text(o));
+    json_object_put(o);
+    return text;
+}

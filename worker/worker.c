@@ -155,6 +155,8 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
             if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
+            struct json_object *deal = pn_producer_proposal(p);
+            if (deal != NULL) pn_json_add(e, "deal", deal);
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);
@@ -240,7 +242,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     if (run == NULL) return;
     const char *text = pn_json_str(job, "text", "");
     *run = (struct pn_run){.refs = 1, .env = w->env, .changed = changed, .owner = w, .generation = pn_json_u64(job, "generation", 0),
-                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1)};
+                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1), .topic = w->options.topic};
     snprintf(run->job_id, sizeof run->job_id, "%s", pn_json_str(job, "id", ""));
     w->run = run;
     w->samples_before = 0;
@@ -277,6 +279,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     const char *statistics = pn_json_str(job, "statistics", NULL);
     if (statistics != NULL) run->statistics = strdup(statistics);
     else if (run->job.model == PN_MODEL_AUDIT) run->statistics = strdup("{}");
+    else if (run->job.train.kafka.brokers[0] != '\0') run->statistics = pn_statistics_given(&run->job);
 }
 
 static void counted(void *owner) {
@@ -355,6 +358,11 @@ static void take_producers(struct pn_worker *w, struct json_object *list) {
         uint64_t id = pn_json_u64(e, "producer", UINT64_MAX), incarnation = pn_json_u64(e, "incarnation", 0), first = pn_json_u64(e, "first_step", 1);
         if (id >= run->n_producers || first == 0 || find(run, id) != NULL) continue;
         if (pn_producer_open(run, (uint32_t)id, (uint32_t)incarnation, first) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a producer");
+    }
+    for (size_t i = 0; i < pn_json_length(list); i++) {
+        struct json_object *e = pn_json_at(list, i), *ledger = pn_json_get(e, "ledger");
+        struct pn_producer *p = ledger != NULL ? find(run, pn_json_u64(e, "producer", UINT64_MAX)) : NULL;
+        if (p != NULL) pn_producer_ledger(p, ledger);
     }
 }
 
