@@ -53,9 +53,10 @@ void pn_norm_backward(const float *out, const float *inverse, const float *norma
  *   own      3 * width: mean, variance, 1 / sqrt(variance + 1e-5) of this batch; normal: n * width; both kept for backward */
 void pn_batch_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, const float *running, bool training, bool relu, float *own,
                            float *normal, float *out);
-/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias). */
+/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias).
+ * add: to din; false: din is overwritten. */
 void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
-                            float *dscale, float *dshift, float *drunning, float *din);
+                            float *dscale, float *dshift, float *drunning, float *din, bool add);
 
 /* Multi-head attention (Vaswani et al. 2017, eq. 1) inside each example. Tokens of all examples lie behind one another, without padding: those of example e
  * are begin[e] - begin[0] .. begin[e + 1] - begin[0]. A token of qkv is [q | k | v], each width = heads * (width / heads) floats; causal: a token sees itself and those

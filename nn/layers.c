@@ -178,14 +178,14 @@ static void batch_norm_forward(struct pn_net *net, struct pn_block *b, const str
 }
 static void batch_norm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t at = pn_net_state(net) + b->state;
-    pn_batch_norm_backward(OUT, b->own, b->kept[0], s->n, b->width, s->p + b->w, s->p + at, b->relu, GOUT, s->dp + b->w, s->dp + b->b, s->dp + at, G(0));
+    pn_batch_norm_backward(OUT, b->own, b->kept[0], s->n, b->width, s->p + b->w, s->p + at, b->relu, GOUT, s->dp + b->w, s->dp + b->b, s->dp + at, G(0), !b->first[0]);
 }
 static void batch_norm_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
     norm_init(net, b, seed, p);
     for (size_t d = 0; d < b->width; d++) p[pn_net_state(net) + b->state + b->width + d] = 1;
 }
 size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
-    static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, .init = batch_norm_init};
+    static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, .init = batch_norm_init, .overwrites = true};
     struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
     b->w = pn_net_add_parameters(net, name, ".scale", 1, b->width);
     b->b = pn_net_add_parameters(net, name, ".shift", 1, b->width);

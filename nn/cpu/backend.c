@@ -111,7 +111,7 @@ static void batch_norm_forward(struct pn_ctx *c, const float *in, size_t n, size
 static void batch_norm_backward(struct pn_ctx *c, const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running,
                                 bool relu, float *g, float *dscale, float *dshift, float *drunning, float *din) {
     (void)c;
-    pn_batch_norm_backward(out, own, normal, n, width, scale, running, relu, g, dscale, dshift, drunning, din);
+    pn_batch_norm_backward(out, own, normal, n, width, scale, running, relu, g, dscale, dshift, drunning, din, true);
 }
 static void attention_forward(struct pn_ctx *c, const float *qkv, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal, float *kept, float *out) {
     (void)c;
