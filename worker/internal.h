@@ -4,6 +4,7 @@
 
 #include "common/json.h"
 #include "nn/model.h"
+#include "nn/vocabulary.h"
 #include "ps/client/client.h"
 #include "worker/hot.h"
 #include "worker/reader/reader.h"
@@ -29,7 +30,10 @@ struct pn_run {
     uint64_t rows_wanted, rows_pulled, rows_evicted; /* of embeddings, by steps: what is not pulled was on the device */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
-    char *offered;               /* with trees: what this worker made, until the coordinator has it durably and gives it to all */
+    char dir[480];               /* where vocabularies lie as files */
+    struct pn_vocabularies vocabularies;
+    bool has_vocabularies;       /* all that the job needs are there */
+    char *offered;               /* of a job that prepares (pn_job_prepares): what this worker made, until the coordinator has it durably and gives it to all */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
     struct pn_evaluation *validation, *evaluation;
@@ -100,5 +104,11 @@ enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *par
 struct pn_statistics;
 struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
 void pn_statistics_close(struct pn_statistics *);
+
+/* ---- vocabularies.c ---- */
+/* run->statistics is there. done(owner): run->vocabularies are, too; or the run has failed. NULL: no memory. */
+struct pn_vocabulary_run;
+struct pn_vocabulary_run *pn_vocabularies_start(struct pn_run *, void (*done)(void *owner), void *owner);
+void pn_vocabularies_stop(struct pn_vocabulary_run *); /* NULL is allowed */
 
 #endif

@@ -186,6 +186,10 @@ static void draw(struct pn_work *w) {
 /* Behind the last example: the first step to draw. */
 static void pooled(struct pn_producer *p) {
     p->pooled = true;
+    if (!pn_private_seal(p->private)) {
+        fail(p, PN_NO_MEMORY, "no memory for the examples of a private job, which are all kept");
+        return;
+    }
     p->total_steps = pn_private_steps_an_epoch(p->private) * p->run->job.epochs;
     p->drawn = p->first_step - 1;
     p->all_read = p->drawn >= p->total_steps;
@@ -252,6 +256,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && p->features == NULL) {
         r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(p->features, &p->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
@@ -289,7 +294,7 @@ static void prepare(struct pn_producer *p) {
     if (p->reader == NULL) {
         const struct pn_job *job = &p->run->job;
         struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
-                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size};
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL};
         p->reader = pn_reader_open(p->run->env, &job->train, &o);
         if (p->reader == NULL) {
             fail(p, PN_NO_MEMORY, "no memory for a reader");
@@ -416,8 +421,7 @@ static void compute(struct pn_work *w) {
     const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
     float *dense = s->gradients[job->i_dense_table];
     if (p->private != NULL) {
-        const float most = p->private_spec.clip / (float)p->private_spec.per_unit;
-        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, most, s->gradients, dense, s->scores, NULL, &s->loss);
+        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, s->gradients, dense, s->scores, NULL, &s->loss);
         if (s->result == PN_OK)
             s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     } else {

@@ -82,7 +82,7 @@ static void linear_forward(struct pn_ctx *c, const float *in, size_t n, size_t f
 static void linear_backward(struct pn_ctx *c, const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db,
                             float *din) {
     (void)c;
-    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din);
+    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din, true);
 }
 static void cross_forward(struct pn_ctx *c, const float *x0, const float *x, size_t n, size_t width, const float *w, const float *b, float *product, float *out) {
     (void)c;
