@@ -392,6 +392,7 @@ enum pn_result pn_device_begin_step(struct pn_device *d, size_t slot, struct pn_
     const struct pn_net *net = d->net;
     if (b->n_sparse != net->n_sparse + net->n_sequences || b->n_dense != net->n_dense) return pn_fail(err, PN_INVALID, "a batch of %zu sparse fields and %zu numbers: the model takes %zu and %zu", b->n_sparse, b->n_dense, net->n_sparse + net->n_sequences, net->n_dense);
     if (net->n_sequences > PN_DEVICE_SEQUENCES) return pn_fail(err, PN_REFUSED, "more than %u sequence fields are not computed on a GPU", PN_DEVICE_SEQUENCES);
+    if (d->clip_each > 0 && b->unit_begin != NULL) return pn_fail(err, PN_REFUSED, "gradients of whole users are not clipped on a GPU");
     s->n_tokens = 0;
     if (net->n_sequences > 0) s->n_tokens = b->begin[(net->first_sequence + 1) * b->n_examples] - b->begin[net->first_sequence * b->n_examples];
     if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, look, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);

@@ -35,7 +35,9 @@ bool pn_run_device(struct pn_run *run, uint32_t producer, struct pn_device **dev
     const size_t n = run->backend->devices(&why), number = run->job.device == PN_DEVICE_CUDA ? run->job.device_number : n > 0 ? producer % n : 0;
     enum pn_result r = pn_device_open(device, run->backend, number, &run->job, run->n_dense_inputs, &why);
     struct pn_private_spec spec;
-    if (r == PN_OK && pn_private_spec_of(&run->job, run->n_producers, &spec)) r = pn_device_clip_examples(*device, spec.clip / (float)spec.per_unit, &why);
+    if (r == PN_OK && pn_private_spec_of(&run->job, run->n_producers, &spec))
+        r = spec.by_user ? pn_fail(&why, PN_REFUSED, "gradients of whole users are not clipped on a GPU yet, only those of examples: use device: cpu (or auto)")
+                         : pn_device_clip_examples(*device, spec.clip, &why);
     if (r == PN_OK && run->job.cache_rows > 0) r = pn_device_cache(*device, run->job.cache_rows, run->job.cache_staleness, &why);
     if (r != PN_OK && *device != NULL) {
         pn_device_close(*device);
