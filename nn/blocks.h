@@ -95,6 +95,8 @@ double pn_bce_taught(const float *logits, const float *labels, const float *teac
  * k times counts k times (Rendle et al. 2020 regularise so; also the L2 of BPR). Added to *loss (a sum over the batch) and to row_gradients. False: no memory. */
 bool pn_decay(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float l2, double *loss,
               float *const row_gradients[PN_MAX_TABLES]);
+/* Of one row: share * row to g; returns share / 2 |row|^2. */
+double pn_decay_row(const float *row, size_t dim, float share, float *g);
 /* The product of two rows an example, with their linear weights (the first float) if wide, straight from the pulled rows and into their gradients: nothing of width k is
  * written for an example. rows[i], position[i]: of the first and the second field; they lie in tables of their own. */
 void pn_pair_forward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, float *out);

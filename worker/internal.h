@@ -10,7 +10,8 @@
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
 
-enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGES };
+enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGE_COPY_IN, PN_STAGE_KERNELS, PN_STAGE_COPY_OUT, PN_STAGES }; /* the last three: on a device, inside compute */
+extern const char *const pn_stage_names[PN_STAGES];
 
 struct pn_producer;
 struct pn_evaluation;

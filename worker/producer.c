@@ -78,6 +78,7 @@ struct pn_producer {
     bool looks[PN_DEVICE_LOOKS];         /* those in use */
     uint64_t life;                       /* run->hot.life that its rows are of */
     uint64_t rows_held, rows_evicted;
+    struct pn_device_seconds on_device_before; /* that the run's stages have */
     uint64_t *dense_keys;
     struct pn_private *private;          /* NULL: not a private job */
     struct pn_private_spec private_spec;
@@ -462,7 +463,14 @@ static void computed(struct pn_work *w) {
         return;
     }
     s->state = COMPUTED;
-    if (p->device != NULL) p->on_device--;
+    if (p->device != NULL) {
+        const struct pn_device_seconds now = pn_device_time(p->device);
+        p->run->stage_seconds[PN_STAGE_COPY_IN] += now.in - p->on_device_before.in;
+        p->run->stage_seconds[PN_STAGE_KERNELS] += now.compute - p->on_device_before.compute;
+        p->run->stage_seconds[PN_STAGE_COPY_OUT] += now.out - p->on_device_before.out;
+        p->on_device_before = now;
+        p->on_device--;
+    }
     advance(p);
 }
 
@@ -481,6 +489,8 @@ static void fetch(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
     s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
+        s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     if (s->result == PN_OK) share_out(p, s);
 }
 static void brought(struct pn_work *w) {
@@ -745,7 +755,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
-        ok = ok && (p->private != NULL || pn_run_device(run, id, &p->device));
+        ok = ok && pn_run_device(run, id, &p->device);
         p->cached = p->device != NULL && job->cache_rows > 0;
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;

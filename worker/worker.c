@@ -25,6 +25,8 @@ struct pn_worker {
     double rate;
 };
 
+const char *const pn_stage_names[PN_STAGES] = {"read", "features", "pull", "compute", "push", "copy_in", "kernels", "copy_out"};
+
 static void apply_plan(struct pn_worker *w);
 
 /* ---- the run of a job ---- */
@@ -112,7 +114,6 @@ static struct json_object *model_of(const struct pn_run *run) {
 }
 
 static void send_beat(struct pn_worker *w) {
-    static const char *const stages[] = {"read", "features", "pull", "compute", "push"};
     struct json_object *o = json_object_new_object(), *plan = json_object_new_array();
     pn_json_add_str(o, "role", "worker");
     pn_json_add_str(o, "name", w->options.name);
@@ -174,7 +175,8 @@ static void send_beat(struct pn_worker *w) {
         if ((w->seeded || run->offered != NULL) && run->model == NULL) run->model = model_of(run);
         if (run->model != NULL && !(prepares && run->statistics != NULL)) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
-        for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
+        for (int i = 0; i < PN_STAGES; i++)
+            if (i < PN_STAGE_COPY_IN || run->stage_seconds[i] > 0) pn_json_add_double(times, pn_stage_names[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
         if (run->rows_wanted > 0) {
             struct json_object *rows = json_object_new_object();
@@ -496,7 +498,6 @@ static void start(void *core) { beat_again(&((struct pn_worker *)core)->beat); }
 const struct pn_core_ops pn_worker_core = {.start = start, .message = message};
 
 void pn_worker_http(void *core, struct pn_http_request *r) {
-    static const char *const stages[] = {"read", "features", "pull", "compute", "push"};
     struct pn_worker *w = core;
     char text[4096];
     int n = 0;
@@ -525,7 +526,7 @@ void pn_worker_http(void *core, struct pn_http_request *r) {
                  "# HELP pinion_worker_stage_seconds_total Time steps spent in a stage.\n# TYPE pinion_worker_stage_seconds_total counter\n",
                  samples, rows > 0 ? loss / (double)rows : 0.0);
     for (int i = 0; i < PN_STAGES && w->run != NULL; i++)
-        n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", stages[i], w->run->stage_seconds[i]);
+        if (i < PN_STAGE_COPY_IN || w->run->stage_seconds[i] > 0) n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", pn_stage_names[i], w->run->stage_seconds[i]);
     if (w->run != NULL && w->run->rows_wanted > 0)
         n += snprintf(text + n, sizeof text - (size_t)n,
                       "# HELP pinion_worker_rows_wanted_total Rows that steps of jobs with a deviceCache read.\n# TYPE pinion_worker_rows_wanted_total counter\npinion_worker_rows_wanted_total %" PRIu64 "\n"

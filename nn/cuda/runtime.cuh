@@ -176,5 +176,8 @@ void pn_fill_sequence(struct pn_backend *);
 void pn_fill_loss(struct pn_backend *);
 void pn_fill_dense(struct pn_backend *);
 void pn_fill_context(struct pn_backend *);
+void pn_fill_pair(struct pn_backend *);
+void pn_fill_sasrec(struct pn_backend *);
+void pn_fill_private(struct pn_backend *);
 
 #endif
