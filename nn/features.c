@@ -136,14 +136,8 @@ static bool number_of(const struct pn_features *f, const struct pn_raw *raw, siz
 
 /* A key of a field that has a number of buckets becomes that of one of them. */
 static uint64_t bucketed(const struct pn_field *f, uint64_t key) { return f->buckets > 0 ? pn_field_domain_key(f, pn_mix64(key) % f->buckets) : key; }
-static uint64_t missing(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+static uint64_t missing(const struct pn_field *f) { return pn_field_missing_key(f); }
 static uint64_t missing_key(const struct pn_field *f) { return bucketed(f, missing(f)); }
-
-uint64_t pn_field_domain(const struct pn_field *f) { return f->buckets > 0 ? f->buckets : f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0 ? f->n_boundaries + 2 : 0; }
-uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
-    if (f->buckets == 0 && i == f->n_boundaries + 1) return missing(f);
-    return pn_hash(&i, sizeof i, f->hash_seed);
-}
 
 static double transformed(const struct pn_field *f, double x) {
     if (f->clip) x = x < f->clip_low ? f->clip_low : x > f->clip_high ? f->clip_high : x;
