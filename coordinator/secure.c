@@ -23,7 +23,9 @@ struct pn_secure_run {
     enum pn_secure_phase phase;
     bool known;                     /* `applied` is what all servers have */
     uint64_t applied, applied_attempt, attempt, step, since_ms, not_before_ms, n_weights;
+    struct { uint64_t term, step, attempt; } seen[64]; /* the furthest a server has said it is: within a term it does not go back, but beats may come late */
     uint32_t failures;
+    bool told;                      /* that it waits for holders */
     uint8_t *passed;                /* UPDATE: bits of the buckets that are in */
     char *passed_hex;
     struct pn_secure_rows rows;
@@ -96,7 +98,13 @@ bool pn_secure_seated(struct pn_coordinator *c, struct pn_job_run *j) {
             snprintf(s->holders[here].name, sizeof s->holders[here].name, "%s", w->name);
             memcpy(s->holders[here++].key, key_of(w), 65);
         }
-        if (here < n) return false;
+        if (here < n) { /* told in the job's record and once in the log, for it may wait long */
+            char text[sizeof j->reason];
+            snprintf(text, sizeof text, "waits for its data holders: %u of %u workers with identities of their own are here", here, n);
+            if (strcmp(text, j->reason) != 0) pn_log(c->env, PN_INFO, "job %s %s", j->id, text);
+            snprintf(j->reason, sizeof j->reason, "%s", text);
+            return false;
+        }
         s->n_holders = n;
         j->dirty = true;
         return true;
@@ -128,7 +136,7 @@ void pn_secure_load(struct pn_coordinator *c, struct pn_job_run *j, struct json_
 
 /* ---- what servers and holders report ---- */
 
-struct seat { bool here; uint64_t step, attempt, applied_attempt; bool open, summed, failed; enum pn_secure_phase phase; const char *passed, *error; };
+struct seat { bool here; uint64_t step, attempt, applied_attempt; bool open, summed, failed, knows; /* knows: said behind the newest plan */ enum pn_secure_phase phase; const char *passed, *error; };
 
 static struct seat look(struct pn_coordinator *c, const struct pn_job_run *j, uint32_t i) {
     const struct pn_shard_seat *seat = &j->seats[i];
@@ -136,7 +144,14 @@ static struct seat look(struct pn_coordinator *c, const struct pn_job_run *j, ui
     struct json_object *job = n != NULL && n->beat != NULL && n->incarnation == seat->incarnation && pn_node_alive(c, n) ? pn_node_job(n, j) : NULL, *o = pn_json_get(job, "secure");
     if (o == NULL || seat->open_term != seat->term || pn_json_u64(job, "term", 0) != seat->term || strcmp(pn_json_str(job, "state", ""), "open") != 0) return (struct seat){.here = false};
     const char *state = pn_json_str(o, "state", "");
-    return (struct seat){.here = true, .step = pn_json_u64(o, "step", 0), .attempt = pn_json_u64(o, "attempt", 0), .applied_attempt = pn_json_u64(o, "applied_attempt", 0),
+    struct pn_secure_run *s = j->secure;
+    const uint64_t step = pn_json_u64(o, "step", 0);
+    if (s->seen[i].term != seat->term || step >= s->seen[i].step) {
+        s->seen[i].term = seat->term;
+        s->seen[i].step = step;
+        s->seen[i].attempt = pn_json_u64(o, "applied_attempt", 0);
+    }
+    return (struct seat){.here = true, .step = s->seen[i].step, .attempt = pn_json_u64(o, "attempt", 0), .applied_attempt = s->seen[i].attempt, .knows = pn_node_knows_plan(c, n),
                          .phase = strcmp(pn_json_str(o, "phase", ""), "counts") == 0 ? PN_SECURE_COUNTS : PN_SECURE_UPDATE, .open = strcmp(state, "open") == 0,
                          .summed = strcmp(state, "summed") == 0, .failed = strcmp(state, "failed") == 0, .passed = pn_json_str(o, "passed", ""), .error = pn_json_str(o, "error", "")};
 }
@@ -325,7 +340,11 @@ static bool may_begin(struct pn_coordinator *c, struct pn_job_run *j) {
             return false;
         }
     }
-    return enough(c, j, false);
+    const bool all = enough(c, j, false);
+    if (!all && !s->told && pn_now_ms(c->env) - s->since_ms > j->job.privacy.phase_ms)
+        pn_log(c->env, PN_WARN, "job %s waits: fewer than %u of its %u data holders are here with their rows, and a sum is made of no fewer", j->id, pn_job_fewest(&j->job.privacy, j->n_producers), j->n_producers);
+    s->told = !all && pn_now_ms(c->env) - s->since_ms > j->job.privacy.phase_ms;
+    return all;
 }
 
 void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
@@ -344,9 +363,10 @@ void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
     if (s->phase == PN_SECURE_APPLY) {
         bool all = true;
         for (uint32_t i = 0; i < j->n_shards; i++) {
-            const bool pending = seats[i].attempt == s->attempt && seats[i].phase == PN_SECURE_UPDATE && seats[i].summed;
+            /* A beat from before it had its sum, or before it heard of this, is still on its way or the last that came. */
+            const bool round = seats[i].attempt == s->attempt && seats[i].phase == PN_SECURE_UPDATE, lost = round ? seats[i].failed : seats[i].knows;
             if (seats[i].step < s->step) all = false;
-            if (seats[i].step < s->step && !pending) s->phase = PN_SECURE_IDLE; /* it has lost its sum */
+            if (seats[i].step < s->step && lost) s->phase = PN_SECURE_IDLE; /* it has no sum any more */
         }
         if (all) {
             s->phase = PN_SECURE_IDLE;

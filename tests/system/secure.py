@@ -28,7 +28,7 @@ spec:
 HOLDERS = ", aggregation: secure, minWorkers: 3, maxDropout: 0.2, phaseTimeout: 1s"
 
 
-def text(data, name, epochs=5, epsilon=50, budget=50, selection="adafest", mode="sync", holders=HOLDERS, shards=5, batch=1600):
+def text(data, name, epochs=5, epsilon=50, budget=60, selection="adafest", mode="sync", holders=HOLDERS, shards=5, batch=1600):
     votes = ", selection: dense" if selection == "dense" else ", selection: adafest, voteClip: 2, threshold: 30"
     return JOB.format(data=data, name=name, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, shards=shards, batch=batch, more=votes + holders)
 
@@ -57,7 +57,7 @@ def learns(c, data):
         job = c.wait(c.submit(text(data, f"secure-{selection}", selection=selection)), 60)
         a, j = account(c, f"secure-{selection}")
         assert job["state"] == "SUCCEEDED", job
-        assert j["steps_done"] == j["steps"] == 25 and j["steps_charged"] >= 25 and 0 < a["epsilon_spent"] <= 50 * (1 + 1e-6), a
+        assert j["steps_done"] == j["steps"] == 25 <= j["steps_charged"] <= 27 and 0 < a["epsilon_spent"] <= 60 * (1 + 1e-6), a
         assert job["test_auc"] > 0.55 and job["test_auc"] > plain["test_auc"] - 0.03, (job["test_auc"], plain["test_auc"])
         assert job.get("train_logloss", 0) == 0
         print(f"figure secure, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f} (central, dense: {plain['test_auc']:.3f}), {time.time() - began:.1f} s for 25 steps")
