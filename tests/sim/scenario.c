@@ -423,6 +423,8 @@ void sim_scenario(uint64_t seed, enum sim_job job, FILE *log, struct sim_verdict
         if (!s->secure) pn_audit_expect(s->n_producers, s->steps, s->n_keys, a.expected);
         snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, DIR "/jobs/%s/checkpoints/%llu", s->job_id, (unsigned long long)s->newest);
         read_checkpoint(s, &a);
+        char seen[200];
+        if (s->secure && !sim_secure_wire(sim, seen, sizeof seen)) fail(out, "%s", seen);
         if (s->secure && a.rows < (strstr(s->yaml, "selection: dense") != NULL ? 41 : 1)) fail(out, "the last checkpoint has %llu rows", (unsigned long long)a.rows);
         for (uint64_t k = 0; !s->secure && k < s->n_keys; k++)
             if (!a.seen[k] && a.expected[k * PN_AUDIT_DIM] > 0) fail(out, "key %llu is missing: all its pushes are lost", (unsigned long long)k);

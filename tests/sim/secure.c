@@ -5,6 +5,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/wire.h"
+#include "privacy/secagg/round.h"
 #include "ps/checkpoint.h"
 #include "tests/sim/sim.h"
 
@@ -33,6 +35,30 @@ void sim_secure_job(struct sim *s, char *yaml, size_t room, uint64_t *steps) {
 void sim_secure_identity(int i, uint8_t secret[64]) {
     uint8_t seed[32] = {(uint8_t)(i + 1)}, public_key[32];
     crypto_sign_seed_keypair(public_key, secret, seed);
+}
+
+/* Counts the bytes of masked words, once a message; a segment's words have no padding. */
+void sim_secure_sent(struct sim *s, const struct pn_msg *m) {
+    struct pn_frame f;
+    if (m->data[5] == PN_PUSH) s->wire.pushes++;
+    if (m->data[5] != PN_AGG_MASKED || pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
+    uint32_t crc;
+    memcpy(&crc, m->data + 28, sizeof crc);
+    uint8_t *seen = &s->wire.seen[crc % 65536 / 8];
+    if (!(*seen >> crc % 8 & 1))
+        for (size_t i = sizeof(uint8_t[64]); i < f.body_bytes; i++, s->wire.n++) s->wire.bytes[f.body[i]]++; /* behind the signature */
+    *seen |= (uint8_t)(1u << crc % 8);
+    pn_frame_close(&f);
+}
+bool sim_secure_wire(const struct sim *s, char *line, size_t room) {
+    const double expected = (double)s->wire.n / 256;
+    double chi = 0;
+    for (int b = 0; b < 256; b++) chi += ((double)s->wire.bytes[b] - expected) * ((double)s->wire.bytes[b] - expected) / (expected > 0 ? expected : 1);
+    if (s->wire.pushes > 0) snprintf(line, room, "%llu pushes in the clear", (unsigned long long)s->wire.pushes);
+    else if (s->wire.n < 20000) snprintf(line, room, "only %llu bytes of masked words were sent", (unsigned long long)s->wire.n);
+    else if (chi > 255 + 7 * 22.6) snprintf(line, room, "masked words are not uniform: chi-square %.0f with 255 degrees of freedom", chi); /* seven deviations */
+    else return true;
+    return false;
 }
 
 struct counts { uint64_t steps, rows; bool dense; char *line; size_t room; int bad; };

@@ -66,6 +66,7 @@ struct sim {
     struct sim_disk *disk;
     struct sim_store *store;
     const char *mark_names[64];
+    struct { uint64_t bytes[256], n, pushes; uint8_t seen[8192]; } wire; /* secure.c: what servers get of data holders */
 };
 
 /* world.c */
@@ -111,6 +112,8 @@ extern const struct pn_core_ops sim_client_core;
 
 /* secure.c: a job of secure sums */
 void sim_secure_job(struct sim *, char *yaml, size_t room, uint64_t *steps);
+void sim_secure_sent(struct sim *, const struct pn_msg *);
+bool sim_secure_wire(const struct sim *, char *line, size_t room); /* false: a push in the clear, or masked words that are not uniform */
 void sim_secure_identity(int holder, uint8_t secret[64]);
 bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room);
 
