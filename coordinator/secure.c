@@ -393,6 +393,11 @@ void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
         return;
     }
     if (s->phase != PN_SECURE_COUNTS && s->phase != PN_SECURE_UPDATE) return;
+    for (uint32_t i = 0; i < j->n_shards; i++)
+        if (seats[i].step != s->applied) { /* a word of an earlier coordinator came late, and a sum was applied that nobody counts on any more */
+            failed(c, j, "a server is at another step than the round began at");
+            return;
+        }
     if (s->agg == NULL) gather(c, j, seats);
     else if (s->over) after_sum(c, j, seats);
 }
