@@ -56,6 +56,8 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     pn_yaml_count32(y, buckets, "voteBuckets", 1, PN_SECURE_MAX_BUCKETS, &v->vote_buckets);
     if (v->selection == PN_SELECT_FEST)
         pn_yaml_problem(y, n, "selection: fest and aggregation: secure do not go together: the one count of all rows would have to be a secure sum of its own; take adafest or dense");
+    if (v->per_user > 0)
+        pn_yaml_problem(y, n, "unit: user and aggregation: secure do not go together: a user's rows may lie with several data holders, whose draws and clips know nothing of one another; take unit: example");
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
     for (uint32_t t = 0; t < job->i_dense_table; t++) {
         const struct pn_table_spec *s = &job->tables[t];

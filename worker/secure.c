@@ -171,6 +171,10 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_NOT_FOUND) {
         pn_reader_close(h->reader);
         h->reader = NULL;
+        if (!pn_private_seal(h->pool)) {
+            fail(h, PN_NO_MEMORY, "no memory for the examples of a secure job");
+            return;
+        }
         h->loaded = true;
         pn_log(h->run->env, PN_INFO, "job %s: data holder %u is ready", h->run->job_id, h->producer);
         h->run->changed(h->run->owner);
@@ -181,6 +185,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && h->features == NULL) {
         r = pn_features_open(&h->features, &h->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(h->features, h->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(h->features, &h->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(h->features, true, &why);
     }
     if (r != PN_OK) {
@@ -310,7 +315,7 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->copy[dense] + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(h->at.attempt * PN_MAX_PRODUCERS + h->producer));
         in[dense] = weights;
-        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip / (float)h->spec.per_unit, gradients, weight_sums, scores, NULL, &loss);
+        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, gradients, weight_sums, scores, NULL, &loss);
     }
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(h->sums[dense] + i * PN_DENSE_ROW, weight_sums + h->rows.keys[dense][i] * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));

@@ -16,11 +16,13 @@ void cli_privacy_ahead(const struct pn_job *job) {
     if (v->secure)
         printf("secure sums of %u data holders: the fewest are %u, %u of them may collude; noise is discrete, and full without the others; a round that fails is charged like one that does not\n",
                job->n_producers, pn_job_fewest(v, job->n_producers), pn_job_colluding(v, job->n_producers));
+    if (v->per_user > 0) printf("  the unit is the user (column %s): a batch is expected to be of %u users, at most %u examples of each\n", v->user_field, job->batch_size, v->per_user);
+    const char *const each = v->per_user > 0 ? " per user" : "";
     for (uint32_t e = 1; e <= job->epochs; e++) {
         if (job->epochs > 20 && e > 10 && e < job->epochs) continue;
         const uint64_t steps = e * epoch < all ? e * epoch : all;
         const size_t n = pn_job_privacy_events(job, steps, 1, events);
-        if ((v->secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon after epoch %u: %.4g at delta %.4g\n", e, epsilon, v->delta);
+        if ((v->secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon%s after epoch %u: %.4g at delta %.4g\n", each, e, epsilon, v->delta);
         if (e == job->epochs && !v->secure && v->delta >= PN_PRIVACY_MIN_DELTA && pn_privacy_epsilon(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  (by privacy loss distributions, which are tight: %.4g)\n", epsilon);
     }
 }
@@ -44,7 +46,7 @@ int verb_privacy(const struct cli *c) {
             puts(pn_json_text(e));
             continue;
         }
-        printf("data set %s: epsilon %.4g of %.4g spent, %.4g left, at delta %.4g\n", pn_json_str(e, "dataset", ""), pn_json_double(e, "epsilon_spent", 0), pn_json_double(e, "epsilon_limit", 0),
+        printf("data set %s: epsilon%s %.4g of %.4g spent, %.4g left, at delta %.4g\n", pn_json_str(e, "dataset", ""), strcmp(pn_json_str(e, "unit", ""), "user") == 0 ? " per user" : "", pn_json_double(e, "epsilon_spent", 0), pn_json_double(e, "epsilon_limit", 0),
                pn_json_double(e, "epsilon_left", 0), pn_json_double(e, "delta", 0));
         for (size_t k = 0; k < pn_json_length(jobs); k++) {
             struct json_object *x = pn_json_at(jobs, k);

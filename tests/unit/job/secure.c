@@ -11,7 +11,7 @@ static struct pn_job job;
 static enum pn_result read_job(const char *features, const char *tables, const char *training, const char *privacy, struct pn_error *err) {
     char text[3000];
     snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features: [%s]\n  tables: {%s}\n"
-             "  model: {name: fm, embeddingDim: 4}\n  training: {batchSize: 100, %s}\n  privacy: {rows: 100000, epsilon: 4, delta: 1.0e-6, dataset: d, aggregation: secure, %s}\n", features, tables, training, privacy);
+             "  model: {name: fm, embeddingDim: 4}\n  training: {batchSize: 100, %s}\n  privacy: {%sepsilon: 4, delta: 1.0e-6, dataset: d, aggregation: secure, %s}\n", features, tables, training, strstr(privacy, "users:") == NULL ? "rows: 100000, " : "", privacy);
     return pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, err);
 }
 #define FEATURES "{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 50}"
@@ -53,6 +53,7 @@ START_TEST(what_a_secure_job_cannot_have_is_refused_with_the_reason) {
     static const struct { const char *features, *tables, *training, *privacy, *words; } cases[] = {
         {FEATURES, "", "dataShards: 5", HOLDERS ", threshold: 9", "needs training.consistency {mode: sync}"},
         {FEATURES, "", TRAINING, "threshold: 9", "needs minWorkers"},
+        {FEATURES, "", TRAINING, HOLDERS ", threshold: 9, unit: user, users: 1000, userField: u", "unit: user and aggregation: secure"},
         {FEATURES, "", TRAINING, "minWorkers: 2, threshold: 9", "minWorkers: at least 3"},
         {FEATURES, "", TRAINING, "minWorkers: 6, threshold: 9", "fewer data holders than minWorkers (6)"},
         {FEATURES, "", TRAINING, "minWorkers: 3, maxDropout: 0.6, maxColluding: 0.6, threshold: 9", "whose noise counts"},
