@@ -114,7 +114,7 @@ START_TEST(the_noise_of_the_fewest_honest_ones_is_what_the_accountant_counts_wit
         struct pn_error err = {""};
         const uint32_t n = 5, honest = 3;
         const double most = i == 2 ? 1e5 : 100;
-        ck_assert_msg(pn_secure_fixed(&f, n, honest, cases[i].multiplier, cases[i].bound, most, cases[i].d, &err) == PN_OK, "%s", err.text);
+        ck_assert_msg(pn_secure_fixed(&f, n, honest, cases[i].multiplier, cases[i].bound, 1, most, cases[i].d, &err) == PN_OK, "%s", err.text);
         ck_assert_uint_eq(f.word_bytes, cases[i].word_bytes);
         enum { WORDS = 20000 };
         double *noise = noise_of(&f, honest, WORDS), squares = 0, sum = 0;
@@ -133,7 +133,7 @@ START_TEST(the_noise_of_the_fewest_honest_ones_is_what_the_accountant_counts_wit
 START_TEST(with_hardly_any_noise_the_released_sum_is_the_plain_sum) {
     struct pn_fixed f;
     struct pn_error err = {""};
-    ck_assert_msg(pn_secure_fixed(&f, 5, 3, 1e-4, 1, 1e5, 1000, &err) == PN_OK, "%s", err.text);
+    ck_assert_msg(pn_secure_fixed(&f, 5, 3, 1e-4, 1, 1, 1e5, 1000, &err) == PN_OK, "%s", err.text);
     double *noise = noise_of(&f, 5, 1000);
     for (size_t k = 0; k < 1000; k++) ck_assert_double_lt(fabs(noise[k]), 6 * 1e-4 * sqrt(5.0 / 3) * 1.1); /* six deviations */
     free(noise);
@@ -167,7 +167,7 @@ START_TEST(one_example_changes_the_rounded_vector_by_no_more_than_is_counted_wit
 START_TEST(so_much_noise_that_nothing_is_left_of_an_example_is_refused) {
     struct pn_fixed f;
     struct pn_error err = {""};
-    ck_assert(pn_secure_fixed(&f, 5, 3, 60, 1, 100, 1u << 20, &err) == PN_REFUSED && strstr(err.text, "less noise") != NULL);
+    ck_assert(pn_secure_fixed(&f, 5, 3, 60, 1, 1, 100, 1u << 20, &err) == PN_REFUSED && strstr(err.text, "less noise") != NULL);
 } END_TEST
 
 /* By whole orders: what the shifted lattice's moments are, summed up here, and what the accountant takes them for. */
