@@ -121,6 +121,7 @@ struct pn_job_run {
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
     char evaluator[64];
+    struct pn_secure_run *secure;    /* secure.c; NULL: not a secure job, or not begun */
 };
 
 struct pn_publication;
@@ -177,6 +178,7 @@ void pn_job_folder(const struct pn_coordinator *, const struct pn_job_run *, cha
 void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
+void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
 
 /* gate.c: early stopping */
@@ -233,10 +235,25 @@ void pn_models_free(struct pn_coordinator *);
 bool pn_budget_admit(const struct pn_coordinator *, const struct pn_job *, struct pn_error *);
 /* Producer p begins at its first_step under a new owner: all steps from there on are charged. False: the budget does not have them; nothing is charged. */
 bool pn_budget_charge(const struct pn_coordinator *, struct pn_job_run *, uint32_t p, struct pn_error *);
+/* Secure jobs: one more round. False: the budget does not have it; nothing is charged. The record must be durable before a plan shows the round. */
+bool pn_budget_charge_round(const struct pn_coordinator *, struct pn_job_run *, struct pn_error *);
 struct json_object *pn_budget_describe(const struct pn_coordinator *);
 size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
 
+/* secure.c: the rounds of a secure job */
+bool pn_secure_seated(struct pn_coordinator *, struct pn_job_run *);  /* may the job begin? The first time its data holders are chosen for good: all must be there; later the fewest of a sum */
+struct pn_node *pn_secure_holder(struct pn_coordinator *, struct pn_job_run *, uint32_t producer); /* alive and with the right identity, or NULL */
+void pn_secure_step(struct pn_coordinator *, struct pn_job_run *);
+void pn_secure_message(struct pn_coordinator *, pn_peer from, const struct pn_frame *); /* of kinds 40 to 55 */
+bool pn_secure_idle(const struct pn_job_run *);                       /* no round is under way, and the servers' step is known: a cut may be taken */
+void pn_secure_again(struct pn_job_run *);                            /* the job begins from a checkpoint */
+struct json_object *pn_secure_plan(const struct pn_job_run *);        /* of all parts' plans; NULL: none */
+void pn_secure_save(const struct pn_job_run *, struct json_object *record);
+void pn_secure_load(struct pn_coordinator *, struct pn_job_run *, struct json_object *record);
+void pn_secure_free(struct pn_job_run *);
+
 /* plan.c */
+uint32_t pn_plan_first_slot(const struct pn_job_run *, uint32_t shard);
 void pn_plans_send(struct pn_coordinator *);
 void pn_plan_repeat(struct pn_coordinator *, struct pn_node *);
 

@@ -52,6 +52,7 @@ const char *pn_job_state_name(const struct pn_coordinator *c, const struct pn_jo
 
 void pn_job_end(struct pn_coordinator *c, struct pn_job_run *j, enum pn_job_state state, const char *reason) {
     pn_cut_abandon(c, j, "the job ended");
+    pn_secure_again(j);
     j->state = state;
     j->phase = PN_ENDED;
     snprintf(j->reason, sizeof j->reason, "%s", reason);
@@ -74,6 +75,7 @@ void pn_job_free_run(struct pn_job_run *j) {
     if (j->history != NULL) json_object_put(j->history);
     pn_curve_free(j);
     pn_stream_free(j);
+    pn_secure_free(j);
     if (j->model != NULL) json_object_put(j->model);
     pn_job_free(&j->job);
     free(j->text);
@@ -146,6 +148,8 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
             n_workers += pn_job_may_have(j, n);
         }
     if (n_ps == 0 || (n_workers == 0 && !external(j))) return false;
+    if (j->job.privacy.secure && !pn_secure_seated(c, j)) return false;
+    pn_secure_again(j);
     if (j->n_producers == 0) j->n_producers = j->job.n_producers > 0 ? j->job.n_producers : n_workers > PN_MAX_PRODUCERS ? PN_MAX_PRODUCERS : n_workers;
     const struct pn_checkpoint *k = pn_job_committed(j);
     j->generation++;
@@ -174,7 +178,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     j->gate_step = 0;
     for (uint32_t p = 0; p < j->n_producers; p++) {
         if (j->stopped) j->units[p].finished = true; /* nobody trains on */
-        const struct pn_node *n = j->units[p].finished ? NULL : live_worker(c, j);
+        const struct pn_node *n = j->units[p].finished ? NULL : j->job.privacy.secure ? pn_secure_holder(c, j, p) : live_worker(c, j);
         if (n != NULL) assign(c, j, p, n);
         if (j->state != PN_RUNNING) return true; /* its privacy budget is spent */
     }
@@ -190,6 +194,14 @@ static void count_restart(struct pn_coordinator *c, struct pn_job_run *j, const 
         snprintf(text, sizeof text, "more than %u restarts (failurePolicy.maxRestarts); the last was of %s", j->job.max_restarts, who);
         pn_job_end(c, j, PN_JOB_FAILED, text);
     }
+}
+
+void pn_job_again(struct pn_coordinator *c, struct pn_job_run *j, const char *who) {
+    pn_log(c->env, PN_WARN, "job %s goes back to its newest checkpoint because of %s", j->id, who);
+    pn_cut_abandon(c, j, "the job goes back to a checkpoint");
+    j->n_shards = 0; /* begins anew in this event */
+    count_restart(c, j, who);
+    if (j->state == PN_RUNNING && !pn_job_begin(c, j)) j->state = PN_PENDING;
 }
 
 /* ---- shards ---- */
@@ -286,6 +298,11 @@ static uint64_t look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uin
     const struct pn_checkpoint *k = pn_job_committed(j);
     if (k != NULL && k->finished[p]) {
         u->finished = true;
+        return 0;
+    }
+    if (j->job.privacy.secure) { /* a data holder's part is its own: nobody takes it over, and it is no restart of the job when it comes back */
+        struct pn_node *holder = pn_secure_holder(c, j, p);
+        if (holder != NULL && holder->incarnation != u->owner_incarnation) assign(c, j, p, holder);
         return 0;
     }
     struct pn_node *n = pn_node_find(c, u->owner);
@@ -393,6 +410,7 @@ void pn_jobs_step(struct pn_coordinator *c) {
     take_reports(c, j);
     for (uint32_t s = 0; s < j->n_shards && j->state == PN_RUNNING; s++) look_at_seat(c, j, s);
     if (j->state == PN_RUNNING && j->phase <= PN_FINAL && !j->stopped) look_at_units(c, j);
+    if (j->state == PN_RUNNING && j->job.privacy.secure && j->phase <= PN_FINAL) pn_secure_step(c, j);
     if (j->state != PN_RUNNING) return;
     switch (j->phase) {
     case PN_TRAIN:

@@ -72,6 +72,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
         pn_json_add_u64(e, "incarnation", j->seats[s].incarnation);
         json_object_array_add(seats, e);
     }
+    pn_secure_save(j, o);
     pn_json_add(o, "producers", units);
     pn_json_add(o, "shards", seats);
     add_metric(o, "epoch_validation", &j->epoch_validation);
@@ -127,6 +128,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
         j->units[p].lives = (uint32_t)pn_json_u64(u, "lives", 0);
         snprintf(j->units[p].owner, sizeof j->units[p].owner, "%s", pn_json_str(u, "owner", ""));
     }
+    pn_secure_load(l->c, j, o);
     j->n_shards = (uint32_t)pn_json_length(seats);
     for (uint32_t s = 0; s < j->n_shards && s < 64; s++) {
         struct json_object *e = pn_json_at(seats, s);

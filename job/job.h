@@ -328,6 +328,13 @@ struct pn_job {
         double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
         enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
         double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
+        /* Secure aggregation (docs/secure-aggregation.md): each producer is a data holder, and its vectors leave it masked. */
+        bool secure;
+        bool own_data;                       /* a holder's train files are its own and read whole; else they are dealt as in other jobs */
+        uint32_t min_workers;                /* a sum of fewer is never made */
+        double max_dropout, max_colluding;   /* shares of the holders */
+        uint32_t vote_buckets;               /* adafest: rows are counted in so many buckets */
+        uint64_t phase_ms;                   /* how long a phase of a round waits for those who do not answer */
     } privacy;
     uint64_t audit_keys;                     /* audit: size of the key space */
 };
@@ -359,6 +366,21 @@ struct pn_privacy_event;
 size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
 /* The steps of one producer from the beginning to the end. */
 uint64_t pn_job_privacy_steps(const struct pn_job *job);
+
+/* ---- aggregation: secure (secure.c) ---- */
+#define PN_SECURE_BITS 40u                 /* of security and of correctness: privacy/secagg/params.h */
+#define PN_SECURE_MAX_VALUES (1u << 21)    /* of one round's vector */
+#define PN_SECURE_MAX_BUCKETS 65536u
+/* The rows that the tables can have: all keys of all features. */
+uint64_t pn_job_declared_rows(const struct pn_job *);
+/* Of n holders: the fewest a sum is made of, and how many may collude with the servers. */
+uint32_t pn_job_fewest(const struct pn_privacy_spec *, uint32_t n);
+uint32_t pn_job_colluding(const struct pn_privacy_spec *, uint32_t n);
+
+/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
+uint64_t pn_field_domain(const struct pn_field *);
+uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
+uint64_t pn_field_missing_key(const struct pn_field *); /* of an empty cell, before `buckets` */
 
 /* How the rows of a table travel. */
 static inline enum pn_codec pn_job_codec(const struct pn_job *job, size_t i_table) { return job->tables[i_table].explicit_rows ? PN_CODEC_FLOAT32 : job->codec; }

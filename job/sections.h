@@ -32,6 +32,8 @@ struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float 
 void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
 /* spec.privacy; all else has been read. */
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* The part of spec.privacy that is about secure aggregation. */
+void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training. */
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training.deviceCache; training has been read. */

@@ -78,14 +78,8 @@ void pn_features_use(struct pn_features *f, const struct pn_vocabularies *v) { f
 /* ---- keys ---- */
 /* A key of a field that has a number of buckets becomes that of one of them. */
 static uint64_t bucketed(const struct pn_field *f, uint64_t key) { return f->buckets > 0 ? pn_field_domain_key(f, pn_mix64(key) % f->buckets) : key; }
-static uint64_t missing(const struct pn_field *f) { return pn_mix64(f->hash_seed ^ 0x6d697373696e67ull); }
+static uint64_t missing(const struct pn_field *f) { return pn_field_missing_key(f); }
 static uint64_t missing_key(const struct pn_field *f) { return bucketed(f, missing(f)); }
-
-uint64_t pn_field_domain(const struct pn_field *f) { return f->buckets > 0 ? f->buckets : f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0 ? f->n_boundaries + 2 : 0; }
-uint64_t pn_field_domain_key(const struct pn_field *f, uint64_t i) {
-    if (f->buckets == 0 && i == f->n_boundaries + 1) return missing(f);
-    return pn_hash(&i, sizeof i, f->hash_seed);
-}
 
 /* The key of a value of a field with one or several values. */
 static uint64_t value_key(const struct pn_features *f, size_t i, const char *value, size_t n) {

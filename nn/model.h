@@ -80,10 +80,6 @@ bool pn_batch_unique(struct pn_batch *, const struct pn_job *, const size_t *spa
 /* *out: a batch of n examples, example i being number example[i] of *from[i]; all of one job. */
 enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, const size_t *sparse, const struct pn_batch *const *from, const uint32_t *example, size_t n);
 
-/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
-uint64_t pn_field_domain(const struct pn_field *);
-uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
-
 /* ---- models ---- */
 struct pn_net;
 /* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). Behind them come

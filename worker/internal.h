@@ -14,6 +14,7 @@ enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUT
 extern const char *const pn_stage_names[PN_STAGES];
 
 struct pn_producer;
+struct pn_holder;
 struct pn_evaluation;
 
 /* One job at work in this process. Objects with requests in flight (producers, evaluations) free themselves when the last returned. */
@@ -37,6 +38,7 @@ struct pn_run {
     char *offered;               /* of a job that prepares (pn_job_prepares): what this worker made, until the coordinator has it durably and gives it to all */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
+    struct pn_holder *holder;    /* of a secure job, in place of producers */
     struct pn_evaluation *validation, *evaluation;
     struct json_object *model;   /* what the beats tell of it: statistics, blocks, parameters */
     double stage_seconds[PN_STAGES];

@@ -1,4 +1,5 @@
 #include "common/shell/process.h"
+#include "common/shell/identity.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,11 @@ int main(int argc, char **argv) {
     snprintf(options.name, sizeof options.name, "%s", o.name);
     snprintf(options.http, sizeof options.http, "%s", pn_http_address(http));
     snprintf(options.coordinator, sizeof options.coordinator, "%s", o.coordinator);
+    struct pn_error err = {""};
+    const enum pn_result known = pn_identity_open(o.dir, options.identity, &err);
+    options.has_identity = known == PN_OK;
+    if (known == PN_CORRUPT) pn_process_fail(o.name, known, err.text);
+    if (known != PN_OK) pn_log(pn_shell_env(shell), PN_WARN, "no identity, so no part in secure jobs: %s", err.text);
     struct pn_worker *core = pn_worker_open(pn_shell_env(shell), &options);
     if (core == NULL) pn_process_fail(o.name, PN_NO_MEMORY, "no memory");
     pn_http_core(http, core);

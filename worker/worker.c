@@ -8,6 +8,8 @@
 #include "common/json.h"
 #include "worker/audit.h"
 #include "worker/internal.h"
+#include "worker/secure.h"
+#include "secure/plan.h"
 
 struct pn_worker {
     struct pn_env *env;
@@ -23,6 +25,7 @@ struct pn_worker {
     uint64_t cut_epoch, cut_upto;  /* 0: none */
     uint64_t samples_before, rate_ns;
     double rate;
+    char public_key[65];           /* hex, of the identity */
 };
 
 const char *const pn_stage_names[PN_STAGES] = {"read", "features", "pull", "compute", "push", "copy_in", "kernels", "copy_out"};
@@ -58,6 +61,8 @@ static void close_run(struct pn_worker *w) {
     pn_vocabularies_stop(w->reading);
     w->reading = NULL;
     while (run->producers != NULL) pn_producer_close(run->producers);
+    pn_holder_close(run->holder);
+    run->holder = NULL;
     pn_evaluation_close(run->validation);
     pn_evaluation_close(run->evaluation);
     run->validation = run->evaluation = NULL;
@@ -120,6 +125,7 @@ static void send_beat(struct pn_worker *w) {
     pn_json_add_u64(o, "incarnation", w->incarnation);
     pn_json_add_str(o, "address", "");
     pn_json_add_str(o, "http", w->options.http);
+    if (w->options.has_identity) pn_json_add_str(o, "identity", w->public_key);
     json_object_array_add(plan, json_object_new_uint64(w->epoch));
     json_object_array_add(plan, json_object_new_uint64(w->revision));
     pn_json_add(o, "plan", plan);
@@ -134,6 +140,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_str(job, "code", pn_result_name(run->code));
             pn_json_add_str(job, "error", run->error.text);
         }
+        if (run->holder != NULL) pn_json_add(job, "secure", pn_holder_state(run->holder));
         struct json_object *list = json_object_new_array();
         bool drained = w->cut_epoch != 0;
         uint64_t samples = 0;
@@ -368,6 +375,20 @@ static void take_producers(struct pn_worker *w, struct json_object *list) {
     }
 }
 
+/* A secure job: this process is one of its data holders, with one producer, or has no part in it. */
+static void take_holder(struct pn_worker *w, struct json_object *job) {
+    struct pn_run *run = w->run;
+    struct json_object *list = pn_json_get(job, "producers");
+    const uint64_t id = pn_json_u64(pn_json_at(list, 0), "producer", UINT64_MAX);
+    if (run->holder != NULL && (pn_json_length(list) != 1 || id != pn_holder_producer(run->holder))) {
+        pn_holder_close(run->holder);
+        run->holder = NULL;
+    }
+    if (pn_json_length(list) != 1 || id >= run->n_producers || !w->options.has_identity) return;
+    if (run->holder == NULL && (run->holder = pn_holder_open(run, (uint32_t)id, w->coordinator, w->options.identity)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a data holder's part");
+    else if (run->holder != NULL) pn_holder_plan(run->holder, job);
+}
+
 static void take_cut(struct pn_worker *w, struct json_object *cut) {
     w->cut_epoch = pn_json_u64(cut, "epoch", 0);
     w->cut_upto = pn_json_u64(cut, "upto", 0);
@@ -437,7 +458,8 @@ static void apply_plan(struct pn_worker *w) {
         w->seeded = true;
         seed(w);
     }
-    take_producers(w, pn_json_get(job, "producers"));
+    if (run->job.privacy.secure) take_holder(w, job);
+    else take_producers(w, pn_json_get(job, "producers"));
     struct json_object *steps = pn_json_get(pn_json_get(job, "committed"), "steps");
     for (size_t i = 0; i < pn_json_length(steps); i++) pn_client_committed(run->client, (uint32_t)i, json_object_get_uint64(pn_json_at(steps, i)));
     take_gate(w, pn_json_get(job, "gate"));
@@ -465,6 +487,8 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
             if (!repeated) apply_plan(w);
             changed(w);
         }
+    } else if (f.kind >= 40 && f.kind <= 55) { /* privacy/secagg/round.h */
+        if (w->run != NULL && w->run->holder != NULL) pn_holder_message(w->run->holder, from, &f);
     } else if (w->run != NULL && w->run->client != NULL) {
         pn_client_message(w->run->client, from, m, &f);
     }
@@ -482,6 +506,10 @@ struct pn_worker *pn_worker_open(struct pn_env *env, const struct pn_worker_opti
     w->beat_ms = 100;
     w->beat = (struct pn_timer){.fire = beat_again, .owner = w};
     w->coordinator = env->ops->connect(env, options->coordinator);
+    char *hex = options->has_identity ? pn_secure_hex(options->identity + 32, 32) : NULL;
+    if (hex != NULL) memcpy(w->public_key, hex, sizeof w->public_key);
+    w->options.has_identity = hex != NULL;
+    free(hex);
     return w;
 }
 

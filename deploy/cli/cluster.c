@@ -75,7 +75,10 @@ static void start(struct child *k, const char *coordinator) {
         execl(program, program, "--name", k->name, "--bind", zmq, "--http", http, "--dir", dir, "--address-file", address_file, (char *)NULL);
     else if (strcmp(k->program, "pinion-ps") == 0)
         execl(program, program, "--name", k->name, "--bind", zmq, "--http", http, "--coordinator", coordinator, "--address-file", address_file, (char *)NULL);
-    else
+    else if (strcmp(k->program, "pinion-worker") == 0) {
+        snprintf(dir, sizeof dir, "%s/%s", S.dir, k->name);
+        execl(program, program, "--name", k->name, "--http", http, "--coordinator", coordinator, "--dir", dir, "--address-file", address_file, (char *)NULL);
+    } else
         execl(program, program, "--name", k->name, "--http", http, "--coordinator", coordinator, "--address-file", address_file, (char *)NULL);
     fprintf(stderr, "pinion: cannot start %s: %s\n", program, strerror(errno));
     _exit(127);
