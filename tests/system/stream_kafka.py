@@ -92,7 +92,7 @@ def fill(share_from, share_to):
 with Cluster(ps=2, workers=2, serving=0) as c:
     fill(0, 0.3)
     begin = time.time()
-    id = c.submit(JOB % ("csv", mock.brokers, "clicks", "earliest", "{idle: 2s}", "id, gender, liked", "    stream: {window: 1000, segment: gender}"))
+    id = c.submit(JOB % ("csv", mock.brokers, "clicks", "earliest", "{idle: 5s}", "id, gender, liked", "    stream: {window: 1000, segment: gender}"))
 
     def wait_for(samples):
         while sum(w["rows"] for w in c.job(id).get("stream", [])) < samples:
