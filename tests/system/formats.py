@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as folder:
         os.link(at(name), os.path.join(at("day"), name))
     with open(os.path.join(at("day"), "_SUCCESS"), "w"):
         pass
-    sources = {"pattern": f'format: csv, uri: {at("[abc]*.csv")}', "folder": f'format: csv, uri: "{at("day")}/"', "csv": f'format: csv, uri: "{at("one.csv")}"', "list": f'format: csv, uri: ["{at("a.csv")}", "{at("b.csv")}", "{at("c.csv.zst")}"]',
+    sources = {"pattern": f'format: csv, uri: "{at("[abc]*.csv")}"', "folder": f'format: csv, uri: "{at("day")}/"', "csv": f'format: csv, uri: "{at("one.csv")}"', "list": f'format: csv, uri: ["{at("a.csv")}", "{at("b.csv")}", "{at("c.csv.zst")}"]',
                "jsonl": f'format: jsonl, columns: [user, item, hour], uri: "{at("one.jsonl")}"'}
     python, library = duckdb()
     if python is not None:

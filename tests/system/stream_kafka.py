@@ -92,7 +92,7 @@ def fill(share_from, share_to):
 with Cluster(ps=2, workers=2, serving=0) as c:
     fill(0, 0.3)
     begin = time.time()
-    id = c.submit(JOB % ("csv", mock.brokers, "clicks", "earliest", "{idle: 2s}", "id, gender, liked", "    stream: {window: 1000, segment: gender}"))
+    id = c.submit(JOB % ("csv", mock.brokers, "clicks", "earliest", "{idle: 5s}", "id, gender, liked", "    stream: {window: 1000, segment: gender}"))
 
     def wait_for(samples):
         while sum(w["rows"] for w in c.job(id).get("stream", [])) < samples:
@@ -153,7 +153,7 @@ with Cluster(ps=2, workers=2, serving=0) as c:
     log = os.path.join(c.dir, "logs")
     deadline = time.time() + 20
     while not any("127.0.0.1:1: none can be reached" in open(os.path.join(log, n)).read() for n in os.listdir(log) if n.startswith("worker")):
-        assert time.time() < deadline and c.job(id)["state"] in ("PENDING", "RUNNING"), c.job(id)
+        assert time.time() < deadline and c.job(id)["state"] in ("PENDING", "RUNNING", "RESTARTING"), c.job(id)
         time.sleep(0.1)
     assert run("cancel", id, "--dir", c.dir)[0] == 0
     assert c.wait(id, 20)["state"] == "CANCELLED"
