@@ -65,6 +65,7 @@ struct sim {
     bool disk_full;
     struct sim_disk *disk;
     struct sim_store *store;
+    struct sim_budget *budget; /* NULL: not a private job */
     const char *mark_names[64];
 };
 
@@ -91,11 +92,22 @@ void sim_disk_apply(struct sim *, struct sim_node *, struct pn_io *); /* at comp
 void sim_disk_power_cut(struct sim *, struct sim_node *);
 enum pn_result sim_disk_map(struct sim *, const char *path, const void **data, size_t *n_bytes);
 void sim_disk_unmap(const void *data);
+/* A file that has always been there. */
+void sim_disk_put(struct sim_disk *, const char *path, const void *data, size_t n_bytes);
 
 /* store.c: the coordinator's records; a commit is atomic and lasts. */
 struct sim_store *sim_store_open(struct sim *);
 void sim_store_close(struct sim_store *);
 struct pn_store *sim_store_connect(struct sim_store *); /* drops a transaction left open by a dead life */
+
+const char *sim_store_first(const struct sim_store *, const char *kind); /* the first committed record of a kind; NULL: none */
+
+/* budget.c: a private job, and what its noise cost. */
+struct sim_budget;
+void sim_budget_draw(struct sim *, uint32_t n_producers, const char *mode, char *yaml, size_t room);
+struct sim_budget *sim_budget_open(void);
+void sim_budget_sent(struct sim_budget *, struct sim *, const struct pn_msg *); /* any message, as it is sent */
+const char *sim_budget_close(struct sim_budget *, struct sim *, char *line, size_t room); /* NULL: it held */
 
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
 /* client.c: a process that pushes the oracle's steps as a client of an external job. */
@@ -109,6 +121,7 @@ void *sim_client_open(struct pn_env *, const struct sim_client_options *);
 extern const struct pn_core_ops sim_client_core;
 
 struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
-void sim_scenario(uint64_t seed, bool clients /* the job is external */, FILE *log, struct sim_verdict *out);
+enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE };
+void sim_scenario(uint64_t seed, enum sim_kind, FILE *log, struct sim_verdict *out);
 
 #endif
