@@ -118,6 +118,7 @@ static void get_status(struct pn_coordinator *c, struct pn_http_request *r) {
             pn_json_add_u64(e, "bytes", pn_json_u64(job, "bytes", 0));
         }
         if (n->role == PN_ROLE_WORKER && pn_json_get(n->beat, "stages") != NULL) pn_json_add(e, "stages", json_object_get(pn_json_get(n->beat, "stages")));
+        if (n->role == PN_ROLE_WORKER && pn_json_get(n->beat, "hot_rows") != NULL) pn_json_add(e, "hot_rows", json_object_get(pn_json_get(n->beat, "hot_rows")));
         if (n->role == PN_ROLE_SERVING && pn_json_get(n->beat, "models") != NULL) pn_json_add(e, "models", json_object_get(pn_json_get(n->beat, "models")));
         json_object_array_add(nodes, e);
     }

@@ -9,7 +9,7 @@
 
 enum { MOST = 1024 }; /* events of a data set */
 
-struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full; };
+struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user; };
 
 static bool of(const struct pn_job *job, const char *dataset) { return job->privacy.rows > 0 && strcmp(job->privacy.dataset, dataset) == 0; }
 
@@ -38,6 +38,7 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
         if (a->limit <= 0) {
             a->limit = j->job.privacy.limit;
             a->delta = j->job.privacy.delta;
+            a->by_user = j->job.privacy.per_user > 0;
         }
         uint32_t lives;
         const uint64_t steps = charged(j, &lives);
@@ -59,6 +60,12 @@ bool pn_budget_admit(const struct pn_coordinator *c, const struct pn_job *job, s
     if (a.limit <= 0) {
         a.limit = job->privacy.limit;
         a.delta = job->privacy.delta;
+        a.by_user = job->privacy.per_user > 0;
+    }
+    if (a.by_user != (job->privacy.per_user > 0)) { /* the two are of other neighbours, and do not add up */
+        pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by %s since its first job, and this job's unit is the %s: what one spends cannot be added to the other; take the same unit",
+                job->privacy.dataset, a.by_user ? "user" : "example", a.by_user ? "example" : "user");
+        return false;
     }
     const double before = epsilon_of(&a);
     if (fabs(a.limit - job->privacy.limit) > 1e-12 * a.limit || fabs(a.delta - job->privacy.delta) > 1e-12 * a.delta) {
@@ -105,6 +112,7 @@ struct json_object *pn_budget_describe(const struct pn_coordinator *c) {
         account_of(c, j->job.privacy.dataset, &a);
         const double spent = epsilon_of(&a);
         pn_json_add_str(e, "dataset", j->job.privacy.dataset);
+        pn_json_add_str(e, "unit", a.by_user ? "user" : "example");
         pn_json_add_double(e, "epsilon_limit", a.limit);
         pn_json_add_double(e, "delta", a.delta);
         if (isfinite(spent)) pn_json_add_double(e, "epsilon_spent", spent);

@@ -169,6 +169,8 @@ bool pn_job_all_finished(const struct pn_job_run *);
 bool pn_job_may_have(const struct pn_job_run *, const struct pn_node *); /* is this node one that takes this job's producers? */
 const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
 
+/* Where a job's vocabularies lie. */
+void pn_job_folder(const struct pn_coordinator *, const struct pn_job_run *, char dir[480]);
 void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */

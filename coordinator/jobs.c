@@ -337,6 +337,8 @@ static void look_at_units(struct pn_coordinator *c, struct pn_job_run *j) {
     }
 }
 
+void pn_job_folder(const struct pn_coordinator *c, const struct pn_job_run *j, char dir[480]) { snprintf(dir, 480, "%s/jobs/%s/vocabularies", c->options.dir, j->id); }
+
 /* ---- after training ---- */
 void pn_job_task(const struct pn_job_run *j, char task[80]) {
     if (j->phase == PN_TRAIN) snprintf(task, 80, "%s-%" PRIu64 "-gate-%" PRIu64 "-%" PRIu64, j->id, j->generation, j->gate_epochs, j->gate_try);

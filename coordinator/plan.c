@@ -97,6 +97,11 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
         pn_json_add(job, "producers", producers);
         pn_json_add(job, "committed", committed);
         const char *statistics = pn_json_str(j->model, "statistics", NULL);
+        if (pn_job_prepares(&j->job)) {
+            char dir[480];
+            pn_job_folder(c, j, dir);
+            pn_json_add_str(job, "dir", dir);
+        }
         pn_json_add(job, "statistics", statistics != NULL && !j->dirty ? json_object_new_string(statistics) : NULL);
         if (j->cut.phase == PN_DRAIN || j->cut.phase == PN_FLIP) {
             cut = json_object_new_object();

@@ -79,6 +79,20 @@ enum pn_field_type {
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
+/* Values that keep keys of their own; all others share `oov` keys. COUNTED in train, GIVEN in the job, of a FILE of lines, or those OF an earlier field. */
+enum pn_vocabulary_kind { PN_VOCABULARY_NONE, PN_VOCABULARY_COUNTED, PN_VOCABULARY_GIVEN, PN_VOCABULARY_FILE, PN_VOCABULARY_OF };
+struct pn_vocabulary_spec {
+    enum pn_vocabulary_kind kind;
+    uint32_t oov;            /* 1 or more */
+    uint32_t min_count, max_size; /* counted: values with fewer rows are left out; the most frequent so many are kept */
+    uint64_t rows;           /* counted: the first so many rows of train; 0: all */
+    char *values;            /* given: a line each, owned by the job */
+    char path[400];          /* file */
+    uint32_t of;             /* of: index of the field, which has the same hash_seed */
+};
+#define PN_VOCABULARY_MOST (1u << 24) /* values of a vocabulary */
+#define PN_VOCABULARY_VALUE 256       /* bytes of one that the job file gives, with a NUL */
+
 struct pn_field {
     char name[64];          /* also the name of the raw column, unless `column` is given */
     char column[64];
@@ -96,6 +110,9 @@ struct pn_field {
     double mean, std;       /* std 0: to be computed */
     double *boundaries;     /* bucketise: rising; NULL if none */
     size_t n_boundaries;
+    uint32_t quantiles;     /* bucketise: > 0: boundaries that cut the numbers of train into so many parts, not known before they were counted */
+    uint64_t quantile_rows; /* of the first so many rows; 0: of all */
+    struct pn_vocabulary_spec vocabulary; /* categorical, multi, sequence */
     char separator;
     enum pn_pooling pooling;
     uint32_t max_length;    /* multi: values beyond are dropped; sequence: the last ones are kept */
@@ -103,7 +120,10 @@ struct pn_field {
 };
 
 /* Has keys, and so a table: all but plain numbers. */
-static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->quantiles > 0 || f->criteo_log; }
+
+/* Has a vocabulary that lies in a file of the job, once it was made: not those that other fields have, or that the job file holds. */
+static inline bool pn_field_files(const struct pn_field *f) { return f->vocabulary.kind == PN_VOCABULARY_COUNTED || f->vocabulary.kind == PN_VOCABULARY_FILE; }
 
 /* Takes several values of a row. */
 static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
@@ -273,6 +293,8 @@ struct pn_job {
     enum pn_device_kind device;
     uint32_t device_number;                  /* CUDA */
     enum pn_precision precision;
+    uint64_t cache_rows;                     /* of each table, kept on a worker's device; 0: none */
+    uint32_t cache_staleness;                /* steps that a row is served from there */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];
@@ -280,11 +302,13 @@ struct pn_job {
     double publish_min_auc;                  /* gate on the validation (else test) AUC; 0: none */
     /* Differential privacy of the training rows (docs/privacy.md): every step's sums are of clipped examples, with noise. */
     struct pn_privacy_spec {
-        uint64_t rows;                       /* of train, a public number; 0: the job is not private */
+        uint64_t rows;                       /* units of train (rows, or users), a public number; 0: the job is not private */
+        uint32_t per_user;                   /* unit: user: at most so many examples of one in a step; 0: the unit is the example */
+        char user_field[64];                 /* ... and the raw column that says whose a row is; "": none */
         double epsilon, delta;               /* what the job may spend */
         double limit;                        /* ... and all jobs on this data set, epsilon at the same delta */
         char dataset[64];
-        float clip;                          /* L2 norm of an example's whole gradient */
+        float clip;                          /* L2 norm of a unit's whole gradient */
         double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
         enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
         double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
@@ -309,10 +333,12 @@ static inline uint32_t pn_job_width(const struct pn_job *job) { return job->mode
 enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes, const char *file, const char *base,
                             char **report, struct pn_error *err);
 void pn_job_free(struct pn_job *job);
+/* Before the first step one worker makes something of the data, for all: trees, quantiles or vocabularies. */
+bool pn_job_prepares(const struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
 
-/* The events (privacy/accountant.h) of a private job by which one row is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
+/* The events (privacy/accountant.h) of a private job by which one unit is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
 struct pn_privacy_event;
 size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
 /* The steps of one producer from the beginning to the end. */

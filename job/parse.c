@@ -76,6 +76,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     }
     pn_job_read_model(y, pn_yaml_get(spec, "model"), base, job);
     pn_job_read_training(y, pn_yaml_get(spec, "training"), job);
+    pn_job_read_device_cache(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
     if ((job->model == PN_MODEL_SASREC) != pn_format_sequences(job->train.format) && job->train.present)
@@ -109,7 +110,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_problem(y, features != NULL ? features : spec, "spec.features must be a list of 1 to %d features", PN_MAX_FIELDS);
         else {
             void *it = NULL;
-            for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, job);
+            for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, base, job);
         }
         pn_job_check_leaves(y, features, job);
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
@@ -249,5 +250,7 @@ void pn_job_free(struct pn_job *job) {
     for (size_t i = 0; i < PN_MAX_FIELDS; i++) {
         free(job->fields[i].boundaries);
         job->fields[i].boundaries = NULL;
+        free(job->fields[i].vocabulary.values);
+        job->fields[i].vocabulary.values = NULL;
     }
 }

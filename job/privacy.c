@@ -52,8 +52,11 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *f = &job->fields[i];
         if (f->type == PN_FIELD_LEAVES) pn_yaml_problem(y, n, "privacy: the trees of feature \"%s\" are grown of the rows as they are, without noise", f->name);
-        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
+        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && (f->n_boundaries > 0 || f->quantiles > 0)) && f->vocabulary.kind == PN_VOCABULARY_NONE)
             pn_yaml_problem(y, n, "privacy: feature \"%s\" can have any number of keys; give it buckets: N, so that rows nobody touched can have their noise", f->name);
+        if (f->vocabulary.kind != PN_VOCABULARY_NONE || f->quantiles > 0)
+            pn_yaml_problem(y, n, "privacy: the %s of feature \"%s\" would be of the rows as they are, without noise; give %s", f->quantiles > 0 ? "quantiles" : "vocabulary", f->name,
+                            f->quantiles > 0 ? "the boundaries" : "buckets");
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }
     for (uint32_t t = 0; t < job->i_dense_table; t++)
@@ -61,22 +64,31 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
 }
 
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget"),
-                                   KEYS("maxExamplesPerUser", "minWorkers", "maxDropout"))) return;
+    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "users", "userField", "examplesPerUser", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget"),
+                                   KEYS("minWorkers", "maxDropout"))) return;
     struct pn_privacy_spec *v = &job->privacy;
     char noise[40] = "auto";
     int which = 0, selection = PN_SELECT_ADAFEST;
-    pn_yaml_choice(y, pn_yaml_get(n, "unit"), "unit", KEYS("example"), KEYS("user"), &which);
+    pn_yaml_choice(y, pn_yaml_get(n, "unit"), "unit", KEYS("example", "user"), NULL, &which);
+    const bool by_user = which == 1;
     pn_yaml_choice(y, pn_yaml_get(n, "sampling"), "sampling", KEYS("poisson"), NULL, &which);
     pn_yaml_choice(y, pn_yaml_get(n, "aggregation"), "aggregation", KEYS("central"), KEYS("secure"), &which);
     if (pn_yaml_choice(y, pn_yaml_get(n, "selection"), "selection", KEYS("dense", "fest", "adafest"), NULL, &selection)) v->selection = (enum pn_selection)selection;
     else v->selection = PN_SELECT_ADAFEST;
-    const char *const needed[] = {"rows", "epsilon", "delta", "dataset"};
-    for (size_t i = 0; i < 4; i++)
+    const char *const needed[] = {by_user ? "users" : "rows", "epsilon", "delta", "dataset", "userField"};
+    for (size_t i = 0; i < (by_user ? 5 : 4); i++)
         if (pn_yaml_get(n, needed[i]) == NULL)
-            pn_yaml_problem(y, n, "spec.privacy needs %s", i == 0 ? "rows: how many training rows there are, a public number" : i == 3 ? "dataset: the name under which the budget of these data adds up over jobs" : needed[i]);
+            pn_yaml_problem(y, n, "spec.privacy needs %s", i == 0 ? by_user ? "users: how many users have training rows, a public number" : "rows: how many training rows there are, a public number"
+                                                          : i == 4 ? "userField: the column that says whose a row is" : i == 3 ? "dataset: the name under which the budget of these data adds up over jobs" : needed[i]);
     v->clip = 1;
-    pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 40, &v->rows);
+    pn_yaml_count(y, pn_yaml_get(n, needed[0]), needed[0], 1, 1ull << 40, &v->rows);
+    for (const char *const *key = by_user ? KEYS("rows") : KEYS("users", "userField", "examplesPerUser"); *key != NULL; key++)
+        if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), by_user ? "%s has no meaning for unit: user: batches are of users; say how many there are (users)" : "%s has a meaning for unit: user only", *key);
+    if (by_user) {
+        v->per_user = 1;
+        pn_yaml_count32(y, pn_yaml_get(n, "examplesPerUser"), "examplesPerUser", 1, 4096, &v->per_user);
+        if (pn_yaml_text(y, pn_yaml_get(n, "userField"), "userField", v->user_field, sizeof v->user_field) && v->user_field[0] == '\0') pn_yaml_problem(y, pn_yaml_get(n, "userField"), "userField: the name of a column is needed");
+    }
     pn_yaml_real(y, pn_yaml_get(n, "epsilon"), "epsilon", 1e-3, 100, &v->epsilon);
     pn_yaml_real(y, pn_yaml_get(n, "delta"), "delta", 1e-15, 0.01, &v->delta);
     pn_yaml_real32(y, pn_yaml_get(n, "clip"), "clip", 1e-6, 1e6, &v->clip);
@@ -86,9 +98,9 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     v->limit = v->epsilon;
     pn_yaml_real(y, budget, "budget", 1e-3, 1000, &v->limit);
     if (v->limit < v->epsilon) pn_yaml_problem(y, budget, "budget: the data set's limit of epsilon is below what this job alone may spend");
-    if (v->rows > 0 && v->delta >= 1 / (double)v->rows) pn_yaml_problem(y, n, "delta must be below 1 / rows: at %g one row in the clear would be allowed", v->delta);
+    if (v->rows > 0 && v->delta >= 1 / (double)v->rows) pn_yaml_problem(y, n, "delta must be below 1 / %s: at %g one %s in the clear would be allowed", needed[0], v->delta, by_user ? "user" : "row");
     if (job->n_producers == 0) pn_yaml_problem(y, n, "privacy needs training.dataShards: how the rows are dealt decides the sampling rate");
-    else if (v->rows > 0 && (double)job->batch_size * job->n_producers >= (double)v->rows) pn_yaml_problem(y, n, "privacy: a batch is expected to hold fewer than all %llu rows of its shard", (unsigned long long)v->rows / job->n_producers);
+    else if (v->rows > 0 && (double)job->batch_size * job->n_producers >= (double)v->rows) pn_yaml_problem(y, n, "privacy: a batch is expected to hold fewer than all %llu %s of its shard", (unsigned long long)v->rows / job->n_producers, needed[0]);
     /* votes: their noise is as much of the whole as its square says */
     v->vote_clip = 1;
     pn_yaml_real(y, pn_yaml_get(n, "voteClip"), "voteClip", 1e-3, 1e6, &v->vote_clip);

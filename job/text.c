@@ -108,6 +108,25 @@ static void stream(struct out *o, const struct pn_stream_spec *s) {
     put(o, "}\n");
 }
 
+static void vocabulary(struct out *o, const struct pn_job *job, const struct pn_vocabulary_spec *v) {
+    if (v->kind == PN_VOCABULARY_NONE) return;
+    put(o, ", vocabulary: {");
+    if (v->kind == PN_VOCABULARY_COUNTED) put(o, "minCount: %u, maxSize: %u, rows: %llu", v->min_count, v->max_size, (unsigned long long)v->rows);
+    if (v->kind == PN_VOCABULARY_FILE) put(o, "file: ");
+    if (v->kind == PN_VOCABULARY_FILE) quoted(o, v->path);
+    if (v->kind == PN_VOCABULARY_OF) put(o, "of: ");
+    if (v->kind == PN_VOCABULARY_OF) quoted(o, job->fields[v->of].name);
+    for (const char *at = v->values, *end; v->kind == PN_VOCABULARY_GIVEN && *at; at = end + 1) {
+        char value[PN_VOCABULARY_VALUE];
+        end = strchr(at, '\n'); /* there is one behind each */
+        snprintf(value, sizeof value, "%.*s", (int)(end - at), at);
+        put(o, at == v->values ? "values: [" : ", ");
+        quoted(o, value);
+        if (end[1] == '\0') put(o, "]");
+    }
+    put(o, ", oov: %u}", v->oov);
+}
+
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
@@ -115,8 +134,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     put(o, ", column: ");
     quoted(o, f->column);
     put(o, ", type: %s", types[f->type]);
-    bool has_keys = f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log;
-    if (has_keys) {
+    if (pn_field_keyed(f)) {
         put(o, ", table: ");
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
@@ -129,6 +147,8 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
+    if (f->quantiles > 0) put(o, ", bucketize: {quantiles: %u, rows: %llu}", f->quantiles, (unsigned long long)f->quantile_rows);
+    vocabulary(o, job, &f->vocabulary);
     if (f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE) {
         char separator[2] = {f->separator, 0};
         put(o, ", separator: ");
@@ -240,7 +260,13 @@ static void tables(struct out *o, const struct pn_job *job) {
 static void privacy(struct out *o, const struct pn_job *job) {
     const struct pn_privacy_spec *v = &job->privacy;
     if (v->rows == 0) return;
-    put(o, "  privacy: {rows: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", (unsigned long long)v->rows, v->epsilon,
+    put(o, "  privacy: {");
+    if (v->per_user > 0) {
+        put(o, "unit: user, examplesPerUser: %u, userField: ", v->per_user);
+        quoted(o, v->user_field);
+        put(o, ", ");
+    }
+    put(o, "%s: %llu, epsilon: %.17g, delta: %.17g, budget: %.17g, clip: %.9g, noiseMultiplier: %.17g, selection: %s, dataset: ", v->per_user > 0 ? "users" : "rows", (unsigned long long)v->rows, v->epsilon,
         v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
     quoted(o, v->dataset);
     if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
@@ -314,6 +340,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
     if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    if (job->cache_rows > 0) put(&o, "deviceCache: {rows: %llu, staleness: %u}, ", (unsigned long long)job->cache_rows, job->cache_staleness);
     if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],

@@ -49,6 +49,7 @@ enum pn_group_loss { PN_GROUP_BPR, PN_GROUP_HINGE, PN_GROUP_SOFTMAX };
 enum pn_dense_rule { PN_DENSE_SGD, PN_DENSE_ADAGRAD, PN_DENSE_ADAM };
 
 struct pn_ctx;
+struct pn_cache_ops; /* nn/cache.h */
 
 struct pn_backend {
     const char *name;
@@ -145,6 +146,8 @@ struct pn_backend {
     /* Differential privacy (Abadi et al. 2016): g_e *= min(1, most / sqrt(norms[e])), and normal noise of deviation sigma, a function of (seed, i). */
     void (*clip_examples)(struct pn_ctx *, const float *norms, float most, size_t n, size_t width, float *g);
     void (*add_noise)(struct pn_ctx *, size_t n, float sigma, uint64_t seed, float *x);
+
+    const struct pn_cache_ops *cache; /* of hot rows */
 };
 
 /* nn/cpu/backend.c: the reference, and what a machine without a GPU tests nn/device.c with. */

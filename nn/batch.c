@@ -98,6 +98,8 @@ void pn_batch_free(struct pn_batch *b) {
     free(b->log_q);
     free(b->head_labels);
     free(b->teacher);
+    free(b->user);
+    free(b->unit_begin);
     free(b->position);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
     memset(b, 0, sizeof *b);

@@ -26,8 +26,8 @@ void pn_fm_backward(const float *embedded, const float *sums, const float *gradi
 
 /* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). b, and db below, may be NULL: no bias. */
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out);
-/* The gradient of out comes in *g (changed in place by relu, a second time without effect); din may be NULL, and dw with db. */
-void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din);
+/* The gradient of out comes in *g (changed in place by relu, a second time without effect); din may be NULL, and dw with db. add: to din; false: din is overwritten. */
+void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din, bool add);
 
 /* A cross layer of DCN-V2 (Wang et al. 2021, eq. 1, full rank): out = x0 * (x W + b) + x, * by element; all n * width, W [width * width].
  * product: n * width, x W + b, kept for backward. */
@@ -99,6 +99,16 @@ bool pn_decay(const struct pn_job *, const size_t *fields, size_t f, const struc
 void pn_pair_forward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, float *out);
 void pn_pair_backward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, const float *gradient,
                       float *const row_gradients[2]);
+/* Moves n rows of width floats, from_step apart, to rows to_step apart; add: adds. */
+void pn_columns(const float *from, size_t from_step, size_t n, size_t width, bool add, float *to, size_t to_step);
+/* out[n * k] = the product by element of the two halves of each row of pairs [n * 2k]; backward adds to dpairs, or overwrites. */
+void pn_product_forward(const float *pairs, size_t n, size_t k, float *out);
+void pn_product_backward(const float *pairs, const float *g, size_t n, size_t k, bool add, float *dpairs);
+/* As pn_pool_forward and backward, of the vectors' floats [at, at + width) alone: out, g: n * f * width. dim: floats of a row; the vector's first is row[first]. */
+void pn_pool_part_forward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], size_t dim, size_t at, size_t width,
+                          float *out);
+void pn_pool_part_backward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, size_t dim, size_t at, size_t width, const float *g,
+                           float *const row_gradients[PN_MAX_TABLES]);
 /* n vectors of k floats, `step` apart, to length 1; out may be vectors. backward: of vectors side by side (step k); adds to dvectors. */
 void pn_unit_forward(const float *vectors, size_t n, size_t step, size_t k, float *out);
 void pn_unit_backward(const float *vectors, const float *unit, const float *gradient, size_t n, size_t k, float *dvectors);

@@ -102,6 +102,7 @@ void pn_device_close(struct pn_device *d) {
     if (d->ctx != NULL) {
         d->be->finish(d->ctx, NULL);
         drop_graphs(d);
+        pn_device_cache_close(d);
         for (size_t s = 0; s < PN_DEVICE_SLOTS; s++)
             for (size_t i = 0; i < PN_PARTS; i++) {
                 if (d->slots[s].parts[i].dev != NULL) d->be->free(d->ctx, d->slots[s].parts[i].dev);
@@ -175,7 +176,8 @@ static bool stage_sequences(struct pn_device *d, struct pn_device_slot *s, const
     return true;
 }
 
-static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed) {
+static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn_device_look *look, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p,
+                        uint64_t seed) {
     const struct pn_net *net = d->net;
     const struct pn_job *job = net->job;
     const size_t n = b->n_examples, n_fields = net->n_sparse + net->n_sequences, dim = d->dim;
@@ -208,8 +210,15 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, const str
         const uint32_t add = (uint32_t)base[job->fields[net->fields[f]].i_table];
         for (uint32_t i = b->begin[f * n]; i < b->begin[(f + 1) * n]; i++) position[i] = b->position[i] + add;
     }
-    for (uint32_t t = 0; t < job->i_dense_table; t++)
+    for (uint32_t t = 0; t < job->i_dense_table && look == NULL; t++)
         if (b->n_unique[t] > 0) memcpy(all + base[t] * dim, rows[t], b->n_unique[t] * dim * sizeof *all);
+    if (look != NULL) { /* device memory is made of the cache's and the pulled ones */
+        float *pulled = stage(d, s, PN_PART_PULLED, n_rows * dim * sizeof *pulled);
+        uint32_t *source = stage(d, s, PN_PART_SOURCE, n_rows * sizeof *source);
+        if (pulled == NULL || source == NULL) return false;
+        s->used[PN_PART_ROWS] = 0;
+        s->used[PN_PART_PULLED] = pn_device_cache_pack(d, look, b, rows, pulled, source) * dim * sizeof *pulled;
+    }
     uint32_t *pooling = stage(d, s, PN_PART_POOLING, (net->n_sparse + 1) * sizeof *pooling);
     if (pooling == NULL) return false;
     for (size_t f = 0; f < net->n_sparse; f++) pooling[f] = job->fields[net->fields[f]].pooling;
@@ -311,15 +320,21 @@ static void run_or_replay(struct pn_device *d, size_t slot) {
 
 enum pn_result pn_device_begin(struct pn_device *d, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                                struct pn_error *err) {
+    return pn_device_begin_step(d, slot, NULL, false, b, rows, p, seed, err);
+}
+
+enum pn_result pn_device_begin_step(struct pn_device *d, size_t slot, struct pn_device_look *look, bool keep, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES],
+                                    const float *p, uint64_t seed, struct pn_error *err) {
     struct pn_device_slot *s = &d->slots[slot];
     const struct pn_net *net = d->net;
     if (b->n_sparse != net->n_sparse + net->n_sequences || b->n_dense != net->n_dense) return pn_fail(err, PN_INVALID, "a batch of %zu sparse fields and %zu numbers: the model takes %zu and %zu", b->n_sparse, b->n_dense, net->n_sparse + net->n_sequences, net->n_dense);
     if (net->n_sequences > PN_DEVICE_SEQUENCES) return pn_fail(err, PN_REFUSED, "more than %u sequence fields are not computed on a GPU", PN_DEVICE_SEQUENCES);
     s->n_tokens = 0;
     if (net->n_sequences > 0) s->n_tokens = b->begin[(net->first_sequence + 1) * b->n_examples] - b->begin[net->first_sequence * b->n_examples];
-    if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);
+    if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, look, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);
     for (size_t i = 0; i < PN_PARTS; i++)
         if (s->used[i] > 0) d->be->upload(d->ctx, s->parts[i].dev, s->parts[i].host, s->used[i]);
+    if (look != NULL) pn_device_cache_place(d, s, look, keep, b);
     d->be->mark(d->ctx, PN_STREAM_IN, 3 * slot);
     d->be->after(d->ctx, PN_STREAM_COMPUTE, 3 * slot);
     run_or_replay(d, slot);

@@ -2,6 +2,7 @@
 #ifndef PN_NN_DEVICE_INSIDE_H
 #define PN_NN_DEVICE_INSIDE_H
 
+#include "nn/cache.h"
 #include "nn/device.h"
 #include "nn/net.h"
 
@@ -17,7 +18,8 @@ enum pn_device_parts {
     PN_PART_INVERSE,
     PN_PART_TOKEN_BEGIN = PN_PART_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_EXAMPLE, PN_PART_LEFT,
     PN_PART_SEQUENCES,
-    PN_PART_ROW_GRADIENTS = PN_PART_SEQUENCES + PN_DEVICE_SEQUENCES * PN_PARTS_A_SEQUENCE, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
+    PN_PART_PULLED = PN_PART_SEQUENCES + PN_DEVICE_SEQUENCES * PN_PARTS_A_SEQUENCE, PN_PART_SOURCE, /* with a cache: pulled rows, and where each row comes from */
+    PN_PART_ROW_GRADIENTS, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
     PN_PARTS
 };
 struct pn_device_part { void *host, *dev; size_t room; /* bytes */ };
@@ -35,6 +37,23 @@ struct pn_device_run {
     void (*forward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
     void (*backward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
 };
+/* Of a step that was found and not begun: its keys, its rows as far as they were there, and which were. Device memory; host: pinned. */
+struct pn_device_look { void *keys, *hit, *host_keys, *host_hit; float *rows; size_t room, n, base[PN_MAX_TABLES]; uint64_t now; };
+struct pn_device_cached {
+    uint32_t staleness;
+    struct pn_cache *tables[PN_MAX_TABLES];
+    struct pn_device_look looks[PN_DEVICE_LOOKS];
+    struct pn_device_cache_counts counts;
+    uint64_t finds;
+};
+void pn_device_cache_close(struct pn_device *);
+/* device.c: a step's rows as they come: all of them (look NULL) or those that the cache had not. */
+enum pn_result pn_device_begin_step(struct pn_device *, size_t slot, struct pn_device_look *, bool keep, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
+                                    const float *parameters, uint64_t seed, struct pn_error *);
+/* device_cache.c: what begin_step asks of it. Packs the pulled rows at *pulled and says in source[n_rows] where each row comes from; returns how many were packed. */
+size_t pn_device_cache_pack(struct pn_device *, struct pn_device_look *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float *pulled, uint32_t *source);
+void pn_device_cache_place(struct pn_device *, struct pn_device_slot *, struct pn_device_look *, bool keep, const struct pn_batch *);
+
 /* NULL: that kind has none. */
 const struct pn_device_run *pn_device_block(const char *kind);
 
@@ -51,6 +70,7 @@ struct pn_device {
     struct pn_device_graph graphs[PN_DEVICE_GRAPHS];
     struct pn_device_seen seen[PN_DEVICE_SLOTS];
     struct pn_device_counts counts;
+    struct pn_device_cached cached;
     uint32_t *build;                       /* host scratch of the inverses */
     size_t build_room;
 };

@@ -1,7 +1,9 @@
-/* Squared norms of the gradients of single examples, from the inputs and the output gradients that one backward pass of the whole batch leaves behind.
+/* Squared norms of the gradients of single units (an example, or a user's examples), from the inputs and the output gradients that one backward pass of the whole batch
+ * leaves behind.
  *
- * The idea (Goodfellow 2015): the gradient of x W for one example is the outer product of x and g, whose squared norm is |x|^2 |g|^2. Over the tokens t of an
- * example it is the sum of outer products, and its squared norm the sum over t, u of (x_t . x_u)(g_t . g_u) (Li et al. 2022). */
+ * The idea (Goodfellow 2015): the gradient of x W for one example is the outer product of x and g, whose squared norm is |x|^2 |g|^2. Over the rows t of a unit (the
+ * tokens of an example, the examples of a user, the tokens of all of a user's examples) it is the sum of outer products, and its squared norm the sum over t, u of
+ * (x_t . x_u)(g_t . g_u) (Li et al. 2022). With m rows that is m^2 / 2 pairs of products; where the sum itself has fewer cells than that, it is made, a strip at a time. */
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,81 +23,118 @@ static double dot(const float *restrict x, const float *restrict y, size_t n) {
     return total;
 }
 
+/* The squared norm of the sum over m rows of the outer product of x_t (and, with `bias`, a 1 behind it) and g_t, where g_t may be by element times z_t (NULL: it is not). */
+static double outer(const float *x, size_t from, bool bias, const float *g, const float *z, size_t width, size_t m) {
+    enum { STRIP = 64 };
+    float strip[STRIP], scaled[STRIP];
+    double sum = 0;
+    if (m * (from + width) / 2 <= from * width || m <= 1) {
+        for (size_t t = 0; t < m; t++)
+            for (size_t u = 0; u <= t; u++) {
+                double gg = 0;
+                if (z == NULL) gg = dot(g + t * width, g + u * width, width);
+                else
+                    for (size_t d = 0; d < width; d++)
+                        gg += (double)g[t * width + d] * (double)z[t * width + d] * (double)g[u * width + d] * (double)z[u * width + d];
+                const double both = (dot(x + t * from, x + u * from, from) + (bias ? 1 : 0)) * gg;
+                sum += t == u ? both : 2 * both;
+            }
+        return sum;
+    }
+    for (size_t first = 0; first < width; first += STRIP) {
+        const size_t n = width - first < STRIP ? width - first : STRIP;
+        for (size_t i = 0; i < from + bias; i++) {
+            memset(strip, 0, sizeof strip);
+            for (size_t t = 0; t < m; t++) {
+                const float *row = g + t * width + first, factor = i < from ? x[t * from + i] : 1;
+                if (z != NULL)
+                    for (size_t d = 0; d < n; d++) scaled[d] = row[d] * z[t * width + first + d];
+                const float *const by = z != NULL ? scaled : row;
+                for (size_t d = 0; d < n; d++) strip[d] += factor * by[d];
+            }
+            sum += dot(strip, strip, n);
+        }
+    }
+    return sum;
+}
+
 void pn_norms_bias(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
-    for (size_t e = 0; e < s->n; e++) squares[e] += (double)GOUT[e] * (double)GOUT[e];
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        double sum = 0;
+        for (size_t e = pn_pass_example(s, u); e < pn_pass_example(s, u + 1); e++) sum += (double)GOUT[e];
+        squares[u] += sum * sum;
+    }
 }
 
 void pn_norms_linear(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
-    const double bias = b->biased ? 1 : 0;
-    for (size_t e = 0; e < s->n; e++) {
-        if (!b->tokens) {
-            const float *x = X(0) + e * b->from, *g = GOUT + e * b->width;
-            squares[e] += (dot(x, x, b->from) + bias) * dot(g, g, b->width);
-            continue;
-        }
-        const size_t first = s->begin[e] - s->begin[0], m = s->begin[e + 1] - s->begin[e];
-        for (size_t t = 0; t < m; t++)
-            for (size_t u = 0; u <= t; u++) {
-                const double both = (dot(X(0) + (first + t) * b->from, X(0) + (first + u) * b->from, b->from) + bias) *
-                                    dot(GOUT + (first + t) * b->width, GOUT + (first + u) * b->width, b->width);
-                squares[e] += t == u ? both : 2 * both;
-            }
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        const size_t first = pn_pass_row(s, b->tokens, u), m = pn_pass_row(s, b->tokens, u + 1) - first;
+        squares[u] += outer(X(0) + first * b->from, b->from, b->biased, GOUT + first * b->width, NULL, b->width, m);
     }
 }
 
 void pn_norms_weight(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
-    for (size_t e = 0; e < s->n; e++) squares[e] += (double)GOUT[e] * (double)GOUT[e] * dot(X(0) + e * b->from, X(0) + e * b->from, b->from);
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        const size_t first = pn_pass_example(s, u);
+        squares[u] += outer(X(0) + first * b->from, b->from, false, GOUT + first, NULL, 1, pn_pass_example(s, u + 1) - first);
+    }
 }
 
 void pn_norms_norm(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
     const float *normal = b->kept[1];
-    for (size_t e = 0; e < s->n; e++) {
-        const size_t first = b->tokens ? s->begin[e] - s->begin[0] : e, m = b->tokens ? s->begin[e + 1] - s->begin[e] : 1;
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        const size_t first = pn_pass_row(s, b->tokens, u), end = pn_pass_row(s, b->tokens, u + 1);
         for (size_t d = 0; d < b->width; d++) {
             double shift = 0, scale = 0;
-            for (size_t t = first; t < first + m; t++) {
+            for (size_t t = first; t < end; t++) {
                 shift += (double)GOUT[t * b->width + d];
                 scale += (double)GOUT[t * b->width + d] * (double)normal[t * b->width + d];
             }
-            squares[e] += shift * shift + scale * scale;
+            squares[u] += shift * shift + scale * scale;
         }
     }
 }
 
 /* out = x0 * (x W + b) + x: the gradient of x W + b is g * x0, by element. */
 void pn_norms_cross(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
-    for (size_t e = 0; e < s->n; e++) {
-        const float *x0 = X(0) + e * b->width, *x = X(1) + e * b->width, *g = GOUT + e * b->width;
-        double sum = 0;
-        for (size_t d = 0; d < b->width; d++) sum += (double)g[d] * (double)x0[d] * (double)g[d] * (double)x0[d];
-        squares[e] += (dot(x, x, b->width) + 1) * sum;
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        const size_t first = pn_pass_example(s, u), at = first * b->width;
+        squares[u] += outer(X(1) + at, b->width, true, GOUT + at, X(0) + at, b->width, pn_pass_example(s, u + 1) - first);
     }
 }
 
-/* No example has two tokens in one place. */
+/* Tokens in one place, counted from the end, share a vector: no example has two, but a user's examples do. */
 void pn_norms_positions(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, double *squares) {
-    for (size_t e = 0; e < s->n; e++)
-        for (size_t t = s->begin[e] - s->begin[0]; t < s->begin[e + 1] - s->begin[0]; t++) squares[e] += dot(GOUT + t * b->width, GOUT + t * b->width, b->width);
+    for (size_t u = 0; u < pn_pass_units(s); u++)
+        for (size_t e = pn_pass_example(s, u); e < pn_pass_example(s, u + 1); e++)
+            for (size_t other = pn_pass_example(s, u); other <= e; other++) {
+                const size_t m = s->begin[e + 1] - s->begin[e], n = s->begin[other + 1] - s->begin[other];
+                const float *ends[2] = {GOUT + (s->begin[e + 1] - s->begin[0]) * b->width, GOUT + (s->begin[other + 1] - s->begin[0]) * b->width};
+                double sum = 0;
+                for (size_t left = 1; left <= m && left <= n; left++) sum += dot(ends[0] - left * b->width, ends[1] - left * b->width, b->width);
+                squares[u] += other == e ? sum : 2 * sum;
+            }
 }
 
-/* The most keys that an example has. */
-static size_t most_keys(const struct pn_batch *batch) {
+/* The most keys that a unit has. */
+static size_t most_keys(const struct pn_pass *s) {
+    const struct pn_batch *batch = s->batch;
     size_t most = 0;
-    for (size_t e = 0; e < batch->n_examples; e++) {
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
         size_t n = 0;
-        for (size_t f = 0; f < batch->n_sparse; f++) n += batch->begin[f * batch->n_examples + e + 1] - batch->begin[f * batch->n_examples + e];
+        for (size_t f = 0; f < batch->n_sparse; f++) n += batch->begin[f * batch->n_examples + pn_pass_example(s, u + 1)] - batch->begin[f * batch->n_examples + pn_pass_example(s, u)];
         if (n > most) most = n;
     }
     return most;
 }
 
 /* Touches of one row are chained: latest[position] is the last of them, before[i] the one before touch i. */
-struct chain { uint32_t example, touch; };
+struct chain { uint32_t unit, touch; };
 #define END UINT32_MAX
 
 bool pn_norms_rows(const struct pn_net *net, const struct pn_pass *s, double *squares) {
     const struct pn_batch *batch = s->batch;
-    const size_t most = most_keys(batch) + 1;
+    const size_t most = most_keys(s) + 1;
     size_t n_rows = 0, first[PN_MAX_TABLES];
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) {
         first[t] = n_rows;
@@ -105,19 +144,20 @@ bool pn_norms_rows(const struct pn_net *net, const struct pn_pass *s, double *sq
     uint32_t *before = malloc(most * sizeof *before);
     struct chain *latest = malloc((n_rows + 1) * sizeof *latest);
     const bool ok = list != NULL && before != NULL && latest != NULL;
-    for (size_t i = 0; ok && i < n_rows; i++) latest[i].example = END;
-    for (size_t e = 0; ok && e < s->n; e++) {
+    for (size_t i = 0; ok && i < n_rows; i++) latest[i].unit = END;
+    for (size_t u = 0; ok && u < pn_pass_units(s); u++) {
         size_t n = 0;
-        for (size_t i = 0; i < net->n_blocks; i++)
-            if (net->blocks[i].kind->touch != NULL) n += net->blocks[i].kind->touch(net, &net->blocks[i], s, e, list + n);
+        for (size_t e = pn_pass_example(s, u); e < pn_pass_example(s, u + 1); e++)
+            for (size_t i = 0; i < net->n_blocks; i++)
+                if (net->blocks[i].kind->touch != NULL) n += net->blocks[i].kind->touch(net, &net->blocks[i], s, e, list + n);
         for (uint32_t i = 0; i < n; i++) {
             const struct pn_touch *x = &list[i];
             struct chain *c = &latest[first[x->table] + x->position];
-            squares[e] += (double)x->scale * (double)x->scale * ((double)x->linear * (double)x->linear + dot(x->g, x->g, net->k));
-            before[i] = c->example == e ? c->touch : END;
+            squares[u] += (double)x->scale * (double)x->scale * ((double)x->linear * (double)x->linear + dot(x->g, x->g, net->k));
+            before[i] = c->unit == u ? c->touch : END;
             for (uint32_t j = before[i]; j != END; j = before[j])
-                squares[e] += 2 * (double)x->scale * (double)list[j].scale * ((double)x->linear * (double)list[j].linear + dot(x->g, list[j].g, net->k));
-            *c = (struct chain){(uint32_t)e, i};
+                squares[u] += 2 * (double)x->scale * (double)list[j].scale * ((double)x->linear * (double)list[j].linear + dot(x->g, list[j].g, net->k));
+            *c = (struct chain){(uint32_t)u, i};
         }
     }
     free(list);

@@ -25,12 +25,21 @@ enum pn_result pn_features_open(struct pn_features **, const struct pn_job *, co
 void pn_features_close(struct pn_features *);
 /* Are the columns there that further labels (job->heads) and, if `teacher`, distillation take? Serving does without. */
 enum pn_result pn_features_labelled(const struct pn_features *, bool teacher, struct pn_error *);
-/* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
+/* Fields with `standardize` and std 0, quantiles, counted vocabularies and trees need a pass: feed rows, train, then freeze. Deterministic given the rows in order. */
 bool pn_features_need_statistics(const struct pn_features *);
 void pn_features_observe(struct pn_features *, const struct pn_raw *);
-/* Trains the trees of a leaves feature on the rows observed; without one nothing. Long: for a work thread. Before freeze. */
+bool pn_features_want_rows(const struct pn_features *); /* would further rows change anything? */
+/* What is made of the rows observed if the job wants it (pn_job_prepares): quantiles, vocabularies, trees. Long: for a work thread. Before freeze.
+ * PN_INVALID: a column had nothing in it, or more different values than a vocabulary can have; err names the feature. */
 enum pn_result pn_features_train(struct pn_features *, struct pn_error *);
+/* The text of field i's vocabulary from elsewhere (a file that the job names). text: malloc, taken in any case. PN_INVALID: err has what is wrong with it, without a name. */
+enum pn_result pn_features_give(struct pn_features *, size_t i, char *text, size_t n_bytes, struct pn_error *);
+/* The text of field i's vocabulary and the name of the file that it goes into (by its digest), as the statistics name it. NULL: none. Borrowed. */
+const char *pn_features_file(const struct pn_features *, size_t i, size_t *n_bytes, char name[64]);
 void pn_features_freeze(struct pn_features *);
+/* What pn_features_batch takes vocabularies from, for fields that have one. Borrowed. */
+struct pn_vocabularies;
+void pn_features_use(struct pn_features *, const struct pn_vocabularies *);
 /* Statistics as JSON text (malloc) and back: they travel in beats, checkpoint and snapshot. */
 char *pn_features_statistics(const struct pn_features *);
 enum pn_result pn_features_set_statistics(struct pn_features *, const char *json, struct pn_error *);
@@ -53,7 +62,14 @@ struct pn_batch {
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
     uint32_t *position;                     /* [n_keys] */
+    /* Privacy by user. user: [n_examples] each example's (a hash), NULL without a privacy.userField. unit_begin: [n_units + 1]: the examples of unit u stand together, from
+     * unit_begin[u] to unit_begin[u + 1]; NULL: each example is one. */
+    uint64_t *user;
+    uint32_t *unit_begin;
+    size_t n_units;
 };
+/* A user's number: a hash of the text, the same wherever rows are dealt or grouped by user. */
+uint64_t pn_user_of(const char *text, size_t n);
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 void pn_batch_free(struct pn_batch *);
@@ -97,10 +113,10 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
                            float *parameter_gradients, float *scores, double *loss);
 
-/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each example's own gradient, dense parameters and rows together, is scaled down
- * to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any example's
+/* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each unit's own gradient (an example's, or with unit_begin the sum of
+ * a user's examples'), dense parameters and rows together, is scaled down to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any unit's
  * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.
- *   norms   out: n_examples, before scaling; may be NULL
+ *   norms   out: one a unit, before scaling; may be NULL
  *   loss    out: as in pn_net_step
  * PN_INVALID: the model is not pn_net_separable. */
 enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip,

@@ -23,22 +23,33 @@ struct pn_pass {
     const uint32_t *begin;         /* sequences: tokens of example e are begin[e] - begin[0] .. begin[e + 1] - begin[0]; NULL without one */
     size_t n_tokens;
     bool training;                 /* dropout is on */
+    bool whole;                    /* every value is made (clipping by example looks at all) */
     uint64_t seed;
     /* backward: of inputs, of parameters and rows, or of both. The two parts apart are for clipping by example (private.c). */
     enum pn_part { PN_PART_BOTH, PN_PART_INPUTS, PN_PART_PARAMETERS } part;
 };
 
-/* x, g: n * width floats, for room examples; tokens: a vector for each token of all examples' sequences instead, n_tokens * width. g is cleared before the
- * backward pass. */
-struct pn_value { size_t width; bool tokens; float *x, *g; };
+/* What is clipped as one: an example, or a user's examples. Of a block that runs on tokens or on examples: unit u's rows of it. */
+static inline size_t pn_pass_units(const struct pn_pass *s) { return s->batch->unit_begin != NULL ? s->batch->n_units : s->n; }
+static inline size_t pn_pass_example(const struct pn_pass *s, size_t u) { return s->batch->unit_begin != NULL ? s->batch->unit_begin[u] : u; } /* its first; u may be the number of units */
+static inline size_t pn_pass_row(const struct pn_pass *s, bool tokens, size_t u) {
+    const size_t e = pn_pass_example(s, u);
+    return tokens ? s->begin[e] - s->begin[0] : e;
+}
 
-/* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters. init: first values of the parameters; NULL: zeros. */
+/* x, g: n * width floats, for room examples; tokens: a vector for each token of all examples' sequences instead, n_tokens * width. g is cleared before the
+ * backward pass unless the first block that has a share in it (the last of the list) overwrites it. skipped: made in a whole pass only. */
+struct pn_value { size_t width; bool tokens, overwritten, skipped; float *x, *g; };
+
+/* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters; overwrites: it looks at b->first and can do without a cleared gradient of an
+ * input, each of which it writes whole. init: first values of the parameters; NULL: zeros. */
 struct pn_block_kind {
     const char *name;
     void (*forward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*backward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*init)(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
-    /* Of a block with parameters: adds to squares[e] the squared norm of example e's own gradient of them, from what its output's gradient is after the backward
+    bool overwrites;
+    /* Of a block with parameters: adds to squares[u] the squared norm of unit u's own gradient of them, from what its output's gradient is after the backward
      * pass. NULL: it has none, or mixes examples (batch norm). */
     void (*norms)(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
     /* Of a block over rows: lists example e's gradients of them; returns how many. */
@@ -55,6 +66,8 @@ struct pn_block {
     size_t state;                  /* offset among the state */
     size_t from, width;
     bool relu, biased, causal;
+    bool first[PN_MAX_INPUTS];     /* backward: nobody has added to this input's gradient yet: it is overwritten, and was not cleared */
+    bool lean;                     /* embedding and parts of it: unless the pass is `whole`, its vectors are not made, their parts are pooled straight from the rows */
     bool tokens;                   /* runs on tokens, not examples: of out[0] and of what is kept */
     size_t heads;
     float rate;                    /* dropout */
@@ -140,14 +153,14 @@ bool pn_sasrec_loss(struct pn_net *, const struct pn_pass *, float *scores, doub
 /* Fills net->places and scores. */
 bool pn_sasrec_rank(struct pn_net *, const struct pn_pass *, float *scores);
 
-/* ---- example_norms.c: the squared norm of each example's gradient, without making it ---- */
+/* ---- example_norms.c: the squared norm of each unit's gradient, without making it ---- */
 void pn_norms_bias(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
 void pn_norms_linear(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
 void pn_norms_weight(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
 void pn_norms_norm(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
 void pn_norms_cross(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
 void pn_norms_positions(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
-/* Of a block over rows too, all blocks at once: a row that an example touches twice counts as the sum. False: no memory. */
+/* Of a block over rows too, all blocks at once: a row that a unit touches twice counts as the sum. False: no memory. */
 bool pn_norms_rows(const struct pn_net *, const struct pn_pass *, double *squares);
 
 /* ---- models.c ---- */

@@ -1,5 +1,5 @@
-/* A step whose examples' gradients are clipped one by one: forward; backward to the inputs alone, which leaves each block its output's gradient; from those and
- * the inputs the norm of each example's gradient; then what was left is scaled, example by example, and the gradients of parameters and rows are taken of it. */
+/* A step whose units' gradients (a unit: an example, or a user's examples) are clipped one by one: forward; backward to the inputs alone, which leaves each block its output's gradient; from those and
+ * the inputs the norm of each unit's gradient; then what was left is scaled, unit by unit, and the gradients of parameters and rows are taken of it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,21 +8,22 @@
 bool pn_net_separable(const struct pn_net *net) { return net->n_state == 0 && net->job->embedding_l2 <= 0 && net->job->model != PN_MODEL_SASREC && net->job->loss == PN_LOSS_BCE; }
 
 static void scale_value(struct pn_value *v, const struct pn_pass *s, const float *factors) {
-    for (size_t e = 0; e < s->n; e++) {
-        const size_t begin = v->tokens ? s->begin[e] - s->begin[0] : e, end = v->tokens ? s->begin[e + 1] - s->begin[0] : e + 1;
-        if (factors[e] < 1)
-            for (size_t i = begin * v->width; i < end * v->width; i++) v->g[i] *= factors[e];
+    for (size_t u = 0; u < pn_pass_units(s); u++) {
+        const size_t begin = pn_pass_row(s, v->tokens, u), end = pn_pass_row(s, v->tokens, u + 1);
+        if (factors[u] < 1)
+            for (size_t i = begin * v->width; i < end * v->width; i++) v->g[i] *= factors[u];
     }
 }
 
 enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip,
                                    float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss) {
-    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed, .part = PN_PART_INPUTS};
+    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .whole = true, .seed = seed, .part = PN_PART_INPUTS};
     if (!pn_net_separable(net)) return PN_INVALID;
     enum pn_result r = pn_net_run(net, &s, true);
     if (r != PN_OK) return r;
-    double *squares = calloc(s.n + 1, sizeof *squares);
-    float *factors = malloc((s.n + 1) * sizeof *factors);
+    const size_t n_units = pn_pass_units(&s);
+    double *squares = calloc(n_units + 1, sizeof *squares);
+    float *factors = malloc((n_units + 1) * sizeof *factors);
     if (squares == NULL || factors == NULL) {
         r = PN_NO_MEMORY;
         goto out;
@@ -41,11 +42,11 @@ enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b,
         r = PN_NO_MEMORY;
         goto out;
     }
-    for (size_t e = 0; e < s.n; e++) {
-        const double norm = sqrt(squares[e]);
+    for (size_t u = 0; u < n_units; u++) {
+        const double norm = sqrt(squares[u]);
         /* A gradient that is no number, or past all bounds, adds nothing: it must not pass unclipped. */
-        factors[e] = !isfinite(norm) ? 0 : norm > (double)clip ? (float)((double)clip / norm) : 1;
-        if (norms != NULL) norms[e] = (float)norm;
+        factors[u] = !isfinite(norm) ? 0 : norm > (double)clip ? (float)((double)clip / norm) : 1;
+        if (norms != NULL) norms[u] = (float)norm;
     }
     s.part = PN_PART_PARAMETERS;
     for (size_t i = net->n_blocks; i-- > 0;) {

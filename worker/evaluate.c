@@ -212,6 +212,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && e->features == NULL) {
         r = pn_features_open(&e->features, &e->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(e->features, e->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(e->features, &e->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(e->features, false, &why);
     }
     if (r != PN_OK) {

@@ -9,7 +9,8 @@ static bool wanted(const struct pn_job *job) { return job->device != PN_DEVICE_C
 static enum pn_result without(struct pn_run *run, enum pn_result r, const struct pn_error *why, struct pn_error *err) {
     run->backend = NULL;
     if (run->job.device == PN_DEVICE_CUDA) return pn_fail(err, r, "training.device cuda:%u: %s", run->job.device_number, why->text);
-    pn_log(run->env, PN_DEBUG, "training.device auto: the CPU computes: %s", why->text);
+    if (!run->told_cpu) pn_log(run->env, PN_INFO, "training.device auto: the CPU computes: %s", why->text);
+    run->told_cpu = true; /* once a job, not once a producer */
     return PN_OK;
 }
 
@@ -35,6 +36,10 @@ bool pn_run_device(struct pn_run *run, uint32_t producer, struct pn_device **dev
     if (run->backend == NULL) return true;
     const size_t n = run->backend->devices(&why), number = run->job.device == PN_DEVICE_CUDA ? run->job.device_number : n > 0 ? producer % n : 0;
     enum pn_result r = pn_device_open(device, run->backend, number, &run->job, run->n_dense_inputs, &why);
+    if (r == PN_OK && run->job.cache_rows > 0 && (r = pn_device_cache(*device, run->job.cache_rows, run->job.cache_staleness, &why)) != PN_OK) {
+        pn_device_close(*device);
+        *device = NULL;
+    }
     if (r == PN_OK) {
         pn_log(run->env, PN_INFO, "producer %u computes on %s:%zu", producer, run->backend->name, number);
         return true;

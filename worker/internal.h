@@ -4,7 +4,9 @@
 
 #include "common/json.h"
 #include "nn/model.h"
+#include "nn/vocabulary.h"
 #include "ps/client/client.h"
+#include "worker/hot.h"
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
 
@@ -22,9 +24,15 @@ struct pn_run {
     uint64_t generation;
     uint32_t n_producers;
     const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
+    bool told_cpu;               /* the log has why `auto` takes the CPU */
+    struct pn_hot_life hot;
+    uint64_t rows_wanted, rows_pulled, rows_evicted; /* of embeddings, by steps: what is not pulled was on the device */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
-    char *offered;               /* with trees: what this worker made, until the coordinator has it durably and gives it to all */
+    char dir[480];               /* where vocabularies lie as files */
+    struct pn_vocabularies vocabularies;
+    bool has_vocabularies;       /* all that the job needs are there */
+    char *offered;               /* of a job that prepares (pn_job_prepares): what this worker made, until the coordinator has it durably and gives it to all */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
     struct pn_evaluation *validation, *evaluation;
@@ -41,7 +49,7 @@ void pn_run_unref(struct pn_run *);
 struct pn_device;
 /* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
 enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
-/* A producer's own device; NULL where the CPU computes. False: the run has failed. */
+/* A producer's own device, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
 bool pn_run_device(struct pn_run *, uint32_t producer, struct pn_device **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 
@@ -63,6 +71,7 @@ void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a 
 struct json_object *pn_producer_windows(const struct pn_producer *); /* of a stream, for a beat; NULL: no stream */
 void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
+uint64_t pn_run_rows_held(const struct pn_run *); /* in the caches of its producers' devices */
 
 /* ---- windows.c: progressive validation of a stream (spec.data.stream), a producer's part ---- */
 struct pn_windows;
@@ -94,5 +103,11 @@ enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *par
 struct pn_statistics;
 struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
 void pn_statistics_close(struct pn_statistics *);
+
+/* ---- vocabularies.c ---- */
+/* run->statistics is there. done(owner): run->vocabularies are, too; or the run has failed. NULL: no memory. */
+struct pn_vocabulary_run;
+struct pn_vocabulary_run *pn_vocabularies_start(struct pn_run *, void (*done)(void *owner), void *owner);
+void pn_vocabularies_stop(struct pn_vocabulary_run *); /* NULL is allowed */
 
 #endif

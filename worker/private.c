@@ -17,6 +17,8 @@ struct pn_private {
     struct pn_batch *parts;
     size_t *first;                      /* [n_parts + 1]: the number of a part's first example */
     size_t n_parts, room;
+    uint64_t *member;                   /* by user: the examples' numbers, a user's together and rising */
+    size_t *begin, n_users;             /* [n_users + 1]: where a user's begin */
     struct domain domains[PN_MAX_TABLES];
     uint64_t *chosen[PN_MAX_TABLES];    /* FEST: in the order of common/unique.h */
     size_t n_chosen[PN_MAX_TABLES];
@@ -49,6 +51,8 @@ void pn_private_close(struct pn_private *p) {
     for (size_t i = 0; i < p->n_parts; i++) pn_batch_free(&p->parts[i]);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) free(p->chosen[t]);
     free(p->parts);
+    free(p->member);
+    free(p->begin);
     free(p->first);
     free(p);
 }
@@ -59,6 +63,32 @@ static uint64_t domain_key(const struct domain *d, uint64_t i) {
     return pn_field_domain_key(d->fields[k], i);
 }
 
+struct owned { uint64_t user, example; };
+static int by_owner(const void *a, const void *b) {
+    const struct owned *x = a, *y = b;
+    return x->user != y->user ? (x->user > y->user) - (x->user < y->user) : (x->example > y->example) - (x->example < y->example);
+}
+
+bool pn_private_seal(struct pn_private *p) {
+    const size_t n = p->first[p->n_parts];
+    if (!p->spec.by_user) return true;
+    struct owned *list = malloc((n + 1) * sizeof *list);
+    p->member = malloc((n + 1) * sizeof *p->member);
+    p->begin = malloc((n + 1) * sizeof *p->begin);
+    const bool ok = list != NULL && p->member != NULL && p->begin != NULL;
+    for (size_t part = 0; ok && part < p->n_parts; part++)
+        for (size_t e = 0; e < p->parts[part].n_examples; e++) list[p->first[part] + e] = (struct owned){p->parts[part].user[e], p->first[part] + e};
+    if (ok) qsort(list, n, sizeof *list, by_owner);
+    for (size_t i = 0; ok && i < n; i++) {
+        if (i == 0 || list[i].user != list[i - 1].user) p->begin[p->n_users++] = i;
+        p->member[i] = list[i].example;
+    }
+    if (ok) p->begin[p->n_users] = n;
+    free(list);
+    return ok;
+}
+
+size_t pn_private_units(const struct pn_private *p) { return p->spec.by_user ? p->n_users : p->first[p->n_parts]; }
 size_t pn_private_examples(const struct pn_private *p) { return p->first[p->n_parts]; }
 uint64_t pn_private_steps_an_epoch(const struct pn_private *p) { return p->spec.rows > (double)p->spec.batch ? (uint64_t)ceil(p->spec.rows / (double)p->spec.batch) : 1; }
 
@@ -88,20 +118,22 @@ bool pn_private_add(struct pn_private *p, struct pn_batch *batch) {
     return true;
 }
 
-/* Adds each example's vote to the rows it touches: votes[t], n_unique[t]. False: no memory. */
+/* Adds each unit's vote to the rows it touches, by whichever of its examples: votes[t], n_unique[t]. False: no memory. */
 static bool count_votes(const struct pn_private *p, const struct pn_batch *b, double *const votes[PN_MAX_TABLES]) {
     uint32_t *stamp[PN_MAX_TABLES] = {NULL};
     bool ok = true;
     for (uint32_t t = 0; t < p->job->i_dense_table; t++) ok = (stamp[t] = calloc(b->n_unique[t] + 1, sizeof **stamp)) != NULL && ok;
-    for (size_t e = 0; ok && e < b->n_examples; e++) {
+    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
+    for (size_t u = 0; ok && u < n_units; u++) {
+        const size_t first = b->unit_begin != NULL ? b->unit_begin[u] : u, end = b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1;
         size_t m = 0;
         for (int pass = 0; pass < 2; pass++) { /* how many different rows, then their votes */
-            const double vote = pass == 1 ? pn_vote(m, p->spec.vote_clip / (double)p->spec.per_unit) : 0;
+            const double vote = pass == 1 ? pn_vote(m, p->spec.vote_clip) : 0;
             for (size_t s = 0; s < b->n_sparse; s++) {
                 const uint32_t t = p->job->fields[p->sparse[s]].i_table;
-                for (uint32_t i = b->begin[s * b->n_examples + e]; i < b->begin[s * b->n_examples + e + 1]; i++) {
+                for (uint32_t i = b->begin[s * b->n_examples + first]; i < b->begin[s * b->n_examples + end]; i++) {
                     uint32_t *seen = &stamp[t][b->position[i]];
-                    const uint32_t mark = (uint32_t)(2 * e + 1 + (uint32_t)pass);
+                    const uint32_t mark = (uint32_t)(2 * u + 1 + (uint32_t)pass);
                     if (*seen == mark) continue;
                     *seen = mark;
                     if (pass == 0) m++;
@@ -185,21 +217,63 @@ static enum pn_result choose(const struct pn_private *p, struct pn_draws *g, uin
     return PN_OK;
 }
 
-enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
-    if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
-    struct pn_batch all;
-    const size_t n = pn_private_examples(p);
+/* The examples of these numbers as a batch; unit_begin is taken over (NULL: each by itself), also on failure. */
+static enum pn_result assemble(const struct pn_private *p, const uint64_t *numbers, size_t n, uint32_t *unit_begin, size_t n_units, struct pn_batch *out) {
     const struct pn_batch **from = malloc((n + 1) * sizeof *from);
     uint32_t *example = malloc((n + 1) * sizeof *example);
     enum pn_result r = from != NULL && example != NULL ? PN_OK : PN_NO_MEMORY;
-    for (size_t i = 0, part = 0; r == PN_OK && i < n; i++) {
-        while (i >= p->first[part + 1]) part++;
-        from[i] = &p->parts[part];
-        example[i] = (uint32_t)(i - p->first[part]);
+    for (size_t i = 0; r == PN_OK && i < n; i++) {
+        size_t low = 0, high = p->n_parts - 1; /* the last part that begins at or before it */
+        while (low < high) {
+            const size_t middle = (low + high + 1) / 2;
+            if (p->first[middle] <= numbers[i]) low = middle;
+            else high = middle - 1;
+        }
+        from[i] = &p->parts[low];
+        example[i] = (uint32_t)(numbers[i] - p->first[low]);
     }
-    if (r == PN_OK) r = pn_batch_gather(&all, p->job, p->sparse, from, example, n);
+    if (r == PN_OK) r = pn_batch_gather(out, p->job, p->sparse, from, example, n);
     free(from);
     free(example);
+    if (r != PN_OK) free(unit_begin);
+    else {
+        out->unit_begin = unit_begin;
+        out->n_units = n_units;
+    }
+    return r;
+}
+
+/* The examples of units (rising numbers), of each at most `most`, any of them. */
+static enum pn_result take(const struct pn_private *p, struct pn_draws *g, const uint64_t *units, size_t n, size_t most, struct pn_batch *out) {
+    if (!p->spec.by_user) return assemble(p, units, n, NULL, 0, out);
+    size_t room = 1, at = 0;
+    for (size_t i = 0; i < n; i++) room += p->begin[units[i] + 1] - p->begin[units[i]];
+    uint64_t *numbers = malloc(room * sizeof *numbers);
+    uint32_t *begin = malloc((n + 1) * sizeof *begin);
+    bool ok = numbers != NULL && begin != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        const uint64_t *own = p->member + p->begin[units[i]];
+        const size_t has = p->begin[units[i] + 1] - p->begin[units[i]], k = has < most ? has : most;
+        begin[i] = (uint32_t)at;
+        if (k < has) ok = pn_draw_others(g, has, NULL, 0, k, numbers + at);
+        for (size_t j = 0; j < k; j++) numbers[at + j] = own[k < has ? numbers[at + j] : j];
+        at += k;
+    }
+    if (ok) begin[n] = (uint32_t)at;
+    else free(begin);
+    const enum pn_result r = ok ? assemble(p, numbers, at, begin, n, out) : PN_NO_MEMORY;
+    free(numbers);
+    return r;
+}
+
+enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
+    if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
+    struct pn_batch all;
+    const size_t n = pn_private_units(p);
+    uint64_t *units = malloc((n + 1) * sizeof *units);
+    for (size_t i = 0; units != NULL && i < n; i++) units[i] = i;
+    enum pn_result r = units != NULL ? take(p, g, units, n, SIZE_MAX, &all) : PN_NO_MEMORY; /* a user votes once, for every row that one of its examples touches */
+    free(units);
     if (r != PN_OK) return r;
     double *votes[PN_MAX_TABLES] = {NULL};
     bool ok = true;
@@ -226,22 +300,13 @@ enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
 }
 
 enum pn_result pn_private_draw(const struct pn_private *p, struct pn_draws *g, struct pn_batch *out) {
-    const size_t n = pn_private_examples(p);
-    double q = (double)p->spec.batch / p->spec.rows;
+    const size_t n = pn_private_units(p);
+    const double q = (double)p->spec.batch / p->spec.rows;
     const uint64_t m = pn_draws_binomial(g, n, q < 1 ? q : 1); /* as many as so many coins give, and any of them: Poisson sampling, without n coins */
-    uint64_t *numbers = malloc((m + 1) * sizeof *numbers);
-    const struct pn_batch **from = malloc((m + 1) * sizeof *from);
-    uint32_t *example = malloc((m + 1) * sizeof *example);
-    enum pn_result r = numbers != NULL && from != NULL && example != NULL && pn_draw_others(g, n, NULL, 0, m, numbers) ? PN_OK : PN_NO_MEMORY;
-    for (size_t i = 0, part = 0; r == PN_OK && i < m; i++) {
-        while (numbers[i] >= p->first[part + 1]) part++;
-        from[i] = &p->parts[part];
-        example[i] = (uint32_t)(numbers[i] - p->first[part]);
-    }
-    if (r == PN_OK) r = pn_batch_gather(out, p->job, p->sparse, from, example, m);
-    free(numbers);
-    free(from);
-    free(example);
+    uint64_t *units = malloc((m + 1) * sizeof *units);
+    enum pn_result r = units != NULL && pn_draw_others(g, n, NULL, 0, m, units) ? PN_OK : PN_NO_MEMORY;
+    if (r == PN_OK) r = take(p, g, units, m, p->spec.per_unit, out);
+    free(units);
     return r;
 }
 
@@ -328,7 +393,7 @@ bool pn_private_spec_of(const struct pn_job *job, uint32_t n_producers, struct p
     double map = v->vote_noise, gradient = v->noise;
     if (v->rows == 0) return false;
     if (v->selection == PN_SELECT_ADAFEST) pn_privacy_split_noise(v->noise, v->noise * v->noise / (map * map), &map, &gradient);
-    *out = (struct pn_private_spec){.rows = (double)v->rows / n_producers, .batch = job->batch_size, .per_unit = 1, .clip = v->clip, .noise = (float)gradient, .selection = v->selection,
+    *out = (struct pn_private_spec){.rows = (double)v->rows / n_producers, .batch = job->batch_size, .per_unit = v->per_user > 0 ? v->per_user : 1, .by_user = v->per_user > 0, .clip = v->clip, .noise = (float)gradient, .selection = v->selection,
                                     .vote_clip = v->vote_clip, .vote_noise = map, .threshold = v->threshold};
     return true;
 }

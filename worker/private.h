@@ -1,8 +1,8 @@
 /* Steps under differential privacy, of one data shard: its examples in memory, batches drawn from them by Poisson sampling, and what leaves this process of a step:
- * clipped sums with noise, of rows that were chosen with noise. All of it is done here, at the holder of the data: servers see nothing else.
+ * clipped sums with noise, of rows that were chosen with noise. What is protected is a unit: an example, or a user with all examples. All of it is done here, at the holder of the data: servers see nothing else.
  *
- * Per step (Abadi et al. 2016; rows by Ghazi et al. 2023): every example is in the batch with probability q, by itself; its whole gradient is clipped
- * (nn/private.c); the sum gets normal noise of deviation noise * clip in every coordinate that is sent; the result is divided by the expected batch size, for the
+ * Per step (Abadi et al. 2016; rows by Ghazi et al. 2023): every unit is in the batch with probability q, by itself (of a user then per_unit examples at most, any
+ * of them); its whole gradient is clipped (nn/private.c); the sum gets normal noise of deviation noise * clip in every coordinate that is sent; the result is divided by the expected batch size, for the
  * true one is private, too. */
 #ifndef PN_WORKER_PRIVATE_H
 #define PN_WORKER_PRIVATE_H
@@ -11,9 +11,10 @@
 #include "privacy/draws.h"
 
 struct pn_private_spec {
-    double rows;                 /* of the shard, as the job declares them: public. q = batch / rows */
-    uint32_t batch;              /* expected */
-    uint32_t per_unit;           /* examples of one unit (user) in a step at most, each clipped to clip / per_unit; 1: the unit is the example */
+    double rows;                 /* units of the shard, as the job declares them: public. q = batch / rows, whatever there really is, so that what is spent does not depend on it */
+    uint32_t batch;              /* expected units */
+    uint32_t per_unit;           /* by_user: examples of one in a step at most; else 1 */
+    bool by_user;                /* batches say whose each example is (pn_batch.user) */
     float clip, noise;           /* noise: multiplier of clip */
     enum pn_selection selection;
     double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
@@ -29,10 +30,13 @@ void pn_private_close(struct pn_private *);
 
 /* Takes *batch over, also on failure. False: no memory. */
 bool pn_private_add(struct pn_private *, struct pn_batch *batch);
+/* Behind the last pn_private_add: finds each user's examples. False: no memory. */
+bool pn_private_seal(struct pn_private *);
 size_t pn_private_examples(const struct pn_private *);
+size_t pn_private_units(const struct pn_private *);
 uint64_t pn_private_steps_an_epoch(const struct pn_private *);
 
-/* FEST: chooses its rows, once, behind the last pn_private_add. Others: nothing. */
+/* FEST: chooses its rows, once, behind pn_private_seal. Others: nothing. */
 enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
 /* A batch by Poisson sampling; it may be empty. */
 enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);

@@ -11,6 +11,7 @@
 #include "common/unique.h"
 #include "nn/device.h"
 #include "worker/audit.h"
+#include "worker/hot.h"
 #include "worker/internal.h"
 #include "worker/private.h"
 
@@ -22,7 +23,7 @@ struct step {
     uint64_t step;
     uint32_t epoch;
     bool last;
-    enum { PREPARED, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
+    enum { PREPARED, LOOKING, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
     struct pn_batch batch;
     bool have_batch;
     float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
@@ -31,6 +32,8 @@ struct step {
     enum pn_result result;
     struct pn_error why;
     size_t slot; /* of the device */
+    struct pn_hot_step hot; /* with a cache on it */
+    bool looked_for, empty, keep;
     struct pn_work work;
     uint64_t since_ns;
     struct pn_draws noise;               /* private: of this step */
@@ -71,6 +74,10 @@ struct pn_producer {
     struct pn_net *net;
     struct pn_device *device;            /* NULL: the CPU computes */
     size_t next_slot, on_device;         /* steps brought and not fetched */
+    bool cached;                         /* its device holds rows from step to step */
+    bool looks[PN_DEVICE_LOOKS];         /* those in use */
+    uint64_t life;                       /* run->hot.life that its rows are of */
+    uint64_t rows_held, rows_evicted;
     uint64_t *dense_keys;
     struct pn_private *private;          /* NULL: not a private job */
     struct pn_private_spec private_spec;
@@ -93,6 +100,7 @@ static void free_step(struct step *s) {
     free(s->segments);
     if (s->have_batch) pn_batch_free(&s->batch);
     pn_private_push_free(&s->push);
+    pn_hot_free(&s->hot);
     pn_draws_close(&s->noise);
     free(s);
 }
@@ -177,6 +185,10 @@ static void draw(struct pn_work *w) {
 /* Behind the last example: the first step to draw. */
 static void pooled(struct pn_producer *p) {
     p->pooled = true;
+    if (!pn_private_seal(p->private)) {
+        fail(p, PN_NO_MEMORY, "no memory for the examples of a private job, which are all kept");
+        return;
+    }
     p->total_steps = pn_private_steps_an_epoch(p->private) * p->run->job.epochs;
     p->drawn = p->first_step - 1;
     p->all_read = p->drawn >= p->total_steps;
@@ -243,6 +255,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && p->features == NULL) {
         r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(p->features, &p->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
@@ -280,7 +293,7 @@ static void prepare(struct pn_producer *p) {
     if (p->reader == NULL) {
         const struct pn_job *job = &p->run->job;
         struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
-                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size};
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL};
         p->reader = pn_reader_open(p->run->env, &job->train, &o);
         if (p->reader == NULL) {
             fail(p, PN_NO_MEMORY, "no memory for a reader");
@@ -407,8 +420,7 @@ static void compute(struct pn_work *w) {
     const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
     float *dense = s->gradients[job->i_dense_table];
     if (p->private != NULL) {
-        const float most = p->private_spec.clip / (float)p->private_spec.per_unit;
-        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, most, s->gradients, dense, s->scores, NULL, &s->loss);
+        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, s->gradients, dense, s->scores, NULL, &s->loss);
         if (s->result == PN_OK)
             s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     } else {
@@ -446,7 +458,9 @@ static void bring(struct pn_work *w) {
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    s->result = pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), &s->why);
+    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    s->result = p->cached ? pn_device_begin_found(p->device, s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
+                          : pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
 }
 static void fetch(struct pn_work *w) {
     struct step *s = w->owner;
@@ -467,10 +481,11 @@ static void brought(struct pn_work *w) {
         return;
     }
     s->state = ON_DEVICE;
+    p->looks[s->hot.look] = false;
     advance(p);
 }
 static void compute_on_device(struct pn_producer *p) {
-    for (struct step *s = p->running; s != NULL && s->state != PULLING; s = s->next) {
+    for (struct step *s = p->running; s != NULL && s->state > PULLING; s = s->next) {
         if ((audit(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
         if (s->state == ON_DEVICE && !p->collecting) {
             s->state = COMPUTING;
@@ -484,6 +499,7 @@ static void compute_on_device(struct pn_producer *p) {
             p->on_device++;
             s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
             s->since_ns = pn_now_ns(p->run->env);
+            s->keep = s->hot.life == p->run->hot.life; /* else it was pulled from a server that has gone back since */
             s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
             pn_work_start(p->run->env, &s->work);
         }
@@ -523,6 +539,57 @@ static void pulled(void *owner, enum pn_result r) {
     }
     s->state = READY;
     advance(p);
+}
+
+/* ---- hot rows: what is on the device is not pulled ---- */
+
+static void look(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    s->result = pn_hot_find(&s->hot, p->device, &p->run->job, &s->batch, s->step, s->empty, &s->why);
+}
+static void looked(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->collecting) free_producer(p);
+        return;
+    }
+    if (s->result != PN_OK) {
+        fail(p, s->result, s->why.text);
+        return;
+    }
+    const struct pn_device_cache_counts counts = pn_device_cache_look(p->device);
+    p->run->rows_evicted += counts.evicted - p->rows_evicted;
+    p->rows_evicted = counts.evicted;
+    p->rows_held = counts.rows;
+    struct pn_client_part parts[PN_MAX_TABLES];
+    size_t n = pn_hot_parts(&s->hot, job, s->rows, parts);
+    for (uint32_t t = 0; t < job->i_dense_table; t++) {
+        p->run->rows_wanted += s->batch.n_unique[t];
+        p->run->rows_pulled += s->hot.n[t];
+    }
+    parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
+    s->state = PULLING;
+    pn_client_pull(p->run->client, p->id, pn_client_clock(p->run->client, p->id), parts, n, pulled, s);
+    advance(p);
+}
+/* One step after the other, where the device has a place for what is found. */
+static void look_next(struct pn_producer *p) {
+    size_t place = 0;
+    struct step *s = p->running;
+    while (s != NULL && (s->state != LOOKING || s->looked_for)) s = s->next;
+    while (place < PN_DEVICE_LOOKS && p->looks[place]) place++;
+    if (s == NULL || p->computing || place == PN_DEVICE_LOOKS) return;
+    s->looked_for = p->looks[place] = p->computing = true;
+    s->hot.look = place;
+    s->hot.life = p->run->hot.life;
+    s->empty = p->life != p->run->hot.life;
+    p->life = p->run->hot.life;
+    s->work = (struct pn_work){.run = look, .done = looked, .owner = s};
+    pn_work_start(p->run->env, &s->work);
 }
 
 /* What the oracle pushes: the negated sums by unique key, so that plain SGD with rate 1 adds them up. */
@@ -585,6 +652,10 @@ static void start(struct pn_producer *p, struct step *s) {
             fail(p, PN_NO_MEMORY, "no memory for a step");
             return;
         }
+        if (p->cached) {
+            s->state = LOOKING;
+            return; /* advance looks for it next */
+        }
         for (uint32_t t = 0; t < job->i_dense_table; t++)
             if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t], NULL};
         parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
@@ -628,6 +699,7 @@ static void advance(struct pn_producer *p) {
         if (p->run->failed) return;
     }
     compute_next(p);
+    if (p->cached) look_next(p);
     push_in_order(p);
 }
 
@@ -658,6 +730,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
         ok = ok && (p->private != NULL || pn_run_device(run, id, &p->device));
+        p->cached = p->device != NULL && job->cache_rows > 0;
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
@@ -700,6 +773,12 @@ void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
+
+uint64_t pn_run_rows_held(const struct pn_run *run) {
+    uint64_t n = 0;
+    for (const struct pn_producer *p = run->producers; p != NULL; p = p->next) n += p->rows_held;
+    return n;
+}
 
 struct json_object *pn_producer_windows(const struct pn_producer *p) { return p->windows != NULL ? pn_windows_json(p->windows) : NULL; }
 

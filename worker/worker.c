@@ -18,6 +18,7 @@ struct pn_worker {
     struct json_object *plan;      /* the last one taken: it is worked towards for ever */
     struct pn_run *run;
     struct pn_statistics *counting;
+    struct pn_vocabulary_run *reading;
     bool seeded, changing, applying;
     uint64_t cut_epoch, cut_upto;  /* 0: none */
     uint64_t samples_before, rate_ns;
@@ -41,6 +42,7 @@ void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
     free(run->statistics);
     free(run->offered);
+    pn_vocabularies_close(&run->vocabularies);
     if (run->model != NULL) json_object_put(run->model);
     pn_job_free(&run->job);
     free(run);
@@ -51,6 +53,8 @@ static void close_run(struct pn_worker *w) {
     if (run == NULL) return;
     pn_statistics_close(w->counting);
     w->counting = NULL;
+    pn_vocabularies_stop(w->reading);
+    w->reading = NULL;
     while (run->producers != NULL) pn_producer_close(run->producers);
     pn_evaluation_close(run->validation);
     pn_evaluation_close(run->evaluation);
@@ -164,12 +168,20 @@ static void send_beat(struct pn_worker *w) {
         }
         if (run->validation != NULL && pn_evaluation_look(run->validation)->done) add_result(validation = json_object_new_object(), pn_evaluation_look(run->validation));
         if (run->evaluation != NULL) add_result(evaluation = json_object_new_object(), pn_evaluation_look(run->evaluation));
-        const bool trees = run->job.forest.trees > 0; /* their text is long: it is told until it is given back */
+        const bool prepares = pn_job_prepares(&run->job); /* the text is long: it is told until it is given back */
         if ((w->seeded || run->offered != NULL) && run->model == NULL) run->model = model_of(run);
-        if (run->model != NULL && !(trees && run->statistics != NULL)) model = json_object_get(run->model);
+        if (run->model != NULL && !(prepares && run->statistics != NULL)) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
         for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
+        if (run->rows_wanted > 0) {
+            struct json_object *rows = json_object_new_object();
+            pn_json_add_u64(rows, "wanted", run->rows_wanted);
+            pn_json_add_u64(rows, "pulled", run->rows_pulled);
+            pn_json_add_u64(rows, "held", pn_run_rows_held(run));
+            pn_json_add_u64(rows, "evicted", run->rows_evicted);
+            pn_json_add(o, "hot_rows", rows);
+        }
         uint64_t now = pn_now_ns(w->env);
         if (now - w->rate_ns > 1000000000u) {
             w->rate = samples >= w->samples_before ? (double)(samples - w->samples_before) / ((double)(now - w->rate_ns) / 1e9) : 0;
@@ -241,7 +253,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     for (size_t i = 0; i < run->job.n_fields; i++) {
         const struct pn_field *f = &run->job.fields[i];
-        run->n_dense_inputs += f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log;
+        run->n_dense_inputs += !pn_field_keyed(f);
     }
     if (run->job.model != PN_MODEL_AUDIT) {
         struct pn_net *net;
@@ -261,6 +273,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     run->client = pn_client_open(w->env, &run->job, run->job_id);
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");
+    snprintf(run->dir, sizeof run->dir, "%s", pn_json_str(job, "dir", "."));
     const char *statistics = pn_json_str(job, "statistics", NULL);
     if (statistics != NULL) run->statistics = strdup(statistics);
     else if (run->job.model == PN_MODEL_AUDIT) run->statistics = strdup("{}");
@@ -270,12 +283,24 @@ static void counted(void *owner) {
     struct pn_worker *w = owner;
     struct pn_run *run = w->run;
     if (run == NULL || run->failed || run->statistics == NULL) return;
-    if (run->job.forest.trees > 0) { /* used by nobody before it is durable */
+    if (pn_job_prepares(&run->job)) { /* used by nobody before it is durable */
         run->offered = run->statistics;
         run->statistics = NULL;
         changed(w);
     }
     apply_plan(w);
+}
+
+static void vocabularies_there(void *owner) {
+    struct pn_worker *w = owner;
+    if (w->run != NULL && !w->run->failed) apply_plan(w);
+}
+
+/* Most jobs have none. */
+static bool has_vocabularies(struct pn_run *run) {
+    for (size_t i = 0; i < run->job.n_fields; i++)
+        if (run->job.fields[i].vocabulary.kind != PN_VOCABULARY_NONE) return run->has_vocabularies;
+    return true;
 }
 
 static void seed_done(void *owner, enum pn_result r) { (void)owner; (void)r; }
@@ -361,7 +386,7 @@ static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     if (run->evaluation == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for an evaluation");
 }
 
-/* Producer 0's owner is the one that trains trees. */
+/* Producer 0's owner is the one that prepares. */
 static bool owns_first(struct json_object *job) {
     struct json_object *list = pn_json_get(job, "producers");
     for (size_t i = 0; i < pn_json_length(list); i++)
@@ -378,9 +403,13 @@ static void apply_plan(struct pn_worker *w) {
     if (run == NULL || run->failed) return;
     const char *given = pn_json_str(job, "statistics", NULL);
     if (run->statistics == NULL && given != NULL) run->statistics = strdup(given);
-    if (run->statistics == NULL && run->job.forest.trees > 0 && !(owns_first(job) && run->offered == NULL)) return; /* one worker trains, the others wait */
+    if (run->statistics == NULL && pn_job_prepares(&run->job) && !(owns_first(job) && run->offered == NULL)) return; /* one worker does it, the others wait */
     if (run->statistics == NULL) {
         if (w->counting == NULL && (w->counting = pn_statistics_start(run, counted, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for statistics");
+        return;
+    }
+    if (!has_vocabularies(run)) {
+        if (w->reading == NULL && (w->reading = pn_vocabularies_start(run, vocabularies_there, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for vocabularies");
         return;
     }
     struct pn_shard_map map;
@@ -393,6 +422,7 @@ static void apply_plan(struct pn_worker *w) {
             if (map.shards[s].term == 0) return; /* not all are up yet */
     }
     pn_client_map(run->client, &map);
+    pn_hot_map(&run->hot, &map);
     if (!w->seeded) {
         w->seeded = true;
         seed(w);
@@ -488,5 +518,11 @@ void pn_worker_http(void *core, struct pn_http_request *r) {
                  samples, rows > 0 ? loss / (double)rows : 0.0);
     for (int i = 0; i < PN_STAGES && w->run != NULL; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", stages[i], w->run->stage_seconds[i]);
+    if (w->run != NULL && w->run->rows_wanted > 0)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "# HELP pinion_worker_rows_wanted_total Rows that steps of jobs with a deviceCache read.\n# TYPE pinion_worker_rows_wanted_total counter\npinion_worker_rows_wanted_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_pulled_total Those that were not on the device.\n# TYPE pinion_worker_rows_pulled_total counter\npinion_worker_rows_pulled_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_held Rows in the caches of this worker's devices.\n# TYPE pinion_worker_rows_held gauge\npinion_worker_rows_held %" PRIu64 "\n",
+                      w->run->rows_wanted, w->run->rows_pulled, pn_run_rows_held(w->run));
     r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
 }

@@ -5,6 +5,7 @@
 #include "common/hash.h"
 #include "nn/backend.h"
 #include "nn/blocks.h"
+#include "nn/cache.h"
 
 struct pn_ctx { int nothing; };
 
@@ -80,7 +81,7 @@ static void linear_forward(struct pn_ctx *c, const float *in, size_t n, size_t f
 static void linear_backward(struct pn_ctx *c, const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db,
                             float *din) {
     (void)c;
-    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din);
+    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din, true);
 }
 static void cross_forward(struct pn_ctx *c, const float *x0, const float *x, size_t n, size_t width, const float *w, const float *b, float *product, float *out) {
     (void)c;
@@ -315,4 +316,4 @@ const struct pn_backend pn_backend_cpu = {
     .tokens_forward = tokens_forward, .tokens_backward = tokens_backward, .candidate_forward = candidate_forward, .candidate_backward = candidate_backward,
     .positions_forward = positions_forward, .positions_backward = positions_backward, .summary_forward = summary_forward, .summary_backward = summary_backward, .bce = bce,
     .group_loss = group_loss, .in_batch_softmax = in_batch_softmax, .sum_squares = sum_squares, .clip = clip, .dense_step = dense_step, .example_norms = example_norms,
-    .clip_examples = clip_examples, .add_noise = add_noise};
+    .clip_examples = clip_examples, .add_noise = add_noise, .cache = &pn_cache_cpu};

@@ -19,15 +19,15 @@ spec:
   tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.03}}, init: zero}}}}
   model: {{name: lr}}
   optimizer: {{name: adam, lr: 0.001}}
-  training: {{batchSize: 2000, epochs: {epochs}, seed: 1, dataShards: 2, consistency: {{mode: {mode}}}}}
+  training: {{batchSize: {batch}, epochs: {epochs}, seed: 1, dataShards: 2, consistency: {{mode: {mode}}}}}
   checkpoint: {{every: 300ms, keep: 3}}
-  privacy: {{rows: 80000, epsilon: {epsilon}, delta: 1.0e-6, budget: {budget}, clip: 1, selection: {selection}, {votes}dataset: {name}}}
+  privacy: {{{unit}, epsilon: {epsilon}, delta: 1.0e-6, budget: {budget}, clip: 1, selection: {selection}, {votes}dataset: {name}}}
 """
 
 
-def text(data, name, epochs=4, epsilon=8, budget=8, mode="async", selection="adafest"):
+def text(data, name, epochs=4, epsilon=8, budget=8, mode="async", selection="adafest", unit="rows: 80000", batch=2000):
     votes = "" if selection == "dense" else "voteClip: 2, threshold: 10, "
-    return JOB.format(data=data, name=name, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, selection=selection, votes=votes)
+    return JOB.format(data=data, name=name, unit=unit, batch=batch, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, selection=selection, votes=votes)
 
 
 def account(c, name):
@@ -51,6 +51,26 @@ def learns(c, data):
         assert 0 < a["epsilon_spent"] <= 8 + 1e-6 and a["jobs"][0]["steps_done"] == a["jobs"][0]["steps_charged"] == 80, a
         assert job.get("train_logloss", 0) == 0  # what a batch lost is nobody's to see
         print(f"figure private, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
+
+
+def by_user(c, data, folder):
+    """A user's 16 or so rows are one: batches are of users, 250 of the 2,500 of a shard."""
+    job = text(data, "people", epochs=4, unit="unit: user, users: 5000, userField: user, examplesPerUser: 4", batch=250)
+    path = os.path.join(folder, "people.yaml")
+    with open(path, "w") as f:
+        f.write(job)
+    out = subprocess.run([os.path.join(BUILD, "pinion"), "submit", "--dry-run", path], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0 and "epsilon per user after epoch 4: 8 at delta 1e-06" in out.stdout and "at most 4 examples of each" in out.stdout, out
+    done = c.wait(c.submit(job), 60)
+    a = account(c, "people")
+    assert done["state"] == "SUCCEEDED" and done["test_auc"] > 0.51 and a["unit"] == "user", (done, a)
+    assert a["jobs"][0]["steps_done"] == a["jobs"][0]["steps_charged"] == 40 and 7.5 < a["epsilon_spent"] <= 8 + 1e-6, a
+    status, answer = c.api("POST", "/api/v1/jobs", {"text": text(data, "people", epsilon=1, budget=8)})
+    assert status == 409 and "counted its budget by user" in answer["error"], answer
+    status, answer = c.api("POST", "/api/v1/jobs", {"text": job.replace("userField: user", "userField: who").replace("people}", "who}")})
+    done = c.wait(answer["id"], 60, ("FAILED", "SUCCEEDED"))
+    assert done["state"] == "FAILED" and 'no column "who"' in done["reason"], done
+    print(f"figure private, by user, at most 4 examples of each a step, epsilon {a['epsilon_spent']:.2f} per user: test AUC {c.job(a['jobs'][0]['job'])['test_auc']:.3f}")
 
 
 def adds_up(c, data):
@@ -100,9 +120,10 @@ def ahead(data, folder):
 
 with Cluster(ps=2, workers=2, serving=0) as c, tempfile.TemporaryDirectory() as folder:
     data = os.path.join(folder, "data")
-    subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "100000", "--out", data], check=True, capture_output=True)
+    subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "100000", "--users", "5000", "--out", data], check=True, capture_output=True)
     ahead(data, folder)
     learns(c, data)
+    by_user(c, data, folder)
     adds_up(c, data)
     charged_again(c, data)
     out = subprocess.run([os.path.join(BUILD, "pinion"), "privacy", "--dir", c.dir, "sum"], capture_output=True, text=True, timeout=30)

@@ -15,6 +15,7 @@ struct pn_reader_options {
     uint32_t epoch;                  /* from 0: part of the shuffle's seed */
     uint64_t shuffle_buffer, shuffle_seed; /* 0: file order */
     uint32_t batch_size;
+    const char *user;                /* NULL: none. Rows are dealt by a hash of this column, not batch by batch: all rows of one value are one producer's. A row without a value is bad. Borrowed */
     uint64_t skip_batches;           /* of this producer, in this epoch: to go on after a restore */
 };
 /* The rows of one batch; raw points into arrays owned by the reader, valid until the next call of pn_reader_next. */

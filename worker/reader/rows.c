@@ -103,18 +103,41 @@ static void finish_batch(struct pn_reader *r) {
 
 /* ---- from a record to a batch ---- */
 
+static bool parse(struct pn_reader *r, const struct pn_record *record) {
+    r->batch.n_columns = r->n_names;
+    return r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
+           : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
+           : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
+           : r->data.format == PN_FORMAT_JSONL  ? pn_json_row(r, record)
+           : pn_format_sequences(r->data.format) ? pn_sequence_row(r, record)
+                                                : pn_movielens_row(r, record);
+}
+
+/* A row dealt by its user. It has to be parsed to know whose it is; another's is taken back. */
+static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bool *full) {
+    struct pn_reader_batch *b = &r->batch;
+    const size_t text = b->text.n;
+    if (!parse(r, record)) return false;
+    size_t c = 0;
+    while (c < r->n_names && strcmp(r->names[c], r->options.user) != 0) c++;
+    if (c == r->n_names) return pn_row_bad(r, record->line, "the data has no column \"%s\", by which a private job knows its users (privacy.userField)", r->options.user);
+    const size_t cell = (b->n_rows - 1) * b->n_columns + c;
+    if (b->length[cell] == 0) return pn_row_bad(r, record->line, "column \"%s\" (privacy.userField) is empty: whose is this row? Drop such rows, or give each a name of its own", r->options.user);
+    if (pn_user_of(b->text.data + b->offset[cell], b->length[cell]) % r->options.n_producers != r->options.producer) {
+        b->n_rows--;
+        b->text.n = text;
+    }
+    *full = b->n_rows == r->options.batch_size;
+    return true;
+}
+
 /* The next row of the shuffled stream. True: go on; sets *full at the end of an own batch. */
 static bool give(struct pn_reader *r, const struct pn_record *record, bool *full) {
+    if (r->options.user != NULL) return give_by_user(r, record, full);
     const uint64_t i_batch = r->n_rows_out / r->options.batch_size, n = r->options.n_producers;
     r->n_rows_out++;
     if (i_batch % n != r->options.producer || i_batch / n < r->options.skip_batches) return true;
-    r->batch.n_columns = r->n_names;
-    bool good = r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
-                : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
-                : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
-                : r->data.format == PN_FORMAT_JSONL  ? pn_json_row(r, record)
-                : pn_format_sequences(r->data.format) ? pn_sequence_row(r, record)
-                                                     : pn_movielens_row(r, record);
+    const bool good = parse(r, record);
     *full = r->batch.n_rows == r->options.batch_size;
     return good;
 }

@@ -14,6 +14,7 @@ static enum pn_result read_job(const char *data, const char *features, const cha
              "  model: %s\n  training: {batchSize: 1000, dataShards: 2%s}\n  privacy: {%s}\n", data, features, model, training, privacy);
     return pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, err);
 }
+#define BY_USER "unit: user, users: 100000, epsilon: 2, delta: 1.0e-7, threshold: 10, dataset: d"
 #define GOOD_FEATURES "{name: u, type: categorical, buckets: 100}, {name: n, type: numeric, transform: [standardize], mean: 1, std: 2}"
 #define GOOD "rows: 1000000, epsilon: 2, delta: 1.0e-7, clip: 0.5, threshold: 10, dataset: d"
 
@@ -42,6 +43,21 @@ START_TEST(the_noise_is_what_the_epsilon_wants_and_no_more) {
     pn_job_free(&job);
 } END_TEST
 
+START_TEST(a_job_by_user_counts_users_and_is_read_again_as_it_was) {
+    struct pn_error err = {""};
+    ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", ", epochs: 2", BY_USER ", userField: 'who \"is\"', examplesPerUser: 5", &err) == PN_OK, "%s", err.text);
+    struct pn_privacy_event events[2];
+    ck_assert_uint_eq(pn_job_privacy_steps(&job), 2 * 50); /* a shard of 50,000 users, 1,000 a batch */
+    ck_assert_uint_eq(pn_job_privacy_events(&job, 100, 1, events), 1);
+    ck_assert_double_eq(events[0].rate, 0.02);
+    char *text = pn_job_text(&job);
+    pn_job_free(&job);
+    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "again", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert(job.privacy.per_user == 5 && job.privacy.rows == 100000 && strcmp(job.privacy.user_field, "who \"is\"") == 0);
+    free(text);
+    pn_job_free(&job);
+} END_TEST
+
 START_TEST(fest_pays_for_its_choice) {
     struct pn_error err = {""};
     ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: fest, voteNoise: 20", &err) == PN_OK, "%s", err.text);
@@ -65,7 +81,11 @@ START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", budget: 1", "below what this job alone"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", noiseMultiplier: 0.4", "the job would spend epsilon"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", aggregation: secure", "not available yet"},
-        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user", "not available yet"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user", "needs users"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user, users: 100000, userField: u", "rows has no meaning for unit: user"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", examplesPerUser: 3", "unit: user only"},
+        {"", GOOD_FEATURES, "{name: fm}", "", BY_USER, "needs userField"},
+        {"", GOOD_FEATURES, "{name: fm}", "", BY_USER ", userField: u, examplesPerUser: 0", "examplesPerUser"},
         {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 0.001, delta: 1.0e-12, threshold: 10, dataset: d", "no noise below"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: dense", "has a meaning for selection"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -80,6 +100,7 @@ int main(void) {
     TCase *t = tcase_create("privacy");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, the_noise_is_what_the_epsilon_wants_and_no_more);
+    tcase_add_test(t, a_job_by_user_counts_users_and_is_read_again_as_it_was);
     tcase_add_test(t, fest_pays_for_its_choice);
     tcase_add_test(t, what_cannot_be_kept_is_refused_with_the_reason);
     suite_add_tcase(s, t);

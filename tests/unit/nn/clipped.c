@@ -1,4 +1,4 @@
-/* Clipping by example, against the naive way: each example by itself through pn_net_step, its whole gradient scaled, and the sum. */
+/* Clipping by unit (an example, or a user's examples), against the naive way: each example by itself through pn_net_step, a unit's gradients added up and scaled, and the sum. */
 #include <math.h>
 #include <stdlib.h>
 #include "common/hash.h"
@@ -25,7 +25,7 @@ static void close_side(struct side *s) {
     free(s->dp);
 }
 
-static void check_clipping(const char *model, float share) {
+static void check_clipping(const char *model, float share, const uint32_t *unit_begin, size_t n_units) {
     static struct pn_job job;
     struct raw r;
     struct pn_error err;
@@ -47,7 +47,9 @@ static void check_clipping(const char *model, float share) {
     struct side all, one[ROWS];
     double loss, single, *sum = calloc(padded, sizeof *sum), most = 0;
     open_side(&all, f, &r.raw, dim, padded);
-    double *row_sum = calloc(all.b.n_unique[0] * dim, sizeof *row_sum);
+    const size_t n_cells = all.b.n_unique[0] * dim;
+    double *row_sum = calloc(n_cells, sizeof *row_sum), *unit_sum = calloc(n_units * padded, sizeof *unit_sum), *unit_rows = calloc(n_units * n_cells, sizeof *unit_rows);
+    size_t u = 0;
     for (size_t e = 0; e < ROWS; e++) {
         uint32_t offset[3], length[3];
         for (size_t c = 0; c < 3; c++) {
@@ -59,31 +61,41 @@ static void check_clipping(const char *model, float share) {
         const float *in[PN_MAX_TABLES] = {one[e].rows};
         float *out[PN_MAX_TABLES] = {one[e].drows};
         ck_assert_int_eq(pn_net_step(net, &one[e].b, in, p, 1, out, one[e].dp, scores, &single), PN_OK);
+        while (e >= unit_begin[u + 1]) u++;
+        for (size_t i = 0; i < n_parameters; i++) unit_sum[u * padded + i] += (double)one[e].dp[i];
+        for (size_t i = 0; i < one[e].b.n_unique[0]; i++)
+            for (size_t at = 0; at < all.b.n_unique[0]; at++)
+                if (all.b.unique[0][at] == one[e].b.unique[0][i])
+                    for (size_t d = 0; d < dim; d++) unit_rows[u * n_cells + at * dim + d] += (double)one[e].drows[i * dim + d];
+    }
+    for (u = 0; u < n_units; u++) {
         double squares = 0;
-        for (size_t i = 0; i < n_parameters; i++) squares += (double)one[e].dp[i] * (double)one[e].dp[i];
-        for (size_t i = 0; i < one[e].b.n_unique[0] * dim; i++) squares += (double)one[e].drows[i] * (double)one[e].drows[i];
-        naive_norms[e] = (float)sqrt(squares);
+        for (size_t i = 0; i < n_parameters; i++) squares += unit_sum[u * padded + i] * unit_sum[u * padded + i];
+        for (size_t i = 0; i < n_cells; i++) squares += unit_rows[u * n_cells + i] * unit_rows[u * n_cells + i];
+        naive_norms[u] = (float)sqrt(squares);
         if (sqrt(squares) > most) most = sqrt(squares);
     }
     const float clip = (float)most * share; /* some are clipped, some are not */
     size_t n_clipped = 0;
-    for (size_t e = 0; e < ROWS; e++) {
-        const double factor = naive_norms[e] > clip ? (double)clip / (double)naive_norms[e] : 1;
+    for (u = 0; u < n_units; u++) {
+        const double factor = naive_norms[u] > clip ? (double)clip / (double)naive_norms[u] : 1;
         n_clipped += factor < 1;
-        for (size_t i = 0; i < n_parameters; i++) sum[i] += factor * (double)one[e].dp[i];
-        for (size_t i = 0; i < one[e].b.n_unique[0]; i++)
-            for (size_t at = 0; at < all.b.n_unique[0]; at++)
-                if (all.b.unique[0][at] == one[e].b.unique[0][i])
-                    for (size_t d = 0; d < dim; d++) row_sum[at * dim + d] += factor * (double)one[e].drows[i * dim + d];
+        for (size_t i = 0; i < n_parameters; i++) sum[i] += factor * unit_sum[u * padded + i];
+        for (size_t i = 0; i < n_cells; i++) row_sum[i] += factor * unit_rows[u * n_cells + i];
     }
     ck_assert_uint_gt(n_clipped, 0);
-    if (share > 0.1f) ck_assert_uint_lt(n_clipped, ROWS);
+    if (share > 0.1f && n_units == ROWS) ck_assert_uint_lt(n_clipped, ROWS);
+    if (n_units < ROWS) { /* users; else no word of units at all: each example is one */
+        all.b.n_units = n_units;
+        all.b.unit_begin = malloc((n_units + 1) * sizeof *all.b.unit_begin);
+        memcpy(all.b.unit_begin, unit_begin, (n_units + 1) * sizeof *unit_begin);
+    }
 
     const float *in[PN_MAX_TABLES] = {all.rows};
     float *out[PN_MAX_TABLES] = {all.drows};
     ck_assert_int_eq(pn_net_step_clipped(net, &all.b, in, p, 1, clip, out, all.dp, scores, norms, &loss), PN_OK);
-    for (size_t e = 0; e < ROWS; e++)
-        ck_assert_msg(fabsf(norms[e] - naive_norms[e]) < 1e-5f * (float)most, "%s, example %zu: norm %g, naive %g", model, e, (double)norms[e], (double)naive_norms[e]);
+    for (u = 0; u < n_units; u++)
+        ck_assert_msg(fabsf(norms[u] - naive_norms[u]) < 1e-5f * (float)most, "%s, unit %zu of %zu: norm %g, naive %g", model, u, n_units, (double)norms[u], (double)naive_norms[u]);
     for (size_t i = 0; i < n_parameters; i++)
         ck_assert_msg(fabs((double)all.dp[i] - sum[i]) < 1e-5 * most, "%s, parameter %zu: %g, naive %g", model, i, (double)all.dp[i], sum[i]);
     for (size_t i = 0; i < all.b.n_unique[0] * dim; i++)
@@ -93,21 +105,27 @@ static void check_clipping(const char *model, float share) {
     free(p);
     free(sum);
     free(row_sum);
+    free(unit_sum);
+    free(unit_rows);
     pn_net_close(net);
     pn_features_close(f);
     pn_job_free(&job);
 }
 
 static void check_both(const char *model) {
-    check_clipping(model, 0.7f);
-    check_clipping(model, 0.01f);
+    static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7}, everybody[] = {0, 7};
+    check_clipping(model, 0.7f, each, ROWS);
+    check_clipping(model, 0.01f, each, ROWS);
+    check_clipping(model, 0.7f, users, 3);
+    check_clipping(model, 0.01f, users, 3);
+    check_clipping(model, 0.7f, everybody, 1); /* so many rows that the sum of outer products is made */
 }
 
-START_TEST(each_example_of_a_linear_model_is_clipped_by_its_own_norm) {
+START_TEST(each_unit_of_a_linear_model_is_clipped_by_its_own_norm) {
     check_both("lr");
     check_both("fm");
 } END_TEST
-START_TEST(each_example_of_a_deep_model_is_clipped_by_its_own_norm) {
+START_TEST(each_unit_of_a_deep_model_is_clipped_by_its_own_norm) {
     check_both("wide_deep, hidden: [5, 4]");
     check_both("deepfm, hidden: [5, 4], norm: layer");
     check_both("dlrm, bottom: [4], hidden: [5, 4], interaction: both");
@@ -118,8 +136,9 @@ START_TEST(further_labels_and_a_teacher_are_part_of_an_examples_gradient) {
     check_both("dcn_v2, hidden: [4], cross: 1, heads: [{name: high, threshold: 5, weight: 0.5}, {name: positive, column: n, weight: 2}]");
     check_both("dlrm, hidden: [4], interaction: both, distill: {column: n, weight: 0.7, temperature: 2.5}");
 } END_TEST
-START_TEST(a_transformers_tokens_are_one_examples_gradient) {
+START_TEST(a_transformers_tokens_are_one_units_gradient) {
     check_both("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], candidate: u, blocks: 2, heads: 2, width: 4, feedForward: 3, recent: 2}");
+    check_both("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], blocks: 1, heads: 2, width: 4, feedForward: 70, positions: true}"); /* wider than a strip */
     check_both("wide_deep, hidden: [4], sequence: {fields: [s, s2], blocks: 1, width: 6, heads: 1, recent: 1}");
 } END_TEST
 START_TEST(a_model_that_mixes_examples_is_refused) {
@@ -136,10 +155,10 @@ START_TEST(a_model_that_mixes_examples_is_refused) {
 int main(void) {
     Suite *s = suite_create("clipped");
     TCase *t = tcase_create("clipped");
-    tcase_add_test(t, each_example_of_a_linear_model_is_clipped_by_its_own_norm);
-    tcase_add_test(t, each_example_of_a_deep_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, each_unit_of_a_linear_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, each_unit_of_a_deep_model_is_clipped_by_its_own_norm);
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
-    tcase_add_test(t, a_transformers_tokens_are_one_examples_gradient);
+    tcase_add_test(t, a_transformers_tokens_are_one_units_gradient);
     tcase_add_test(t, a_model_that_mixes_examples_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -203,11 +203,73 @@ START_TEST(the_avazu_sample_is_read_by_its_header) {
     ck_assert(clicks > 0 && clicks < 4000);
 } END_TEST
 
+/* One user's rows are one producer's, in batches of its own; every row is somebody's, in the order of the stream. */
+START_TEST(rows_dealt_by_user_keep_a_users_together) {
+    char csv[20000], *at = csv + sprintf(csv, "u,i,click\n");
+    for (size_t i = 0; i < 500; i++) at += sprintf(at, "user%zu,%zu,%zu\n", i % 37, i, i % 2);
+    uint32_t owner[37];
+    memset(owner, 0xff, sizeof owner);
+    size_t total = 0, most = 0;
+    for (uint32_t p = 0; p < 3; p++) {
+        struct fake_env f;
+        fake_init(&f, 5 + p);
+        fake_put_text(&f, "/u.csv", csv);
+        struct pn_data d = data_of(PN_FORMAT_CSV, "/u.csv");
+        struct pn_reader_options o = whole(64);
+        o.producer = p;
+        o.n_producers = 3;
+        o.user = "u";
+        struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
+        struct answer a;
+        size_t own = 0, batches = 0;
+        long before = -1;
+        while ((a = next(&f, r)).result == PN_OK) {
+            batches++;
+            for (size_t i = 0; i < a.raw->n_rows; i++) {
+                const long row = atol(value(a.raw, i, "i"));
+                ck_assert(row > before && a.raw->labels[i] == (float)(row % 2) && atol(value(a.raw, i, "u") + 4) == row % 37);
+                before = row;
+                ck_assert(owner[row % 37] == UINT32_MAX || owner[row % 37] == p);
+                owner[row % 37] = p;
+            }
+            own += a.raw->n_rows;
+        }
+        ck_assert_msg(a.result == PN_NOT_FOUND, "%s", a.err.text);
+        ck_assert_uint_eq(batches, (own + 63) / 64);
+        total += own;
+        if (own > most) most = own;
+        close_reader(&f, r);
+        fake_free(&f);
+    }
+    ck_assert_uint_eq(total, 500);
+    ck_assert_uint_lt(most, 400);
+} END_TEST
+
+START_TEST(a_row_without_a_user_is_refused_with_its_line) {
+    static const struct { const char *csv, *words; } cases[] = {{"u,i,click\na,1,0\n,2,1\n", "r.csv:3: column \"u\" (privacy.userField) is empty"}, {"v,i,click\na,1,0\n", "no column \"u\""}};
+    for (size_t k = 0; k < 2; k++) {
+        struct fake_env f;
+        fake_init(&f, 1);
+        fake_put_text(&f, "/r.csv", cases[k].csv);
+        struct pn_data d = data_of(PN_FORMAT_CSV, "/r.csv");
+        struct pn_reader_options o = whole(64);
+        o.user = "u";
+        struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
+        const struct answer a = next(&f, r);
+        ck_assert(a.result == PN_INVALID);
+        ck_assert_msg(strstr(a.err.text, cases[k].words) != NULL, "\"%s\" does not say \"%s\"", a.err.text, cases[k].words);
+        close_reader(&f, r);
+        fake_free(&f);
+    }
+} END_TEST
+
 int main(void) {
     TCase *c = tcase_create("batches");
     tcase_add_test(c, without_a_shuffle_rows_come_in_the_order_of_the_file_and_only_the_range_asked_for);
     tcase_add_loop_test(c, batches_are_dealt_round_robin_from_one_stream, 0, 24);
     tcase_add_test(c, a_shuffle_depends_on_seed_and_epoch_and_on_nothing_else);
+    tcase_add_test(c, rows_dealt_by_user_keep_a_users_together);
+    tcase_add_test(c, a_row_without_a_user_is_refused_with_its_line);
     tcase_add_test(c, movielens_100k_gives_80000_and_20000_ratings);
     tcase_add_test(c, the_criteo_sample_gives_80000_rows_of_which_17958_are_clicks);
     tcase_add_test(c, the_avazu_sample_is_read_by_its_header);

@@ -7,7 +7,7 @@
 #include "common/hash.h"
 #include "worker/private.h"
 
-enum { BUCKETS = 2000, EXAMPLES = 600, BATCH = 100, DIM = 4, DENSE = 5000 };
+enum { USERS = 120, BUCKETS = 2000, EXAMPLES = 600, BATCH = 100, DIM = 4, DENSE = 5000 };
 static struct pn_job job;
 static struct pn_features *features;
 static struct pn_draws g;
@@ -47,8 +47,13 @@ static struct pn_private *with(struct pn_private_spec spec, size_t n) {
         struct pn_batch b;
         uint64_t n_bad = 0;
         ck_assert_int_eq(pn_features_batch(features, &raw, &b, &n_bad), PN_OK);
+        if (spec.by_user) { /* a user has five rows, far from one another, touching unlike rows */
+            b.user = malloc(m * sizeof *b.user);
+            for (size_t i = 0; i < m; i++) b.user[i] = pn_mix64((begin + i) % USERS);
+        }
         ck_assert(pn_private_add(p, &b));
     }
+    ck_assert(pn_private_seal(p));
     ck_assert_uint_eq(pn_private_examples(p), n);
     return p;
 }
@@ -218,6 +223,87 @@ START_TEST(an_empty_batch_still_sends_its_noise) {
     pn_private_close(p);
 } END_TEST
 
+/* Example e is user e mod 120's: five each. Its key in u tells e back where e mod 10 is 0; the label is e mod 2, the same for all of a user's. */
+START_TEST(batches_by_user_take_users_and_at_most_k_of_their_examples) {
+    enum { ROUNDS = 2000 };
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.by_user = true;
+    spec.per_unit = 2;
+    spec.rows = USERS;
+    spec.batch = 30;
+    struct pn_private *p = with(spec, EXAMPLES);
+    ck_assert(pn_private_units(p) == USERS && pn_private_steps_an_epoch(p) == 4);
+    double users = 0, squares = 0, seen[EXAMPLES] = {0};
+    for (int r = 0; r < ROUNDS; r++) {
+        struct pn_batch b;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        ck_assert(b.unit_begin != NULL && b.unit_begin[0] == 0 && b.unit_begin[b.n_units] == b.n_examples && b.n_examples == 2 * b.n_units);
+        users += (double)b.n_units;
+        squares += ((double)b.n_units - 30) * ((double)b.n_units - 30);
+        for (size_t u = 0; u < b.n_units; u++) {
+            const uint32_t e = b.unit_begin[u];
+            ck_assert(b.unit_begin[u + 1] == e + 2 && b.labels[e] == b.labels[e + 1]);
+        }
+        for (size_t e = 0; e < EXAMPLES; e += 10) {
+            char text[16];
+            sprintf(text, "%zu", 1000 + e);
+            const uint64_t key = pn_field_domain_key(&job.fields[0], pn_mix64(pn_hash(text, strlen(text), job.fields[0].hash_seed)) % BUCKETS);
+            for (size_t i = 0; i < b.n_examples; i++) seen[e] += b.keys[b.begin[i]] == key;
+        }
+        pn_batch_free(&b);
+    }
+    const double variance = USERS * 0.25 * 0.75;
+    ck_assert_double_lt(fabs(users / ROUNDS - 30), 3.9 * sqrt(variance / ROUNDS));
+    ck_assert_double_lt(fabs(squares / ROUNDS / variance - 1), 0.13);
+    double all = 0, far = 0, n = 0;
+    for (size_t e = 0; e < EXAMPLES; e += 10) {
+        if (seen[e] > ROUNDS) continue; /* its bucket is a frequent value's, too */
+        n++;
+        all += seen[e];
+        far += fabs(seen[e] - 0.1 * ROUNDS) > 3.9 * sqrt(0.1 * 0.9 * ROUNDS);
+    }
+    ck_assert_double_gt(n, 50);
+    ck_assert_double_lt(fabs(all / n / ROUNDS - 0.1), 0.006); /* a quarter of the users, two of five examples */
+    ck_assert_double_le(far, 2); /* two rare values may share a bucket */
+    pn_private_close(p);
+} END_TEST
+
+START_TEST(a_user_votes_once_for_a_row_and_its_votes_are_clipped_together) {
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.by_user = true;
+    spec.per_unit = 5;
+    spec.rows = 1.0 + 1e-9; /* of one user, who is always drawn */
+    spec.batch = 1;
+    spec.selection = PN_SELECT_ADAFEST;
+    spec.vote_noise = 1e-6;
+    spec.vote_clip = 1;
+    for (int above = 0; above < 2; above++) {
+        static const char *const names[] = {"u", "v"};
+        const uint32_t offset[] = {0, 1, 2, 3, 3, 3}, length[] = {1, 1, 1, 1, 1, 1}; /* u: a b c, v: d d d */
+        const float labels[] = {0, 1, 0};
+        const struct pn_raw raw = {3, 2, names, "abcd", offset, length, labels, NULL, labels};
+        struct pn_batch b;
+        uint64_t n_bad = 0;
+        ck_assert_int_eq(pn_features_batch(features, &raw, &b, &n_bad), PN_OK);
+        b.user = calloc(3, sizeof *b.user);
+        spec.threshold = above ? 0.51 : 0.49; /* four rows: each has a vote of 1 / sqrt(4), the one touched three times too */
+        struct pn_private *p = pn_private_open(&job, &spec);
+        ck_assert(pn_private_add(p, &b) && pn_private_seal(p));
+        struct pn_private_push x;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        ck_assert(b.n_units == 1 && b.n_examples == 3);
+        struct sums s = ones(&b);
+        ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+        ck_assert_uint_eq(x.n[0] + x.n[1], above ? 0 : 4);
+        pn_private_push_free(&x);
+        free_sums(&s);
+        pn_batch_free(&b);
+        pn_private_close(p);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("private");
     TCase *t = tcase_create("private");
@@ -227,6 +313,8 @@ int main(void) {
     tcase_add_test(t, adafest_sends_the_rows_of_many_and_some_that_nobody_touched);
     tcase_add_test(t, fest_sends_the_rows_it_chose_at_first_and_no_others);
     tcase_add_test(t, an_empty_batch_still_sends_its_noise);
+    tcase_add_test(t, batches_by_user_take_users_and_at_most_k_of_their_examples);
+    tcase_add_test(t, a_user_votes_once_for_a_row_and_its_votes_are_clipped_together);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
