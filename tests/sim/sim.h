@@ -65,6 +65,7 @@ struct sim {
     bool disk_full;
     struct sim_disk *disk;
     struct sim_store *store;
+    struct sim_budget *budget; /* NULL: not a private job */
     const char *mark_names[64];
     struct { uint64_t bytes[256], n, pushes; uint8_t seen[8192]; } wire; /* secure.c: what servers get of data holders */
 };
@@ -99,6 +100,15 @@ struct sim_store *sim_store_open(struct sim *);
 void sim_store_close(struct sim_store *);
 struct pn_store *sim_store_connect(struct sim_store *); /* drops a transaction left open by a dead life */
 
+const char *sim_store_first(const struct sim_store *, const char *kind); /* the first committed record of a kind; NULL: none */
+
+/* budget.c: a private job, and what its noise cost. */
+struct sim_budget;
+void sim_budget_draw(struct sim *, uint32_t n_producers, const char *mode, char *yaml, size_t room);
+struct sim_budget *sim_budget_open(void);
+void sim_budget_sent(struct sim_budget *, struct sim *, const struct pn_msg *); /* any message, as it is sent */
+const char *sim_budget_close(struct sim_budget *, struct sim *, char *line, size_t room); /* NULL: it held */
+
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
 /* client.c: a process that pushes the oracle's steps as a client of an external job. */
 struct sim_client_options {
@@ -118,7 +128,7 @@ void sim_secure_identity(int holder, uint8_t secret[64]);
 bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room);
 
 struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
-enum sim_job { SIM_AUDIT, SIM_EXTERNAL /* of client processes */, SIM_SECURE };
-void sim_scenario(uint64_t seed, enum sim_job, FILE *log, struct sim_verdict *out);
+enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE };
+void sim_scenario(uint64_t seed, enum sim_kind, FILE *log, struct sim_verdict *out);
 
 #endif
