@@ -298,8 +298,9 @@ static inline void complete_io(struct pn_io *io) {
                 if (strncmp(W->files[k].path, io->path, n) == 0 && W->files[k].path[n] == '/') names[found++] = W->files[k].path + n + 1;
             qsort(names, found, sizeof *names, by_name);
             names[found] = NULL;
-            io->names = names;
             io->result = found > 0 ? 0 : -ENOENT;
+            if (found > 0) io->names = names;
+            else free(names); /* no such folder: there is nothing to own */
             break;
         }
         default: break;
