@@ -82,12 +82,12 @@ with tempfile.TemporaryDirectory() as folder:
     if python is not None:
         sql = f"COPY (SELECT * FROM read_csv('{at('one.csv')}')) TO '{at('one.parquet')}'"
         subprocess.run([python, "-c", f"import duckdb; duckdb.sql({sql!r})"], check=True)
-        code, out, err = run("convert", at("one.parquet"), at("converted.csv.zst"), "--duckdb", library)
+        code, out, err = run("convert", at("one.parquet"), at("parquet.csv.zst"), "--duckdb", library)
         assert code == 0, err
-        assert subprocess.run(["zstd", "-dcq", at("converted.csv.zst")], capture_output=True, text=True).stdout == head + "".join(lines)
+        assert subprocess.run(["zstd", "-dcq", at("parquet.csv.zst")], capture_output=True, text=True).stdout == head + "".join(lines)
         code, out, err = run("convert", at("one.csv"), at("no.csv"), "--duckdb", library)  # no Parquet file
         assert code == 1 and "DuckDB: " in err and err.count("\n") == 1 and not os.path.exists(at("no.csv")) and not os.path.exists(at("no.csv.part")), err
-        sources["parquet"] = f'format: csv, uri: "{at("converted.csv.zst")}"'
+        sources["parquet"] = f'format: csv, uri: "{at("parquet.csv.zst")}"'
     assert run("convert", at("one.parquet"), at("x.txt"), "--duckdb", "x")[0] == 2
     code, out, err = run("convert", at("one.parquet"), at("x.csv"), "--duckdb", at("nothing.so"))
     assert code == 1 and "pip install duckdb" in err, err
