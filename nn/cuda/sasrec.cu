@@ -79,36 +79,16 @@ __global__ void token_softmax_kernel(const float *x, const float *rows, const ui
     }
     double sum = 0;
     for (size_t d = threadIdx.x; d < k; d += blockDim.x) sum += (double)x[t * k + d] * (double)rows[(size_t)own * k + d];
-    part[threadIdx.x] = sum;
-    __syncthreads();
-    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
-        if (threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
-        __syncthreads();
-    }
-    const double mine = part[0];
-    __syncthreads();
+    const double mine = pn_sum_block(sum, part);
     float most = (float)mine;
     for (size_t j = threadIdx.x; j < n; j += blockDim.x) {
         if (at[j] == own) row[j] = -INFINITY;
         most = row[j] > most ? row[j] : most;
     }
-    part[threadIdx.x] = (double)most;
-    __syncthreads();
-    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
-        if (threadIdx.x < o && part[threadIdx.x + o] > part[threadIdx.x]) part[threadIdx.x] = part[threadIdx.x + o];
-        __syncthreads();
-    }
-    most = (float)part[0];
-    __syncthreads();
+    most = pn_most_block(most, part);
     double total = 0;
     for (size_t j = threadIdx.x; j < n; j += blockDim.x) total += (double)(row[j] = expf(row[j] - most));
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
-        if (threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
-        __syncthreads();
-    }
-    const double own_share = exp(mine - (double)most), whole = part[0] + own_share;
+    const double own_share = exp(mine - (double)most), whole = pn_sum_block(total, part) + own_share;
     const float scale = (float)(share / whole);
     for (size_t j = threadIdx.x; j < n; j += blockDim.x) row[j] *= scale;
     if (threadIdx.x == 0) {
