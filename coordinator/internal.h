@@ -52,8 +52,9 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
+    uint64_t lag;                    /* of a topic: offsets behind its last batch, where lag_known */
     double loss_sum, seconds, fraction;
-    bool finished, ring_full, waiting;
+    bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
 struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
@@ -208,6 +209,7 @@ void pn_ledgers_trim(struct pn_job_run *);                                   /* 
 struct json_object *pn_ledgers_write(const struct pn_job_run *);             /* for the job's record; NULL: no topic */
 struct json_object *pn_ledgers_at(const struct pn_job_run *, const uint64_t *steps); /* for a checkpoint; NULL: no topic */
 bool pn_ledgers_load(struct pn_job_run *, struct json_object *);             /* false: a damaged record */
+bool pn_ledgers_lag(const struct pn_job_run *, uint64_t *offsets);           /* what the topic has and no batch had, as last reported; false: not known, or no topic */
 void pn_ledgers_free(struct pn_job_run *);
 
 /* files.c: patterns and folders among a job's files become lists. done() takes the job, at once if there are none; else the request is answered and the job is freed. */

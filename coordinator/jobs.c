@@ -276,6 +276,8 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->epoch = pn_json_u64(e, "epoch", 0);
             u->seconds = pn_json_double(e, "seconds", 0);
             u->fraction = pn_json_double(e, "fraction", 0);
+            u->lag = pn_json_u64(e, "lag", 0);
+            u->lag_known = pn_json_get(e, "lag") != NULL;
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
