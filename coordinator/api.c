@@ -262,14 +262,7 @@ static struct json_object *describe_models(struct pn_coordinator *c) {
         pn_json_add_str(e, "name", m->name);
         pn_json_add_u64(e, "active", m->active);
         pn_json_add_u64(e, "publication", m->publication);
-        for (struct pn_version *v = m->versions; v != NULL; v = v->next) {
-            struct json_object *x = json_object_new_object();
-            pn_json_add_u64(x, "version", v->version);
-            pn_json_add_str(x, "job", v->job);
-            pn_json_add_u64(x, "checkpoint", v->checkpoint);
-            pn_json_add_str(x, "dir", v->dir);
-            json_object_array_add(versions, x);
-        }
+        for (struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
         pn_json_add(e, "versions", versions);
         json_object_array_add(list, e);
     }

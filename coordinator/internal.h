@@ -127,6 +127,7 @@ struct pn_job_run {
 
 struct pn_publication;
 struct pn_version { struct pn_version *next; uint64_t version, checkpoint; char job[32], dir[480]; }; /* newest first */
+struct json_object *pn_version_write(const struct pn_version *); /* as a record holds it and the API shows it */
 struct pn_model_entry {
     struct pn_model_entry *next;
     char name[64];
@@ -180,6 +181,7 @@ void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evalu
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
 void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
+bool pn_job_evaluated(struct pn_coordinator *, struct pn_job_run *, struct pn_metric *); /* its figures are there; one that failed ends the job */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
 
 /* gate.c: early stopping */
