@@ -147,7 +147,7 @@ struct pn_coordinator {
     struct pn_job_run *jobs;
     struct pn_model_entry *models;
     struct pn_publication *publication; /* one at a time */
-    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
+    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans, liar_ms; /* liar_ms: when the log last told of one */
 };
 
 /* members.c */

@@ -83,10 +83,10 @@ def run(*args, timeout=300, **kwargs):
 
 
 class Cluster:
-    def __init__(self, ps=2, workers=2, serving=1, dir=None):
+    def __init__(self, ps=2, workers=2, serving=1, dir=None, encrypt=False):
         self.own = dir is None
         self.dir = dir or tempfile.mkdtemp(prefix="pinion-test-")
-        code, out, err = run("up", "--local", "--ps", str(ps), "--workers", str(workers), "--serving", str(serving), "--dir", self.dir)
+        code, out, err = run("up", "--local", "--ps", str(ps), "--workers", str(workers), "--serving", str(serving), "--dir", self.dir, *(["--encrypt"] if encrypt else []))
         if code != 0:
             raise AssertionError(f"pinion up: exit {code}\n{out}\n{err}")
         self.read()
