@@ -7,6 +7,7 @@
 #include "common/half.h"
 
 #define BLOCK 256u
+#define AHEAD 24u /* rows on their way while one is read */
 #define LEAST 1e-30f /* int8: a row without a larger number is zeros, for the inverse of its scale would not be finite */
 
 const char *const pn_codec_names[PN_CODECS + 1] = {"float32", "float16", "bfloat16", "int8", NULL};
@@ -35,8 +36,10 @@ static void encode_int8(const float *row, size_t dim, signed char *out) {
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
 #include <immintrin.h>
-/* Sixteen at once; returns how many were done. What is no finite number passes the clipping as it is. */
+#include <stdatomic.h>
+/* Sixteen or eight at once; they return how many were done. What is no finite number passes the clipping as it is. */
 __attribute__((target("avx512f"))) static size_t narrow16(const float *x, unsigned char *out, size_t n) {
     const __m512 most = _mm512_set1_ps(65504.0f), least = _mm512_set1_ps(-65504.0f), end = _mm512_set1_ps(FLT_MAX);
     size_t i = 0;
@@ -53,15 +56,49 @@ __attribute__((target("avx512f"))) static size_t widen16(const unsigned char *in
     for (; i + 16 <= n; i += 16) _mm512_storeu_ps(x + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(const void *)(in + 2 * i))));
     return i;
 }
-static bool wide(void) {
-    static signed char known;
-    if (known == 0) known = __builtin_cpu_supports("avx512f") ? 1 : -1;
-    return known > 0;
+__attribute__((target("avx2,f16c"))) static size_t narrow8(const float *x, unsigned char *out, size_t n) {
+    const __m256 most = _mm256_set1_ps(65504.0f), least = _mm256_set1_ps(-65504.0f), end = _mm256_set1_ps(FLT_MAX), sign = _mm256_set1_ps(-0.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i), finite = _mm256_cmp_ps(_mm256_andnot_ps(sign, v), end, _CMP_LE_OQ);
+        const __m256 clipped = _mm256_blendv_ps(v, _mm256_max_ps(_mm256_min_ps(v, most), least), finite);
+        _mm_storeu_si128((__m128i_u *)(void *)(out + 2 * i), _mm256_cvtps_ph(clipped, _MM_FROUND_TO_NEAREST_INT));
+    }
+    return i;
+}
+__attribute__((target("avx2,f16c"))) static size_t widen8(const unsigned char *in, float *x, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)(const void *)(in + 2 * i))));
+    return i;
+}
+/* How many float16 numbers this machine takes at once. Asked once: in a virtual machine every CPUID costs microseconds. */
+static unsigned width(void) {
+    static _Atomic unsigned known;
+    unsigned w = atomic_load_explicit(&known, memory_order_relaxed);
+    if (w == 0) {
+        unsigned a, b, c, d;
+        const bool f16c = __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+        w = __builtin_cpu_supports("avx512f") ? 16 : f16c ? 8 : 1;
+        atomic_store_explicit(&known, w, memory_order_relaxed);
+    }
+    return w;
+}
+static size_t narrow(const float *x, unsigned char *out, size_t n) { return width() == 16 ? narrow16(x, out, n) : width() == 8 ? narrow8(x, out, n) : 0; }
+static size_t widen(const unsigned char *in, float *x, size_t n) { return width() == 16 ? widen16(in, x, n) : width() == 8 ? widen8(in, x, n) : 0; }
+
+/* Rows of whole eights, wherever they lie: each is read once, where it is, and written once. */
+__attribute__((target("avx2,f16c"))) static void narrow_rows8(const float *const *rows, size_t n, size_t dim, unsigned char *out) {
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            for (size_t d = 0; d < dim && d < 256; d += 16) __builtin_prefetch((const void *)((uintptr_t)rows[i + AHEAD] + d * sizeof(float)));
+        if (rows[i] != NULL) narrow8(rows[i], out + i * 2 * dim, dim);
+    }
 }
 #else
-static size_t narrow16(const float *x, unsigned char *out, size_t n) { (void)x; (void)out; (void)n; return 0; }
-static size_t widen16(const unsigned char *in, float *x, size_t n) { (void)in; (void)x; (void)n; return 0; }
-static bool wide(void) { return false; }
+static unsigned width(void) { return 1; }
+static size_t narrow(const float *x, unsigned char *out, size_t n) { (void)x; (void)out; (void)n; return 0; }
+static size_t widen(const unsigned char *in, float *x, size_t n) { (void)in; (void)x; (void)n; return 0; }
+static void narrow_rows8(const float *const *rows, size_t n, size_t dim, unsigned char *out) { (void)rows; (void)n; (void)dim; (void)out; }
 #endif
 
 void pn_codec_encode(enum pn_codec c, const float *rows, size_t n, size_t dim, void *out) {
@@ -71,7 +108,7 @@ void pn_codec_encode(enum pn_codec c, const float *rows, size_t n, size_t dim, v
     case PN_CODEC_FLOAT16: {
         float clipped[BLOCK];
         uint16_t halves[BLOCK];
-        for (size_t at = wide() ? narrow16(rows, to, total) : 0; at < total; at += BLOCK) {
+        for (size_t at = narrow(rows, to, total); at < total; at += BLOCK) {
             const size_t count = total - at < BLOCK ? total - at : BLOCK;
             for (size_t i = 0; i < count; i++) {
                 float x = rows[at + i];
@@ -99,6 +136,19 @@ void pn_codec_encode(enum pn_codec c, const float *rows, size_t n, size_t dim, v
     }
 }
 
+void pn_codec_encode_rows(enum pn_codec c, const float *const *rows, size_t n, size_t dim, void *out) {
+    if (c == PN_CODEC_FLOAT16 && dim % 8 == 0 && width() > 1) {
+        narrow_rows8(rows, n, dim, out);
+        return;
+    }
+    const size_t bytes = pn_codec_row_bytes(c, dim);
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            for (size_t d = 0; d < dim && d < 256; d += 16) __builtin_prefetch((const void *)((uintptr_t)rows[i + AHEAD] + d * sizeof(float)));
+        if (rows[i] != NULL) pn_codec_encode(c, rows[i], 1, dim, (unsigned char *)out + i * bytes);
+    }
+}
+
 void pn_codec_decode(enum pn_codec c, const void *in, size_t n, size_t dim, float *rows) {
     const size_t total = n * dim;
     const unsigned char *from = in;
@@ -106,7 +156,7 @@ void pn_codec_decode(enum pn_codec c, const void *in, size_t n, size_t dim, floa
     switch (c) {
     case PN_CODEC_FLOAT16:
     case PN_CODEC_BFLOAT16:
-        for (size_t at = c == PN_CODEC_FLOAT16 && wide() ? widen16(from, rows, total) : 0; at < total; at += BLOCK) {
+        for (size_t at = c == PN_CODEC_FLOAT16 ? widen(from, rows, total) : 0; at < total; at += BLOCK) {
             const size_t count = total - at < BLOCK ? total - at : BLOCK;
             memcpy(b, from + 2 * at, 2 * count);
             if (c == PN_CODEC_FLOAT16) pn_floats_from_halves(b, rows + at, count);

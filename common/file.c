@@ -53,13 +53,15 @@ static void save_done(struct pn_io *io) {
     }
 }
 
-void pn_save_start(struct pn_save *s, struct pn_env *env, const char *path, const void *data, size_t n_bytes) {
+void pn_save_start(struct pn_save *s, struct pn_env *env, const char *path, const void *data, size_t n_bytes) { pn_save_beside(s, env, path, "tmp", data, n_bytes); }
+
+void pn_save_beside(struct pn_save *s, struct pn_env *env, const char *path, const char *ending, const void *data, size_t n_bytes) {
     s->env = env;
     s->result = 0;
     s->data = data;
     s->n_bytes = n_bytes;
     snprintf(s->path, sizeof s->path, "%s", path);
-    snprintf(s->tmp, sizeof s->tmp, "%s.tmp", path);
+    snprintf(s->tmp, sizeof s->tmp, "%s.%s", path, ending);
     snprintf(s->folder, sizeof s->folder, "%s", path);
     char *slash = strrchr(s->folder, '/');
     if (slash == NULL) snprintf(s->folder, sizeof s->folder, ".");

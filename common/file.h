@@ -15,11 +15,13 @@ struct pn_save {
     struct pn_env *env;
     struct pn_io io;
     int step;
-    char path[512], tmp[520], folder[512];
+    char path[512], tmp[560], folder[512];
     const void *data;
     size_t n_bytes;
 };
 void pn_save_start(struct pn_save *, struct pn_env *, const char *path, const void *data, size_t n_bytes);
+/* The same by way of path.ENDING: for a file that several processes may write at once, all with the same content. */
+void pn_save_beside(struct pn_save *, struct pn_env *, const char *path, const char *ending, const void *data, size_t n_bytes);
 
 /* Reads a whole file of at most max_bytes into one malloc block (data is NUL-terminated beyond n_bytes). */
 struct pn_load {

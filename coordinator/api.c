@@ -67,6 +67,8 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     pn_json_add_double(o, "samples_per_s_mean", mean_rate); /* over the whole of training */
     if (j->n_producers > 0 && j->job.epochs > 0) pn_json_add_double(o, "progress", fmin(1, progress / j->n_producers / j->job.epochs));
     if (rows > 0) pn_json_add_double(o, "loss", loss / (double)rows);
+    uint64_t lag;
+    if (pn_ledgers_lag(j, &lag)) pn_json_add_u64(o, "lag", lag);
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);
     const struct pn_metric *v = j->validation.known ? &j->validation : &j->epoch_validation;
@@ -118,6 +120,7 @@ static void get_status(struct pn_coordinator *c, struct pn_http_request *r) {
             pn_json_add_u64(e, "bytes", pn_json_u64(job, "bytes", 0));
         }
         if (n->role == PN_ROLE_WORKER && pn_json_get(n->beat, "stages") != NULL) pn_json_add(e, "stages", json_object_get(pn_json_get(n->beat, "stages")));
+        if (n->role == PN_ROLE_WORKER && pn_json_get(n->beat, "hot_rows") != NULL) pn_json_add(e, "hot_rows", json_object_get(pn_json_get(n->beat, "hot_rows")));
         if (n->role == PN_ROLE_SERVING && pn_json_get(n->beat, "models") != NULL) pn_json_add(e, "models", json_object_get(pn_json_get(n->beat, "models")));
         json_object_array_add(nodes, e);
     }
@@ -127,20 +130,28 @@ static void get_status(struct pn_coordinator *c, struct pn_http_request *r) {
     pn_answer_json(r, 200, o);
 }
 
-static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct json_object *body) {
-    const char *text = pn_json_str(body, "text", ""), *key = pn_json_str(body, "key", "");
+/* A key that is known: the job is there, and the answer is given. */
+static bool known(struct pn_coordinator *c, struct pn_http_request *r, const char *key) {
     for (struct pn_job_run *j = c->jobs; j != NULL; j = j->next)
         if (key[0] != '\0' && strcmp(j->key, key) == 0) { /* asked twice: it runs once */
             struct json_object *o = json_object_new_object();
             if (!pn_records_flush(c)) {
                 json_object_put(o);
                 pn_answer_error(r, 503, "the store fails; nothing new is accepted");
-                return;
+                return true;
             }
             pn_json_add_str(o, "id", j->id);
             pn_answer_json(r, 200, o);
-            return;
+            return true;
         }
+    return false;
+}
+
+static void take_job(struct pn_coordinator *c, struct pn_http_request *r, struct pn_job_run *j);
+
+static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct json_object *body) {
+    const char *text = pn_json_str(body, "text", ""), *key = pn_json_str(body, "key", "");
+    if (known(c, r, key)) return;
     struct pn_job_run *j = calloc(1, sizeof *j);
     struct pn_error err = {""};
     char *report = NULL;
@@ -158,13 +169,22 @@ static void post_job(struct pn_coordinator *c, struct pn_http_request *r, struct
         free(j);
         return;
     }
+    snprintf(j->key, sizeof j->key, "%s", key);
+    pn_files_look_up(c, r, j, take_job);
+}
+
+static void take_job(struct pn_coordinator *c, struct pn_http_request *r, struct pn_job_run *j) {
+    struct pn_error err = {""};
+    if (known(c, r, j->key)) { /* came twice while files were looked up */
+        pn_job_free_run(j);
+        return;
+    }
     if (!pn_budget_admit(c, &j->job, &err)) {
         pn_answer_error(r, 409, "%s", err.text);
         pn_job_free_run(j);
         return;
     }
     j->text = pn_job_text(&j->job);
-    snprintf(j->key, sizeof j->key, "%s", key);
     snprintf(j->id, sizeof j->id, "job-%" PRIu64, ++c->job_sequence);
     j->next_epoch = 1;
     j->dirty = c->counters_dirty = true;
@@ -242,14 +262,7 @@ static struct json_object *describe_models(struct pn_coordinator *c) {
         pn_json_add_str(e, "name", m->name);
         pn_json_add_u64(e, "active", m->active);
         pn_json_add_u64(e, "publication", m->publication);
-        for (struct pn_version *v = m->versions; v != NULL; v = v->next) {
-            struct json_object *x = json_object_new_object();
-            pn_json_add_u64(x, "version", v->version);
-            pn_json_add_str(x, "job", v->job);
-            pn_json_add_u64(x, "checkpoint", v->checkpoint);
-            pn_json_add_str(x, "dir", v->dir);
-            json_object_array_add(versions, x);
-        }
+        for (struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
         pn_json_add(e, "versions", versions);
         json_object_array_add(list, e);
     }
@@ -284,6 +297,10 @@ static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
         if (j->epoch_validation.known)
             n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_job_auc Validation AUC.\n# TYPE pinion_job_auc gauge\npinion_job_auc{job=\"%s\"} %.9g\n", j->id,
                           j->epoch_validation.auc);
+        uint64_t lag;
+        if (pn_ledgers_lag(j, &lag))
+            n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_stream_lag Messages of the topic that no batch had yet.\n# TYPE pinion_stream_lag gauge\npinion_stream_lag{job=\"%s\"} %" PRIu64 "\n",
+                          j->id, lag);
         n += (int)pn_stream_metrics(j, text + n, sizeof text - (size_t)n);
     }
     n += (int)pn_budget_metrics(c, text + n, sizeof text - (size_t)n);

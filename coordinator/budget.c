@@ -9,12 +9,13 @@
 
 enum { MOST = 1024 }; /* events of a data set */
 
-struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user; };
+struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user, whole; };
 
 static bool of(const struct pn_job *job, const char *dataset) { return job->privacy.rows > 0 && strcmp(job->privacy.dataset, dataset) == 0; }
 
 static void add(struct account *a, const struct pn_job *job, uint64_t steps, uint32_t lives) {
     if (steps == 0 && lives == 0) return;
+    a->whole = a->whole || job->privacy.secure; /* one discrete event, and all are added up by whole orders */
     if (a->n + 2 > MOST) a->full = true;
     else a->n += pn_job_privacy_events(job, steps, lives, a->events + a->n);
 }
@@ -49,7 +50,7 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
 /* Epsilon by Renyi orders: at once, and never below the truth. */
 static double epsilon_of(const struct account *a) {
     double epsilon = HUGE_VAL;
-    if (a->full || pn_privacy_epsilon_rdp(a->events, a->n, a->delta, &epsilon, NULL) != PN_OK) return HUGE_VAL;
+    if (a->full || (a->whole ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(a->events, a->n, a->delta, &epsilon, NULL) != PN_OK) return HUGE_VAL;
     return a->n == 0 ? 0 : epsilon;
 }
 
@@ -83,7 +84,7 @@ bool pn_budget_admit(const struct pn_coordinator *c, const struct pn_job *job, s
 bool pn_budget_charge(const struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, struct pn_error *err) {
     struct pn_work_unit *u = &j->units[p];
     struct account a;
-    if (j->job.privacy.rows == 0) return true;
+    if (j->job.privacy.rows == 0 || j->job.privacy.secure) return true; /* secure: a round at a time */
     const uint64_t all = pn_job_privacy_steps(&j->job), before = u->charged;
     u->charged += u->first_step <= all ? all - u->first_step + 1 : 0;
     u->lives++;
@@ -92,6 +93,18 @@ bool pn_budget_charge(const struct pn_coordinator *c, struct pn_job_run *j, uint
     u->charged = before;
     u->lives--;
     pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have the steps that a new owner of producer %u would run again", j->job.privacy.dataset, a.limit, p);
+    return false;
+}
+
+/* All holders take part in a round, or may have: each is charged. */
+bool pn_budget_charge_round(const struct pn_coordinator *c, struct pn_job_run *j, struct pn_error *err) {
+    struct account a;
+    for (uint32_t p = 0; p < j->n_producers; p++) j->units[p].charged++;
+    account_of(c, j->job.privacy.dataset, &a);
+    if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
+    for (uint32_t p = 0; p < j->n_producers; p++) j->units[p].charged--;
+    pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have another round: %" PRIu64 " were charged, those that failed or were lost among them",
+            j->job.privacy.dataset, a.limit, j->units[0].charged);
     return false;
 }
 

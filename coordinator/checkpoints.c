@@ -58,6 +58,7 @@ static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
     memcpy(k->steps, j->cut.steps, sizeof k->steps);
     memcpy(k->finished, j->cut.finished, sizeof k->finished);
     snprintf(k->dir, sizeof k->dir, "%s", j->cut.dir);
+    k->ledgers = pn_ledgers_at(j, k->steps);
     k->files = j->cut.files;
     j->cut.files = NULL;
     for (size_t i = 0; i < pn_json_length(k->files); i++) {
@@ -106,6 +107,7 @@ static void write_manifest(struct pn_coordinator *c, struct pn_job_run *j) {
     pn_json_add(o, "steps", steps);
     pn_json_add(o, "finished", finished);
     pn_json_add(o, "files", json_object_get(j->cut.files));
+    if (j->ledgers != NULL) pn_json_add(o, "ledgers", pn_ledgers_at(j, j->cut.steps));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
     pn_json_add_str(o, "job_text", j->text);
     struct manifest_save *m = calloc(1, sizeof *m);
@@ -164,6 +166,13 @@ static bool start(struct pn_coordinator *c, struct pn_job_run *j) {
 /* True when every live producer has stopped; then cut.steps is complete. */
 static bool drained(struct pn_coordinator *c, struct pn_job_run *j) {
     const struct pn_checkpoint *k = pn_job_committed(j);
+    if (j->job.privacy.secure) { /* between two rounds nothing is on its way, and none begins under a cut */
+        for (uint32_t p = 0; p < j->n_producers; p++) {
+            j->cut.steps[p] = j->units[p].clock;
+            j->cut.finished[p] = j->units[p].finished;
+        }
+        return pn_secure_idle(j);
+    }
     uint64_t highest = j->cut.upto;
     bool all = true;
     for (uint32_t p = 0; p < j->n_producers; p++) {

@@ -4,6 +4,7 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "common/ledger.h"
 #include "coordinator/coordinator.h"
 #include "job/job.h"
 
@@ -38,6 +39,7 @@ struct pn_checkpoint {
     uint64_t forgot;                 /* the newest request of forget.c whose rows it is without */
     char dir[480];
     struct json_object *files;       /* [{name, bytes, digest, rows}] */
+    struct json_object *ledgers;     /* of a job that reads a topic: each producer's position (common/ledger.h); else NULL */
     bool dirty;
 };
 
@@ -51,8 +53,9 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
+    uint64_t lag;                    /* of a topic: offsets behind its last batch, where lag_known */
     double loss_sum, seconds, fraction;
-    bool finished, ring_full, waiting;
+    bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
 struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
@@ -115,14 +118,17 @@ struct pn_job_run {
     struct json_object *history;     /* [{epoch, seconds, and the figures of pn_metric}] of each epoch; NULL: none */
     struct pn_curve curve;
     struct pn_stream stream;
+    struct pn_ledger *ledgers;       /* one a producer, of a job that reads a topic; else NULL */
     uint64_t version;
     struct json_object *model;       /* statistics, blocks, parameters: from the workers */
     double samples_per_s;
     char evaluator[64];
+    struct pn_secure_run *secure;    /* secure.c; NULL: not a secure job, or not begun */
 };
 
 struct pn_publication;
 struct pn_version { struct pn_version *next; uint64_t version, checkpoint, forgot /* its checkpoint's */; char job[32], dir[480]; }; /* newest first */
+struct json_object *pn_version_write(const struct pn_version *); /* as a record holds it and the API shows it */
 struct pn_model_entry {
     struct pn_model_entry *next;
     char name[64];
@@ -146,7 +152,7 @@ struct pn_coordinator {
     struct pn_scrubbing *scrubbing;
     struct pn_sweep *sweep;
     uint64_t forget_retry_ms, sweep_retry_ms, scrub_sequence;
-    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
+    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans, liar_ms; /* liar_ms: when the log last told of one */
 };
 
 /* members.c */
@@ -174,9 +180,13 @@ bool pn_job_all_finished(const struct pn_job_run *);
 bool pn_job_may_have(const struct pn_job_run *, const struct pn_node *); /* is this node one that takes this job's producers? */
 const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
 
+/* Where a job's vocabularies lie. */
+void pn_job_folder(const struct pn_coordinator *, const struct pn_job_run *, char dir[480]);
 void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
+void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
+bool pn_job_evaluated(struct pn_coordinator *, struct pn_job_run *, struct pn_metric *); /* its figures are there; one that failed ends the job */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
 
 /* gate.c: early stopping */
@@ -198,6 +208,19 @@ void pn_stream_load(struct pn_job_run *, struct json_object *history); /* NULL: 
 /* The newest window as Prometheus text at out; how much was written, 0 if there is no window or no room. */
 size_t pn_stream_metrics(const struct pn_job_run *, char *out, size_t room);
 void pn_stream_free(struct pn_job_run *);
+
+/* ledgers.c: what the data shards of a job that reads a topic are dealt */
+void pn_ledgers_begin(struct pn_coordinator *, struct pn_job_run *);         /* with a new generation: from its checkpoint */
+void pn_ledgers_take(struct pn_coordinator *, struct pn_job_run *, uint32_t producer, struct json_object *proposal); /* out of a beat of its owner; NULL: none */
+void pn_ledgers_trim(struct pn_job_run *);                                   /* what the newest durable checkpoint holds goes */
+struct json_object *pn_ledgers_write(const struct pn_job_run *);             /* for the job's record; NULL: no topic */
+struct json_object *pn_ledgers_at(const struct pn_job_run *, const uint64_t *steps); /* for a checkpoint; NULL: no topic */
+bool pn_ledgers_load(struct pn_job_run *, struct json_object *);             /* false: a damaged record */
+bool pn_ledgers_lag(const struct pn_job_run *, uint64_t *offsets);           /* what the topic has and no batch had, as last reported; false: not known, or no topic */
+void pn_ledgers_free(struct pn_job_run *);
+
+/* files.c: patterns and folders among a job's files become lists. done() takes the job, at once if there are none; else the request is answered and the job is freed. */
+void pn_files_look_up(struct pn_coordinator *, struct pn_http_request *, struct pn_job_run *, void (*done)(struct pn_coordinator *, struct pn_http_request *, struct pn_job_run *));
 
 /* checkpoints.c */
 void pn_cut_step(struct pn_coordinator *, struct pn_job_run *);
@@ -222,6 +245,8 @@ void pn_models_free(struct pn_coordinator *);
 bool pn_budget_admit(const struct pn_coordinator *, const struct pn_job *, struct pn_error *);
 /* Producer p begins at its first_step under a new owner: all steps from there on are charged. False: the budget does not have them; nothing is charged. */
 bool pn_budget_charge(const struct pn_coordinator *, struct pn_job_run *, uint32_t p, struct pn_error *);
+/* Secure jobs: one more round. False: the budget does not have it; nothing is charged. The record must be durable before a plan shows the round. */
+bool pn_budget_charge_round(const struct pn_coordinator *, struct pn_job_run *, struct pn_error *);
 struct json_object *pn_budget_describe(const struct pn_coordinator *);
 size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
 
@@ -245,8 +270,20 @@ uint64_t pn_forget_number(const struct pn_coordinator *, const struct pn_job_run
 bool pn_forget_settled(struct pn_coordinator *, const struct pn_job_run *);         /* all shards are without what is to be forgotten: a cut may begin */
 struct json_object *pn_forget_plan(const struct pn_coordinator *, const struct pn_job_run *);  /* for a shard of the job; NULL: nothing */
 struct json_object *pn_forget_scrub_plan(struct pn_coordinator *, const struct pn_node *);     /* for a ps; NULL: nothing */
+/* secure.c: the rounds of a secure job */
+bool pn_secure_seated(struct pn_coordinator *, struct pn_job_run *);  /* may the job begin? The first time its data holders are chosen for good: all must be there; later the fewest of a sum */
+struct pn_node *pn_secure_holder(struct pn_coordinator *, struct pn_job_run *, uint32_t producer); /* alive and with the right identity, or NULL */
+void pn_secure_step(struct pn_coordinator *, struct pn_job_run *);
+void pn_secure_message(struct pn_coordinator *, pn_peer from, const struct pn_frame *); /* of kinds 40 to 55 */
+bool pn_secure_idle(const struct pn_job_run *);                       /* no round is under way, and the servers' step is known: a cut may be taken */
+void pn_secure_again(struct pn_job_run *);                            /* the job begins from a checkpoint */
+struct json_object *pn_secure_plan(const struct pn_job_run *);        /* of all parts' plans; NULL: none */
+void pn_secure_save(const struct pn_job_run *, struct json_object *record);
+void pn_secure_load(struct pn_coordinator *, struct pn_job_run *, struct json_object *record);
+void pn_secure_free(struct pn_job_run *);
 
 /* plan.c */
+uint32_t pn_plan_first_slot(const struct pn_job_run *, uint32_t shard);
 void pn_plans_send(struct pn_coordinator *);
 void pn_plan_repeat(struct pn_coordinator *, struct pn_node *);
 

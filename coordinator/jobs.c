@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/mutant.h"
 #include "coordinator/internal.h"
 
 #define RETRY_MS 500u
@@ -52,6 +53,7 @@ const char *pn_job_state_name(const struct pn_coordinator *c, const struct pn_jo
 
 void pn_job_end(struct pn_coordinator *c, struct pn_job_run *j, enum pn_job_state state, const char *reason) {
     pn_cut_abandon(c, j, "the job ended");
+    pn_secure_again(j);
     j->state = state;
     j->phase = PN_ENDED;
     snprintf(j->reason, sizeof j->reason, "%s", reason);
@@ -65,13 +67,16 @@ void pn_job_free_run(struct pn_job_run *j) {
         struct pn_checkpoint *k = j->checkpoints;
         j->checkpoints = k->next;
         json_object_put(k->files);
+        if (k->ledgers != NULL) json_object_put(k->ledgers);
         free(k);
     }
+    pn_ledgers_free(j);
     if (j->cut.files != NULL) json_object_put(j->cut.files);
     if (j->cut.manifest != NULL) json_object_put(j->cut.manifest);
     if (j->history != NULL) json_object_put(j->history);
     pn_curve_free(j);
     pn_stream_free(j);
+    pn_secure_free(j);
     if (j->model != NULL) json_object_put(j->model);
     pn_job_free(&j->job);
     free(j->text);
@@ -125,12 +130,14 @@ static void assign(struct pn_coordinator *c, struct pn_job_run *j, uint32_t p, c
     u->first_step = (k != NULL ? k->steps[p] : 0) + 1;
     u->started = u->clock = u->first_step - 1;
     j->dirty = true;
+#if PN_MUTANT != 21
     struct pn_error err = {""};
     if (!pn_budget_charge(c, j, p, &err)) {
         u->owner[0] = '\0';
         pn_job_end(c, j, PN_JOB_FAILED, err.text);
         return;
     }
+#endif
     pn_log(c->env, PN_INFO, "job %s: producer %u goes to %s, incarnation %" PRIu64 ", from step %" PRIu64, j->id, p, n->name, u->incarnation, u->first_step);
 }
 
@@ -144,6 +151,8 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
             n_workers += pn_job_may_have(j, n);
         }
     if (n_ps == 0 || (n_workers == 0 && !external(j))) return false;
+    if (j->job.privacy.secure && !pn_secure_seated(c, j)) return false;
+    pn_secure_again(j);
     if (j->n_producers == 0) j->n_producers = j->job.n_producers > 0 ? j->job.n_producers : n_workers > PN_MAX_PRODUCERS ? PN_MAX_PRODUCERS : n_workers;
     const struct pn_checkpoint *k = pn_job_committed(j);
     j->generation++;
@@ -162,15 +171,20 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
         struct pn_work_unit *u = &j->units[p];
         uint64_t incarnation = u->incarnation;
         *u = (struct pn_work_unit){.incarnation = incarnation, .finished = k != NULL && k->finished[p], .charged = u->charged, .lives = u->lives};
+#if PN_MUTANT == 22 /* a restore gives budget back: what was charged for steps that are run again */
+        if (k != NULL && u->charged > k->steps[p]) u->charged = k->steps[p];
+#endif
     }
     pn_stream_again(j);
+    pn_ledgers_begin(c, j);
+    if (j->state != PN_RUNNING) return true; /* its position in the topic is lost */
     if (j->began_ms == 0) j->began_ms = pn_now_ms(c->env);
     if (j->gate_epochs == 0) j->gate_epochs = 1;
     j->gate = PN_GATE_OPEN;
     j->gate_step = 0;
     for (uint32_t p = 0; p < j->n_producers; p++) {
         if (j->stopped) j->units[p].finished = true; /* nobody trains on */
-        const struct pn_node *n = j->units[p].finished ? NULL : live_worker(c, j);
+        const struct pn_node *n = j->units[p].finished ? NULL : j->job.privacy.secure ? pn_secure_holder(c, j, p) : live_worker(c, j);
         if (n != NULL) assign(c, j, p, n);
         if (j->state != PN_RUNNING) return true; /* its privacy budget is spent */
     }
@@ -186,6 +200,14 @@ static void count_restart(struct pn_coordinator *c, struct pn_job_run *j, const 
         snprintf(text, sizeof text, "more than %u restarts (failurePolicy.maxRestarts); the last was of %s", j->job.max_restarts, who);
         pn_job_end(c, j, PN_JOB_FAILED, text);
     }
+}
+
+void pn_job_again(struct pn_coordinator *c, struct pn_job_run *j, const char *who) {
+    pn_log(c->env, PN_WARN, "job %s goes back to its newest checkpoint because of %s", j->id, who);
+    pn_cut_abandon(c, j, "the job goes back to a checkpoint");
+    j->n_shards = 0; /* begins anew in this event */
+    count_restart(c, j, who);
+    if (j->state == PN_RUNNING && !pn_job_begin(c, j)) j->state = PN_PENDING;
 }
 
 /* ---- shards ---- */
@@ -244,6 +266,9 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             if (p >= j->n_producers || strcmp(j->units[p].owner, n->name) != 0 || j->units[p].incarnation != pn_json_u64(e, "incarnation", 0)) continue;
             struct pn_work_unit *u = &j->units[p];
             u->started = pn_json_u64(e, "started", 0);
+#if PN_MUTANT == 21 /* the budget is charged with a step when it is done: after the use of its noise */
+            if (j->job.privacy.rows > 0 && pn_json_u64(e, "clock", 0) > u->clock) u->charged += pn_json_u64(e, "clock", 0) - u->clock, j->dirty = true;
+#endif
             u->clock = pn_json_u64(e, "clock", 0);
             u->samples = pn_json_u64(e, "samples", 0);
             u->loss_rows = pn_json_u64(e, "loss_rows", 0);
@@ -251,9 +276,12 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->epoch = pn_json_u64(e, "epoch", 0);
             u->seconds = pn_json_double(e, "seconds", 0);
             u->fraction = pn_json_double(e, "fraction", 0);
+            u->lag = pn_json_u64(e, "lag", 0);
+            u->lag_known = pn_json_get(e, "lag") != NULL;
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
+            pn_ledgers_take(c, j, (uint32_t)p, pn_json_get(e, "deal"));
             if (j->job.stream.window > 0) pn_stream_take(c, j, (uint32_t)p, pn_json_get(e, "windows"));
             /* Said before it could know of the last commit, it is no wish for another. A client that has finished waits for the checkpoint that says so. */
             if (u->ring_full && pn_node_knows_plan(c, n) && n->revision > j->commit_revision && (!u->finished || external(j))) j->cut_wanted = true;
@@ -270,6 +298,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
         }
     }
     j->samples_per_s = rate;
+    pn_ledgers_trim(j);
     if (j->phase == PN_TRAIN && !external(j)) pn_curve_take(c, j);
     if (j->phase == PN_TRAIN && j->job.stream.window > 0) pn_stream_step(c, j);
 }
@@ -280,6 +309,11 @@ static uint64_t look_at_unit(struct pn_coordinator *c, struct pn_job_run *j, uin
     const struct pn_checkpoint *k = pn_job_committed(j);
     if (k != NULL && k->finished[p]) {
         u->finished = true;
+        return 0;
+    }
+    if (j->job.privacy.secure) { /* a data holder's part is its own: nobody takes it over, and it is no restart of the job when it comes back */
+        struct pn_node *holder = pn_secure_holder(c, j, p);
+        if (holder != NULL && holder->incarnation != u->owner_incarnation) assign(c, j, p, holder);
         return 0;
     }
     struct pn_node *n = pn_node_find(c, u->owner);
@@ -328,6 +362,8 @@ static void look_at_units(struct pn_coordinator *c, struct pn_job_run *j) {
     }
 }
 
+void pn_job_folder(const struct pn_coordinator *c, const struct pn_job_run *j, char dir[480]) { snprintf(dir, 480, "%s/jobs/%s/vocabularies", c->options.dir, j->id); }
+
 /* ---- after training ---- */
 void pn_job_task(const struct pn_job_run *j, char task[80]) {
     if (j->phase == PN_TRAIN) snprintf(task, 80, "%s-%" PRIu64 "-gate-%" PRIu64 "-%" PRIu64, j->id, j->generation, j->gate_epochs, j->gate_try);
@@ -360,19 +396,21 @@ void pn_job_after_training(struct pn_coordinator *c, struct pn_job_run *j) {
     next_phase(c, j);
 }
 
-static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
+bool pn_job_evaluated(struct pn_coordinator *c, struct pn_job_run *j, struct pn_metric *out) {
     struct pn_node *n = pn_job_evaluator(c, j);
-    if (n == NULL) return;
-    struct json_object *e = pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
+    struct json_object *e = n != NULL && pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
     char task[80];
     pn_job_task(j, task);
-    if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return;
+    if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return false;
     const char *state = pn_json_str(e, "state", "");
     if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
-    if (strcmp(state, "done") != 0) return;
-    struct pn_metric *m = j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation;
-    *m = pn_metric_read(e);
-    next_phase(c, j);
+    if (strcmp(state, "done") != 0) return false;
+    *out = pn_metric_read(e);
+    return true;
+}
+
+static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
+    if (pn_job_evaluated(c, j, j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation)) next_phase(c, j);
 }
 
 void pn_jobs_step(struct pn_coordinator *c) {
@@ -385,6 +423,7 @@ void pn_jobs_step(struct pn_coordinator *c) {
     take_reports(c, j);
     for (uint32_t s = 0; s < j->n_shards && j->state == PN_RUNNING; s++) look_at_seat(c, j, s);
     if (j->state == PN_RUNNING && j->phase <= PN_FINAL && !j->stopped) look_at_units(c, j);
+    if (j->state == PN_RUNNING && j->job.privacy.secure && j->phase <= PN_FINAL) pn_secure_step(c, j);
     if (j->state != PN_RUNNING) return;
     switch (j->phase) {
     case PN_TRAIN:

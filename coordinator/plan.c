@@ -15,7 +15,7 @@ static struct json_object *restore_of(const struct pn_job_run *j) {
     return o;
 }
 
-static uint32_t first_slot(const struct pn_job_run *j, uint32_t s) { return (uint32_t)((uint64_t)1024 * s / j->n_shards); }
+uint32_t pn_plan_first_slot(const struct pn_job_run *j, uint32_t s) { return (uint32_t)((uint64_t)1024 * s / j->n_shards); }
 
 static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_object *plan) {
     struct pn_job_run *j = pn_job_on_servers(c);
@@ -24,7 +24,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
         const struct pn_shard_seat *seat = &j->seats[s];
         if (strcmp(seat->node, n->name) != 0 || seat->incarnation != n->incarnation) continue;
         char owner[32];
-        snprintf(owner, sizeof owner, "%u-%u", first_slot(j, s), first_slot(j, s + 1) - 1);
+        snprintf(owner, sizeof owner, "%u-%u", pn_plan_first_slot(j, s), pn_plan_first_slot(j, s + 1) - 1);
         job = json_object_new_object();
         pn_json_add_str(job, "id", j->id);
         pn_json_add_u64(job, "generation", j->generation);
@@ -37,6 +37,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
         /* An open shard does not look at this again; while it stays the same text, a new checkpoint sends no new plan for nothing. */
         pn_json_add(job, "restore", seat->open_term == seat->term ? NULL : restore_of(j));
         pn_json_add(job, "forget", pn_forget_plan(c, j));
+        if (j->job.privacy.secure) pn_json_add(job, "secure", pn_secure_plan(j));
         if (j->cut.phase >= PN_FLIP) {
             cut = json_object_new_object();
             pn_json_add_u64(cut, "epoch", j->cut.epoch);
@@ -75,7 +76,7 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
             pn_json_add_str(e, "address", j->seats[s].address);
             pn_json_add_u64(e, "term", j->seats[s].open_term);
             json_object_array_add(shards, e);
-            json_object_array_add(slots, json_object_new_uint64(first_slot(j, s)));
+            json_object_array_add(slots, json_object_new_uint64(pn_plan_first_slot(j, s)));
         }
         const struct pn_checkpoint *k = pn_job_committed(j);
         for (uint32_t p = 0; p < j->n_producers; p++) {
@@ -85,6 +86,7 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
             pn_json_add_u64(e, "producer", p);
             pn_json_add_u64(e, "incarnation", u->incarnation);
             pn_json_add_u64(e, "first_step", u->first_step);
+            if (j->ledgers != NULL) pn_json_add(e, "ledger", pn_ledger_write(&j->ledgers[p]));
             json_object_array_add(producers, e);
         }
         if (k != NULL) {
@@ -98,7 +100,13 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
         pn_json_add(job, "slots", slots);
         pn_json_add(job, "producers", producers);
         pn_json_add(job, "committed", committed);
+        if (j->job.privacy.secure) pn_json_add(job, "secure", pn_secure_plan(j));
         const char *statistics = pn_json_str(j->model, "statistics", NULL);
+        if (pn_job_prepares(&j->job)) {
+            char dir[480];
+            pn_job_folder(c, j, dir);
+            pn_json_add_str(job, "dir", dir);
+        }
         pn_json_add(job, "statistics", statistics != NULL && !j->dirty ? json_object_new_string(statistics) : NULL);
         if (j->cut.phase == PN_DRAIN || j->cut.phase == PN_FLIP) {
             cut = json_object_new_object();

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "coordinator/internal.h"
+#include "snapshot/artifacts.h"
 #include "snapshot/snapshot.h"
 
 #define DEADLINE_MS 120000u
@@ -18,6 +19,8 @@ struct pn_publication {
     struct json_object *written;     /* files of the manifest */
     float *parameters;
     size_t n_parameters, i_file;
+    struct pn_artifact *artifacts;   /* vocabularies, each file once */
+    size_t n_artifacts;
     bool closed, in_io;
     bool final;                      /* the end of its job, not by hand */
     bool alone;                      /* no server still shows a publication of the same number, of another model */
@@ -26,7 +29,7 @@ struct pn_publication {
     char *text;                      /* of the file being saved */
     void *image;
     size_t n_image;
-    char name[40], path[560];
+    char name[64], path[560];
 };
 
 struct pn_model_entry *pn_model_find(struct pn_coordinator *c, const char *name, bool make) {
@@ -61,6 +64,7 @@ static void free_publication(struct pn_publication *p) {
     free(p->parameters);
     free(p->text);
     free(p->image);
+    free(p->artifacts);
     free(p);
 }
 
@@ -241,7 +245,7 @@ static void saved(struct pn_save *s) {
         snprintf(text, sizeof text, "writing %s: %s", p->name, strerror((int)-s->result));
         end(p, 503, text);
     } else {
-        if (p->i_file < 3) {
+        if (p->i_file < 3 + p->n_artifacts) {
             struct json_object *f = json_object_new_object();
             struct pn_digest d;
             char hex[65];
@@ -306,23 +310,81 @@ static void finish(struct pn_publication *p) {
     pn_log(c->env, PN_INFO, "%s version %" PRIu64 " published from checkpoint %" PRIu64 " of job %s", p->model, p->version, p->checkpoint, p->job_id);
 }
 
+static void save_image(struct pn_publication *p) {
+    p->save.done = saved;
+    p->save.owner = p;
+    p->in_io = true;
+    pn_save_start(&p->save, p->c->env, p->path, p->image, p->n_image);
+}
+
+/* A vocabulary of the job, about to be one of the version. */
+static void vocabulary_loaded(struct pn_load *l) {
+    struct pn_publication *p = l->owner;
+    struct pn_coordinator *c = p->c;
+    struct pn_error why = {""};
+    if (gone(p)) {
+        free(l->data);
+        return;
+    }
+    const struct pn_artifact *a = &p->artifacts[p->i_file - 3];
+    if (l->result < 0) pn_fail(&why, PN_IO, "%s: %s", l->path, strerror((int)-l->result));
+    if (l->result < 0 || pn_artifact_verify(a, l->data, l->n_bytes, &why) != PN_OK) {
+        free(l->data);
+        end(p, 503, why.text); /* p is freed */
+        pn_reconcile(c);
+        return;
+    }
+    p->image = l->data;
+    p->n_image = l->n_bytes;
+    save_image(p);
+}
+
+static void load_vocabulary(struct pn_publication *p, struct pn_job_run *j) {
+    char dir[480], path[560];
+    pn_job_folder(p->c, j, dir);
+    snprintf(p->name, sizeof p->name, "%s", p->artifacts[p->i_file - 3].name);
+    snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
+    snprintf(path, sizeof path, "%s/%s", dir, p->name);
+    p->load.done = vocabulary_loaded;
+    p->load.owner = p;
+    p->in_io = true;
+    pn_load_start(&p->load, p->c->env, path, PN_ARTIFACT_BYTES);
+}
+
+/* Fields may have the same vocabulary, and so the same file. */
+static bool find_artifacts(struct pn_publication *p, struct pn_job_run *j) {
+    size_t n = 0;
+    if (pn_artifacts_read(pn_json_str(j->model, "statistics", "{}"), &p->artifacts, &n, NULL) != PN_OK) return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < p->n_artifacts && strcmp(p->artifacts[k].name, p->artifacts[i].name) != 0) k++;
+        if (k == p->n_artifacts) p->artifacts[p->n_artifacts++] = p->artifacts[i];
+    }
+    return true;
+}
+
 static void save_next(struct pn_publication *p) {
     static const char *const names[] = {"dense.safetensors", "job.yaml", "statistics.json", "manifest.json"};
     static const char *const storages[] = {"float32", "float16", "int8"};
     struct pn_job_run *j = pn_job_find(p->c, p->job_id);
-    if (p->i_file == 4 || j == NULL) {
+    if (p->i_file == 4 + p->n_artifacts || j == NULL) {
         finish(p);
         return;
     }
-    snprintf(p->name, sizeof p->name, "%s", names[p->i_file]);
+    if (p->i_file >= 3 && p->i_file < 3 + p->n_artifacts) {
+        load_vocabulary(p, j);
+        return;
+    }
+    const size_t which = p->i_file < 3 ? p->i_file : 3;
+    snprintf(p->name, sizeof p->name, "%s", names[which]);
     snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
     bool ok = true;
-    if (p->i_file == 0) {
-        ok = dense_image(p, j);
+    if (which == 0) {
+        ok = dense_image(p, j) && find_artifacts(p, j);
     } else {
-        const char *text = p->i_file == 1 ? j->text : pn_json_str(j->model, "statistics", "{}");
+        const char *text = which == 1 ? j->text : pn_json_str(j->model, "statistics", "{}");
         struct json_object *o = NULL;
-        if (p->i_file == 3) {
+        if (which == 3) {
             o = json_object_new_object();
             pn_json_add_u64(o, "format", 1);
             pn_json_add_str(o, "job", j->id);
@@ -340,13 +402,10 @@ static void save_next(struct pn_publication *p) {
         if (o != NULL) json_object_put(o);
     }
     if (!ok) {
-        end(p, 503, "the dense parameters and their blocks do not fit together");
+        end(p, 503, "the dense parameters and their blocks, or the statistics and their files, do not fit together");
         return;
     }
-    p->save.done = saved;
-    p->save.owner = p;
-    p->in_io = true;
-    pn_save_start(&p->save, p->c->env, p->path, p->image, p->n_image);
+    save_image(p);
 }
 
 void pn_publication_step(struct pn_coordinator *c) {

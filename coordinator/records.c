@@ -72,6 +72,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
         pn_json_add_u64(e, "incarnation", j->seats[s].incarnation);
         json_object_array_add(seats, e);
     }
+    pn_secure_save(j, o);
     pn_json_add(o, "producers", units);
     pn_json_add(o, "shards", seats);
     add_metric(o, "epoch_validation", &j->epoch_validation);
@@ -88,6 +89,7 @@ static struct json_object *write_job(const struct pn_job_run *j) {
     pn_json_add(o, "curve", pn_curve_json(j));
     if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
     if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
+    if (j->ledgers != NULL) pn_json_add(o, "ledgers", pn_ledgers_write(j));
     return o;
 }
 
@@ -126,6 +128,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
         j->units[p].lives = (uint32_t)pn_json_u64(u, "lives", 0);
         snprintf(j->units[p].owner, sizeof j->units[p].owner, "%s", pn_json_str(u, "owner", ""));
     }
+    pn_secure_load(l->c, j, o);
     j->n_shards = (uint32_t)pn_json_length(seats);
     for (uint32_t s = 0; s < j->n_shards && s < 64; s++) {
         struct json_object *e = pn_json_at(seats, s);
@@ -148,6 +151,7 @@ static void load_job(void *ctx, const char *id, const char *json) {
     pn_curve_load(j, pn_json_get(o, "curve"));
     pn_stream_load(j, pn_json_get(o, "stream"));
     if (pn_json_get(o, "history") != NULL) j->history = json_object_get(pn_json_get(o, "history"));
+    l->ok = pn_ledgers_load(j, pn_json_get(o, "ledgers")) && l->ok;
     struct json_object *model = pn_json_get(o, "model");
     if (model != NULL) j->model = json_object_get(model);
     j->last_checkpoint_ms = pn_now_ms(l->c->env);
@@ -175,6 +179,7 @@ static struct json_object *write_checkpoint(const struct pn_job_run *j, const st
     }
     pn_json_add(o, "steps", steps);
     pn_json_add(o, "finished", finished);
+    if (k->ledgers != NULL) pn_json_add(o, "ledgers", json_object_get(k->ledgers));
     return o;
 }
 
@@ -201,6 +206,7 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
     k->forgot = pn_json_u64(o, "forgot", 0);
     snprintf(k->dir, sizeof k->dir, "%s", pn_json_str(o, "dir", ""));
     k->files = json_object_get(pn_json_get(o, "files"));
+    if (pn_json_get(o, "ledgers") != NULL) k->ledgers = json_object_get(pn_json_get(o, "ledgers"));
     for (uint32_t p = 0; p < j->n_producers; p++) {
         k->steps[p] = json_object_get_uint64(pn_json_at(pn_json_get(o, "steps"), p));
         k->finished[p] = json_object_get_boolean(pn_json_at(pn_json_get(o, "finished"), p));
@@ -213,20 +219,22 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
 }
 
 /* ---- models ---- */
+struct json_object *pn_version_write(const struct pn_version *v) {
+    struct json_object *o = json_object_new_object();
+    pn_json_add_u64(o, "version", v->version);
+    pn_json_add_u64(o, "checkpoint", v->checkpoint);
+    pn_json_add_u64(o, "forgot", v->forgot);
+    pn_json_add_str(o, "job", v->job);
+    pn_json_add_str(o, "dir", v->dir);
+    return o;
+}
+
 static struct json_object *write_model(const struct pn_model_entry *m) {
     struct json_object *o = json_object_new_object(), *versions = json_object_new_array();
     pn_json_add_u64(o, "next_version", m->next_version);
     pn_json_add_u64(o, "active", m->active);
     pn_json_add_u64(o, "publication", m->publication);
-    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) {
-        struct json_object *e = json_object_new_object();
-        pn_json_add_u64(e, "version", v->version);
-        pn_json_add_u64(e, "checkpoint", v->checkpoint);
-        pn_json_add_u64(e, "forgot", v->forgot);
-        pn_json_add_str(e, "job", v->job);
-        pn_json_add_str(e, "dir", v->dir);
-        json_object_array_add(versions, e);
-    }
+    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
     pn_json_add(o, "versions", versions);
     return o;
 }
@@ -399,5 +407,6 @@ void pn_records_forget(struct pn_coordinator *c, struct pn_job_run *j, struct pn
     while (*at != k) at = &(*at)->next;
     *at = k->next;
     json_object_put(k->files);
+    if (k->ledgers != NULL) json_object_put(k->ledgers);
     free(k);
 }

@@ -5,8 +5,7 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "libsvm", NULL};
-static const char *const formats_later[] = {"kafka", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "libsvm", "tsv", NULL};
 
 /* A path or file:// URI into out. */
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]) {
@@ -140,17 +139,34 @@ static void read_pairs(struct pn_yaml *y, struct fy_node *n, const char *what, c
 void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d) {
     if (n == NULL) return;
     *d = (struct pn_data){.present = true, .threshold = 0.5};
-    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history"), KEYS("stream", "kafka", "weight"))) return;
+    if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history", "kafka"), KEYS("stream", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, jsonl, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, tsv, jsonl, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
     char name[16] = "";
     struct fy_node *f = pn_yaml_get(n, "format");
     if (f != NULL && fy_node_get_type(f) == FYNT_SCALAR && pn_yaml_text(y, f, "format", name, sizeof name) && strcmp(name, "parquet") == 0) {
         pn_yaml_problem(y, f, "parquet is not read by workers: `pinion convert FILE.parquet FILE.csv.zst` makes a csv file of it (docs/operations.md, Data)");
         return;
     }
-    if (!pn_yaml_choice(y, f, "format", formats, formats_later, &format) || format < 0) return;
-    d->format = format == 10 ? PN_FORMAT_LIBFM : (enum pn_format)format; /* libsvm is the same */
+    if (!pn_yaml_choice(y, f, "format", formats, NULL, &format) || format < 0) return;
+    d->format = format == 10 ? PN_FORMAT_LIBFM : format == 11 ? PN_FORMAT_CSV : (enum pn_format)format; /* libsvm is the same as libfm, tsv a csv with tabs */
+    d->tabs = format == 11;
+    if (pn_yaml_get(n, "kafka") != NULL) {
+        if (strcmp(what, "spec.data.train") != 0) pn_yaml_problem(y, pn_yaml_get(n, "kafka"), "%s: only train can come out of a topic; measure on files", what);
+        for (const char *const *key = KEYS("uri", "rows", "firstRow", "split", "part", "negatives", "holdOut", "rankAll", "history"); *key != NULL; key++)
+            if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning beside kafka", *key);
+        snprintf(d->label, sizeof d->label, "label");
+        pn_yaml_text(y, pn_yaml_get(n, "label"), "label", d->label, sizeof d->label);
+        pn_yaml_real(y, pn_yaml_get(n, "threshold"), "threshold", -1e9, 1e9, &d->threshold);
+        struct fy_node *names = pn_yaml_get(n, "columns");
+        read_columns(y, names, d);
+        const bool labelled = has_column(d->columns, d->label), csv = d->format == PN_FORMAT_CSV;
+        if (csv && (names == NULL || !labelled)) pn_yaml_problem(y, names != NULL ? names : n, "%s: messages have no header, so csv and tsv need columns: all fields in their order, the label \"%s\" among them", what, d->label);
+        if (d->format == PN_FORMAT_JSONL && (names == NULL || labelled)) pn_yaml_problem(y, names != NULL ? names : n, "%s needs columns: the keys of a message's object that are columns, without the label", what);
+        if (names != NULL && !csv && d->format != PN_FORMAT_JSONL) pn_yaml_problem(y, names, "columns have a meaning for csv, tsv and jsonl here");
+        pn_job_read_kafka(y, pn_yaml_get(n, "kafka"), what, d);
+        return;
+    }
     pn_yaml_count(y, pn_yaml_get(n, "rows"), "rows", 1, 1ull << 48, &d->n_rows);
     pn_yaml_count(y, pn_yaml_get(n, "firstRow"), "firstRow", 0, 1ull << 48, &d->first_row);
     if (d->format == PN_FORMAT_AUDIT) {

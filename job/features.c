@@ -23,7 +23,7 @@ static void read_transforms(struct pn_yaml *y, struct fy_node *n, struct pn_fiel
     void *it = NULL;
     for (struct fy_node *t; (t = fy_node_sequence_iterate(n, &it)) != NULL;) {
         int which = -1;
-        if (!pn_yaml_choice(y, t, "transform", names, KEYS("vocabulary", "squash"), &which)) continue;
+        if (!pn_yaml_choice(y, t, "transform", names, KEYS("squash"), &which)) continue;
         if (which == 0 && f->standardize) pn_yaml_problem(y, t, "log1p must stand before standardize");
         if (which == 0) f->log1p = true;
         if (which == 1) f->standardize = true;
@@ -52,33 +52,12 @@ static void read_default(struct pn_yaml *y, struct fy_node *n, struct pn_field *
     if (f->type == PN_FIELD_NUMERIC && (*end != '\0' || !(x - x == 0))) pn_yaml_problem(y, n, "default \"%s\" of a numeric feature is no number", f->missing);
 }
 
-static void read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_field *f) {
-    if (n == NULL) return;
-    int count = fy_node_get_type(n) == FYNT_SEQUENCE ? fy_node_sequence_item_count(n) : 0;
-    if (count < 1 || count > 10000) {
-        pn_yaml_problem(y, n, "bucketize must be a list of 1 to 10000 rising numbers");
-        return;
-    }
-    f->boundaries = calloc((size_t)count, sizeof *f->boundaries);
-    if (f->boundaries == NULL) {
-        y->no_memory = true;
-        return;
-    }
-    void *it = NULL;
-    for (struct fy_node *b; (b = fy_node_sequence_iterate(n, &it)) != NULL;) {
-        double v = 0;
-        if (!pn_yaml_real(y, b, "a boundary", -1e300, 1e300, &v)) continue;
-        if (f->n_boundaries > 0 && v <= f->boundaries[f->n_boundaries - 1]) pn_yaml_problem(y, b, "boundaries must rise; %g stands behind %g", v, f->boundaries[f->n_boundaries - 1]);
-        f->boundaries[f->n_boundaries++] = v;
-    }
-}
-
-void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
+void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
                       KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets", "clip", "default",
-                           "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare"),
-                      KEYS("admission", "vocabulary", "positions", "ttlSteps")))
+                           "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare", "vocabulary"),
+                      KEYS("admission", "positions", "ttlSteps")))
         return;
     struct pn_field *f = &job->fields[job->n_fields];
     *f = (struct pn_field){.separator = '|', .max_length = 64};
@@ -99,6 +78,7 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     static const struct { const char *key; unsigned types; } only[] = {
         {"transform", 1u << PN_FIELD_NUMERIC}, {"criteoLog", 1u << PN_FIELD_NUMERIC}, {"mean", 1u << PN_FIELD_NUMERIC}, {"std", 1u << PN_FIELD_NUMERIC},
         {"bucketize", 1u << PN_FIELD_NUMERIC}, {"clip", 1u << PN_FIELD_NUMERIC},
+        {"vocabulary", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE},
         {"default", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_NUMERIC | 1u << PN_FIELD_MULTI}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
         {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS},
         {"trees", 1u << PN_FIELD_LEAVES}, {"depth", 1u << PN_FIELD_LEAVES}, {"minCount", 1u << PN_FIELD_LEAVES},
@@ -113,11 +93,11 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     read_clip(y, pn_yaml_get(n, "clip"), f);
     read_default(y, pn_yaml_get(n, "default"), f);
     pn_yaml_truth(y, pn_yaml_get(n, "criteoLog"), "criteoLog", &f->criteo_log);
-    read_boundaries(y, pn_yaml_get(n, "bucketize"), f);
+    pn_job_read_boundaries(y, pn_yaml_get(n, "bucketize"), f);
     pn_yaml_real(y, pn_yaml_get(n, "mean"), "mean", -1e300, 1e300, &f->mean);
     pn_yaml_real(y, pn_yaml_get(n, "std"), "std", 1e-300, 1e300, &f->std);
     if ((pn_yaml_get(n, "mean") != NULL) != (pn_yaml_get(n, "std") != NULL)) pn_yaml_problem(y, n, "mean and std come together or not at all");
-    if (f->criteo_log && (f->clip || f->n_boundaries > 0 || f->log1p || f->standardize)) pn_yaml_problem(y, n, "criteoLog stands alone: it makes the key by itself");
+    if (f->criteo_log && (f->clip || f->n_boundaries > 0 || f->quantiles > 0 || f->log1p || f->standardize)) pn_yaml_problem(y, n, "criteoLog stands alone: it makes the key by itself");
     char text[8] = "";
     if (pn_yaml_get(n, "separator") != NULL && pn_yaml_text(y, pn_yaml_get(n, "separator"), "separator", text, sizeof text)) {
         if (text[1] != '\0') pn_yaml_problem(y, pn_yaml_get(n, "separator"), "separator must be one character");
@@ -160,6 +140,7 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     }
     f->hash_seed = pn_hash(share, strlen(share), pn_mix64(seed));
     if (hash != NULL) pn_yaml_count(y, pn_yaml_get(hash, "resolved"), "resolved", 0, UINT64_MAX, &f->hash_seed);
+    pn_job_read_vocabulary(y, pn_yaml_get(n, "vocabulary"), base, job, f);
     if (!pn_field_keyed(f) && (hash != NULL || pn_yaml_get(n, "table") != NULL))
         pn_yaml_problem(y, n, "feature \"%s\" is a plain number: it has neither keys nor a table (bucketize would make keys)", f->name);
     if (pn_field_keyed(f)) {

@@ -17,10 +17,24 @@
 #define PN_MAX_PRODUCERS 64
 #define PN_MAX_STARTS 4
 #define PN_MAX_FILES 64
+#define PN_MAX_PROPERTIES 16
+#define PN_MAX_PARTITIONS 1024
 
 enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL };
 static inline bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
+
+/* Rows out of a Kafka topic in place of files: a message is a row. Partition p belongs to data shard p % n (worker/reader/topic.h). brokers "": files. */
+struct pn_kafka_spec {
+    char brokers[400], topic[250]; /* host:port,host:port */
+    enum { PN_START_EARLIEST, PN_START_LATEST, PN_START_OFFSETS } start;
+    uint64_t offsets[PN_MAX_PARTITIONS]; /* START_OFFSETS: of partitions 0, 1, ...; those behind the list begin at their first message */
+    uint32_t n_offsets;
+    enum { PN_END_NEVER, PN_END_LATEST, PN_END_IDLE } end; /* LATEST: what was there when the job began */
+    uint64_t idle_ms;
+    uint32_t n_properties;
+    struct { char name[48], value[256]; } properties[PN_MAX_PROPERTIES]; /* of librdkafka; those that say a password hold file:PATH */
+};
 
 /* One part of the data. Rows [first_row, first_row + n_rows) of the file (n_rows 0: to the end).
  * CSV: header line, column names; the label column named by `label`.
@@ -41,6 +55,8 @@ struct pn_data {
     char path[400];
     char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm and jsonl: files behind it, read as if they were one with it */
     uint32_t n_more;
+    struct pn_kafka_spec kafka; /* train only; then there is no path, and columns of csv name all fields in order, the label among them */
+    bool tabs;             /* csv: declared as tsv. Of a topic: fields are separated by tabs; a file's header says it by itself */
     char label[64];
     double threshold;      /* label = value >= threshold; 0.5 by default */
     char split[16];
@@ -79,6 +95,20 @@ enum pn_field_type {
 };
 enum pn_pooling { PN_POOL_SUM, PN_POOL_MEAN, PN_POOL_SQRTN };
 
+/* Values that keep keys of their own; all others share `oov` keys. COUNTED in train, GIVEN in the job, of a FILE of lines, or those OF an earlier field. */
+enum pn_vocabulary_kind { PN_VOCABULARY_NONE, PN_VOCABULARY_COUNTED, PN_VOCABULARY_GIVEN, PN_VOCABULARY_FILE, PN_VOCABULARY_OF };
+struct pn_vocabulary_spec {
+    enum pn_vocabulary_kind kind;
+    uint32_t oov;            /* 1 or more */
+    uint32_t min_count, max_size; /* counted: values with fewer rows are left out; the most frequent so many are kept */
+    uint64_t rows;           /* counted: the first so many rows of train; 0: all */
+    char *values;            /* given: a line each, owned by the job */
+    char path[400];          /* file */
+    uint32_t of;             /* of: index of the field, which has the same hash_seed */
+};
+#define PN_VOCABULARY_MOST (1u << 24) /* values of a vocabulary */
+#define PN_VOCABULARY_VALUE 256       /* bytes of one that the job file gives, with a NUL */
+
 struct pn_field {
     char name[64];          /* also the name of the raw column, unless `column` is given */
     char column[64];
@@ -96,6 +126,9 @@ struct pn_field {
     double mean, std;       /* std 0: to be computed */
     double *boundaries;     /* bucketise: rising; NULL if none */
     size_t n_boundaries;
+    uint32_t quantiles;     /* bucketise: > 0: boundaries that cut the numbers of train into so many parts, not known before they were counted */
+    uint64_t quantile_rows; /* of the first so many rows; 0: of all */
+    struct pn_vocabulary_spec vocabulary; /* categorical, multi, sequence */
     char separator;
     enum pn_pooling pooling;
     uint32_t max_length;    /* multi: values beyond are dropped; sequence: the last ones are kept */
@@ -103,7 +136,10 @@ struct pn_field {
 };
 
 /* Has keys, and so a table: all but plain numbers. */
-static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log; }
+static inline bool pn_field_keyed(const struct pn_field *f) { return f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->quantiles > 0 || f->criteo_log; }
+
+/* Has a vocabulary that lies in a file of the job, once it was made: not those that other fields have, or that the job file holds. */
+static inline bool pn_field_files(const struct pn_field *f) { return f->vocabulary.kind == PN_VOCABULARY_COUNTED || f->vocabulary.kind == PN_VOCABULARY_FILE; }
 
 /* Takes several values of a row. */
 static inline bool pn_field_listed(const struct pn_field *f) { return f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE; }
@@ -273,6 +309,8 @@ struct pn_job {
     enum pn_device_kind device;
     uint32_t device_number;                  /* CUDA */
     enum pn_precision precision;
+    uint64_t cache_rows;                     /* of each table, kept on a worker's device; 0: none */
+    uint32_t cache_staleness;                /* steps that a row is served from there */
     /* publication at the end of the job */
     bool publish;
     char publish_model[64];
@@ -290,6 +328,13 @@ struct pn_job {
         double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
         enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
         double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
+        /* Secure aggregation (docs/secure-aggregation.md): each producer is a data holder, and its vectors leave it masked. */
+        bool secure;
+        bool own_data;                       /* a holder's train files are its own and read whole; else they are dealt as in other jobs */
+        uint32_t min_workers;                /* a sum of fewer is never made */
+        double max_dropout, max_colluding;   /* shares of the holders */
+        uint32_t vote_buckets;               /* adafest: rows are counted in so many buckets */
+        uint64_t phase_ms;                   /* how long a phase of a round waits for those who do not answer */
     } privacy;
     uint64_t audit_keys;                     /* audit: size of the key space */
 };
@@ -311,6 +356,8 @@ static inline uint32_t pn_job_width(const struct pn_job *job) { return job->mode
 enum pn_result pn_job_parse(struct pn_job *job, const char *text, size_t n_bytes, const char *file, const char *base,
                             char **report, struct pn_error *err);
 void pn_job_free(struct pn_job *job);
+/* Before the first step one worker makes something of the data, for all: trees, quantiles or vocabularies. */
+bool pn_job_prepares(const struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
 
@@ -319,6 +366,21 @@ struct pn_privacy_event;
 size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events /* room for 2 */);
 /* The steps of one producer from the beginning to the end. */
 uint64_t pn_job_privacy_steps(const struct pn_job *job);
+
+/* ---- aggregation: secure (secure.c) ---- */
+#define PN_SECURE_BITS 40u                 /* of security and of correctness: privacy/secagg/params.h */
+#define PN_SECURE_MAX_VALUES (1u << 21)    /* of one round's vector */
+#define PN_SECURE_MAX_BUCKETS 65536u
+/* The rows that the tables can have: all keys of all features. */
+uint64_t pn_job_declared_rows(const struct pn_job *);
+/* Of n holders: the fewest a sum is made of, and how many may collude with the servers. */
+uint32_t pn_job_fewest(const struct pn_privacy_spec *, uint32_t n);
+uint32_t pn_job_colluding(const struct pn_privacy_spec *, uint32_t n);
+
+/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
+uint64_t pn_field_domain(const struct pn_field *);
+uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
+uint64_t pn_field_missing_key(const struct pn_field *); /* of an empty cell, before `buckets` */
 
 /* How the rows of a table travel. */
 static inline enum pn_codec pn_job_codec(const struct pn_job *job, size_t i_table) { return job->tables[i_table].explicit_rows ? PN_CODEC_FLOAT32 : job->codec; }

@@ -1,4 +1,5 @@
 /* The job file as a whole: what its text may be, and its sections in order. A section has a file of its own (job/sections.h). */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include "job/sections.h"
@@ -76,6 +77,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     }
     pn_job_read_model(y, pn_yaml_get(spec, "model"), base, job);
     pn_job_read_training(y, pn_yaml_get(spec, "training"), job);
+    pn_job_read_device_cache(y, pn_yaml_get(spec, "training"), job);
     if ((job->model == PN_MODEL_AUDIT) != (job->train.format == PN_FORMAT_AUDIT) && job->train.present)
         pn_yaml_problem(y, pn_yaml_get(spec, "model"), "the audit model and the audit data format go together");
     if ((job->model == PN_MODEL_SASREC) != pn_format_sequences(job->train.format) && job->train.present)
@@ -109,7 +111,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             pn_yaml_problem(y, features != NULL ? features : spec, "spec.features must be a list of 1 to %d features", PN_MAX_FIELDS);
         else {
             void *it = NULL;
-            for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, job);
+            for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, base, job);
         }
         pn_job_check_leaves(y, features, job);
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
@@ -126,6 +128,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     pn_job_read_stream(y, pn_yaml_get(data, "stream"), job);
     read_rest(y, spec, job);
     pn_job_read_privacy(y, pn_yaml_get(spec, "privacy"), job);
+    pn_job_check_kafka(y, data, job);
 }
 
 static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {
@@ -165,7 +168,8 @@ static const char *beyond_a_job(const char *text, size_t n, size_t *line) {
         if (c == '\t') return "a tab character; indent with blanks";
         if (indent && c == '%') return "YAML directives (%) have no place in a job file";
         if (opens && c == '?' && (next == ' ' || next == '\n')) return "a complex key (?) has no place in a job file";
-        if (opens && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
+        const bool word = c == '*' && i > 1 && text[i - 1] == '-' && (isalnum((unsigned char)text[i - 2]) || text[i - 2] == '_'); /* part-*.csv */
+        if (opens && !word && (c == '&' || c == '*' || c == '!') && next != ' ' && next != '\n') return "anchors, aliases and tags (& * !) have no place in a job file";
         if (c == '\n' || c == '\r') {
             indent = true;
             *line += c == '\n';
@@ -249,5 +253,7 @@ void pn_job_free(struct pn_job *job) {
     for (size_t i = 0; i < PN_MAX_FIELDS; i++) {
         free(job->fields[i].boundaries);
         job->fields[i].boundaries = NULL;
+        free(job->fields[i].vocabulary.values);
+        job->fields[i].vocabulary.values = NULL;
     }
 }

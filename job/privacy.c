@@ -21,6 +21,11 @@ uint64_t pn_job_privacy_steps(const struct pn_job *job) {
     return job->max_steps > 0 && job->max_steps < steps ? job->max_steps : steps;
 }
 
+/* Discrete noise is accounted for by whole orders alone. */
+static enum pn_result (*by_orders(const struct pn_job *job))(const struct pn_privacy_event *, size_t, double, double *, struct pn_error *) {
+    return job->privacy.secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp;
+}
+
 /* The least noise by which the whole job stays within its (epsilon, delta), by Renyi orders, rounded up; HUGE_VAL: none. */
 static double calibrate(struct pn_job *job) {
     double low = 0.3, high = 1000;
@@ -29,7 +34,7 @@ static double calibrate(struct pn_job *job) {
         double epsilon = HUGE_VAL, middle = i == 0 ? high : sqrt(low * high);
         job->privacy.noise = middle;
         const size_t n = pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events);
-        if (pn_privacy_epsilon_rdp(events, n, job->privacy.delta, &epsilon, NULL) != PN_OK) epsilon = HUGE_VAL;
+        if (by_orders(job)(events, n, job->privacy.delta, &epsilon, NULL) != PN_OK) epsilon = HUGE_VAL;
         if (i == 0 && !(epsilon <= job->privacy.epsilon)) return HUGE_VAL;
         if (i == 0) continue;
         if (epsilon <= job->privacy.epsilon) high = middle;
@@ -52,8 +57,11 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     for (size_t i = 0; i < job->n_fields; i++) {
         const struct pn_field *f = &job->fields[i];
         if (f->type == PN_FIELD_LEAVES) pn_yaml_problem(y, n, "privacy: the trees of feature \"%s\" are grown of the rows as they are, without noise", f->name);
-        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && f->n_boundaries > 0))
+        else if (pn_field_keyed(f) && f->buckets == 0 && !(f->type == PN_FIELD_NUMERIC && (f->n_boundaries > 0 || f->quantiles > 0)) && f->vocabulary.kind == PN_VOCABULARY_NONE)
             pn_yaml_problem(y, n, "privacy: feature \"%s\" can have any number of keys; give it buckets: N, so that rows nobody touched can have their noise", f->name);
+        if (f->vocabulary.kind != PN_VOCABULARY_NONE || f->quantiles > 0)
+            pn_yaml_problem(y, n, "privacy: the %s of feature \"%s\" would be of the rows as they are, without noise; give %s", f->quantiles > 0 ? "quantiles" : "vocabulary", f->name,
+                            f->quantiles > 0 ? "the boundaries" : "buckets");
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }
     for (uint32_t t = 0; t < job->i_dense_table; t++)
@@ -61,15 +69,17 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
 }
 
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "users", "userField", "examplesPerUser", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget"),
-                                   KEYS("minWorkers", "maxDropout"))) return;
+    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "users", "userField", "examplesPerUser", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget",
+                                        "minWorkers", "maxDropout", "maxColluding", "voteBuckets", "phaseTimeout", "data"), NULL)) return;
     struct pn_privacy_spec *v = &job->privacy;
     char noise[40] = "auto";
     int which = 0, selection = PN_SELECT_ADAFEST;
     pn_yaml_choice(y, pn_yaml_get(n, "unit"), "unit", KEYS("example", "user"), NULL, &which);
     const bool by_user = which == 1;
     pn_yaml_choice(y, pn_yaml_get(n, "sampling"), "sampling", KEYS("poisson"), NULL, &which);
-    pn_yaml_choice(y, pn_yaml_get(n, "aggregation"), "aggregation", KEYS("central"), KEYS("secure"), &which);
+    int aggregation = 0;
+    pn_yaml_choice(y, pn_yaml_get(n, "aggregation"), "aggregation", KEYS("central", "secure"), NULL, &aggregation);
+    v->secure = aggregation == 1;
     if (pn_yaml_choice(y, pn_yaml_get(n, "selection"), "selection", KEYS("dense", "fest", "adafest"), NULL, &selection)) v->selection = (enum pn_selection)selection;
     else v->selection = PN_SELECT_ADAFEST;
     const char *const needed[] = {by_user ? "users" : "rows", "epsilon", "delta", "dataset", "userField"};
@@ -112,6 +122,7 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     }
     if (y->n_problems > 0) return;
     refuse(y, n, job);
+    if (y->n_problems == 0) pn_job_read_secure(y, n, job);
     if (y->n_problems > 0) return;
     if (multiplier != NULL && (!pn_yaml_text(y, multiplier, "noiseMultiplier", noise, sizeof noise) || (strcmp(noise, "auto") != 0 && !pn_yaml_real(y, multiplier, "noiseMultiplier", 0.3, 1e6, &v->noise)))) return;
     if (strcmp(noise, "auto") == 0) v->noise = calibrate(job);
@@ -126,6 +137,6 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
         if (v->vote_noise <= 0) v->vote_noise = v->noise * 4; /* the map takes a sixteenth of the whole */
         if (v->vote_noise <= v->noise) pn_yaml_problem(y, n, "voteNoise must be above the whole noise multiplier (%.4g): votes and gradients share it", v->noise);
     }
-    if (pn_privacy_epsilon_rdp(events, pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events), v->delta, &spent, NULL) != PN_OK || spent > v->epsilon * (1 + 1e-9))
+    if (by_orders(job)(events, pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events), v->delta, &spent, NULL) != PN_OK || spent > v->epsilon * (1 + 1e-9))
         pn_yaml_problem(y, n, "privacy: with noiseMultiplier %g the job would spend epsilon %.4g, and %g are allowed", v->noise, spent, v->epsilon);
 }

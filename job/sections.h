@@ -9,8 +9,15 @@
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]);
 /* spec.data.train, .validation, .test: `what` is its name in messages. */
 void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d);
+/* data.train.kafka: a topic in place of files; the format is known. */
+void pn_job_read_kafka(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_data *d);
+/* What goes with it in the job, all else has been read. */
+void pn_job_check_kafka(struct pn_yaml *y, struct fy_node *data, const struct pn_job *job);
 /* One entry of spec.features: a field and, if it is new, its table. */
-void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
+/* bucketize and vocabulary of a feature; its hash_seed is known. */
+void pn_job_read_boundaries(struct pn_yaml *y, struct fy_node *n, struct pn_field *f);
+void pn_job_read_vocabulary(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job, struct pn_field *f);
 int pn_job_find_field(const struct pn_job *job, const char *name);   /* its index, or -1 */
 int pn_job_find_table(const struct pn_job *job, const char *name);
 /* spec.tables; the tables are known by name. An external job's are declared there. */
@@ -25,8 +32,12 @@ struct pn_optimizer_spec pn_job_default_optimizer(enum pn_optimizer kind, float 
 void pn_job_read_model(struct pn_yaml *y, struct fy_node *n, const char *base, struct pn_job *job);
 /* spec.privacy; all else has been read. */
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* The part of spec.privacy that is about secure aggregation. */
+void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training. */
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* spec.training.deviceCache; training has been read. */
+void pn_job_read_device_cache(struct pn_yaml *y, struct fy_node *training, struct pn_job *job);
 /* "hr@10" and the like: one K for a job. False: no such name. */
 bool pn_job_ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind);
 /* spec.data.stream; data, model and training have been read. */

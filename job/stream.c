@@ -4,7 +4,7 @@
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
 void pn_job_read_stream(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    if (n == NULL || !pn_yaml_keys(y, n, "stream", KEYS("window", "segment", "guard"), KEYS("kafka", "startFrom"))) return;
+    if (n == NULL || !pn_yaml_keys(y, n, "stream", KEYS("window", "segment", "guard"), NULL)) return;
     struct pn_stream_spec *s = &job->stream;
     s->window = 10000;
     pn_yaml_count32(y, pn_yaml_get(n, "window"), "window", 100, 100000000, &s->window);

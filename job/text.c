@@ -46,25 +46,49 @@ static void put_seen(struct out *o, const char *begin, const struct pn_data *d) 
     put(o, "]");
 }
 
+static void kafka(struct out *o, const struct pn_kafka_spec *k) {
+    put(o, ", kafka: {brokers: ");
+    quoted(o, k->brokers);
+    put(o, ", topic: ");
+    quoted(o, k->topic);
+    if (k->start == PN_START_OFFSETS)
+        for (uint32_t i = 0; i < k->n_offsets; i++) put(o, "%s%llu%s", i == 0 ? ", start: [" : ", ", (unsigned long long)k->offsets[i], i + 1 == k->n_offsets ? "]" : "");
+    else put(o, ", start: %s", k->start == PN_START_LATEST ? "latest" : "earliest");
+    if (k->end == PN_END_IDLE) put(o, ", end: {idle: %llums}", (unsigned long long)k->idle_ms);
+    else put(o, ", end: %s", k->end == PN_END_LATEST ? "latest" : "never");
+    for (uint32_t i = 0; i < k->n_properties; i++) {
+        put(o, "%s%s: ", i == 0 ? ", properties: {" : ", ", k->properties[i].name);
+        quoted(o, k->properties[i].value);
+    }
+    put(o, k->n_properties > 0 ? "}}" : "}");
+}
+
 static void data(struct out *o, const char *name, const struct pn_data *d) {
     static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
-    put(o, "    %s: {format: %s", name, formats[d->format]);
+    put(o, "    %s: {format: %s", name, d->tabs ? "tsv" : formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);
     if (d->first_row > 0) put(o, ", firstRow: %llu", (unsigned long long)d->first_row);
+    const bool topic = d->kafka.brokers[0] != '\0';
+    if (topic) kafka(o, &d->kafka);
     if (d->format != PN_FORMAT_AUDIT) {
-        put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
-        quoted(o, d->path);
-        for (uint32_t i = 0; i < d->n_more; i++) {
-            put(o, ", ");
-            quoted(o, d->more[i]);
+        if (!topic) {
+            put(o, d->n_more > 0 ? ", uri: [" : ", uri: ");
+            quoted(o, d->path);
+            for (uint32_t i = 0; i < d->n_more; i++) {
+                put(o, ", ");
+                quoted(o, d->more[i]);
+            }
+            if (d->n_more > 0) put(o, "]");
         }
-        if (d->n_more > 0) put(o, "]");
         put(o, ", label: ");
         quoted(o, d->label);
-        put(o, ", threshold: %.17g, split: ", d->threshold);
-        quoted(o, d->split);
-        put(o, ", part: %s", parts[d->part]);
+        put(o, ", threshold: %.17g", d->threshold);
+        if (!topic) {
+            put(o, ", split: ");
+            quoted(o, d->split);
+            put(o, ", part: %s", parts[d->part]);
+        }
         if (d->history > 0) put(o, ", history: %u", d->history);
         for (const char *c = d->columns, *end; *c; c = *end ? end + 1 : end) {
             char name[64];
@@ -108,6 +132,25 @@ static void stream(struct out *o, const struct pn_stream_spec *s) {
     put(o, "}\n");
 }
 
+static void vocabulary(struct out *o, const struct pn_job *job, const struct pn_vocabulary_spec *v) {
+    if (v->kind == PN_VOCABULARY_NONE) return;
+    put(o, ", vocabulary: {");
+    if (v->kind == PN_VOCABULARY_COUNTED) put(o, "minCount: %u, maxSize: %u, rows: %llu", v->min_count, v->max_size, (unsigned long long)v->rows);
+    if (v->kind == PN_VOCABULARY_FILE) put(o, "file: ");
+    if (v->kind == PN_VOCABULARY_FILE) quoted(o, v->path);
+    if (v->kind == PN_VOCABULARY_OF) put(o, "of: ");
+    if (v->kind == PN_VOCABULARY_OF) quoted(o, job->fields[v->of].name);
+    for (const char *at = v->values, *end; v->kind == PN_VOCABULARY_GIVEN && *at; at = end + 1) {
+        char value[PN_VOCABULARY_VALUE];
+        end = strchr(at, '\n'); /* there is one behind each */
+        snprintf(value, sizeof value, "%.*s", (int)(end - at), at);
+        put(o, at == v->values ? "values: [" : ", ");
+        quoted(o, value);
+        if (end[1] == '\0') put(o, "]");
+    }
+    put(o, ", oov: %u}", v->oov);
+}
+
 static void field(struct out *o, const struct pn_job *job, const struct pn_field *f) {
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves"}, *const pools[] = {"sum", "mean", "sqrtn"};
     put(o, "    - {name: ");
@@ -115,8 +158,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     put(o, ", column: ");
     quoted(o, f->column);
     put(o, ", type: %s", types[f->type]);
-    bool has_keys = f->type != PN_FIELD_NUMERIC || f->n_boundaries > 0 || f->criteo_log;
-    if (has_keys) {
+    if (pn_field_keyed(f)) {
         put(o, ", table: ");
         quoted(o, job->tables[f->i_table].name);
         put(o, ", hash: {resolved: %llu}", (unsigned long long)f->hash_seed);
@@ -129,6 +171,8 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
     if (f->criteo_log) put(o, ", criteoLog: true");
     if (f->std > 0) put(o, ", mean: %.17g, std: %.17g", f->mean, f->std);
     for (size_t i = 0; i < f->n_boundaries; i++) put(o, "%s%.17g%s", i == 0 ? ", bucketize: [" : ", ", f->boundaries[i], i + 1 == f->n_boundaries ? "]" : "");
+    if (f->quantiles > 0) put(o, ", bucketize: {quantiles: %u, rows: %llu}", f->quantiles, (unsigned long long)f->quantile_rows);
+    vocabulary(o, job, &f->vocabulary);
     if (f->type == PN_FIELD_MULTI || f->type == PN_FIELD_SEQUENCE) {
         char separator[2] = {f->separator, 0};
         put(o, ", separator: ");
@@ -250,6 +294,10 @@ static void privacy(struct out *o, const struct pn_job *job) {
         v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
     quoted(o, v->dataset);
     if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
+    if (v->secure)
+        put(o, ", aggregation: secure, minWorkers: %u, maxDropout: %.17g, maxColluding: %.17g, phaseTimeout: %llums, data: %s", v->min_workers, v->max_dropout, v->max_colluding,
+            (unsigned long long)v->phase_ms, v->own_data ? "own" : "dealt");
+    if (v->secure && v->selection == PN_SELECT_ADAFEST) put(o, ", voteBuckets: %u", v->vote_buckets);
     put(o, "}\n");
 }
 
@@ -320,6 +368,7 @@ char *pn_job_text(const struct pn_job *job) {
     }
     if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
     if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    if (job->cache_rows > 0) put(&o, "deviceCache: {rows: %llu, staleness: %u}, ", (unsigned long long)job->cache_rows, job->cache_staleness);
     if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);
     put(&o, "seed: %llu, inFlight: %u, codec: %s, consistency: {mode: %s, ack: %s", (unsigned long long)job->seed, job->max_in_flight, pn_codec_names[job->codec], modes[job->consistency],

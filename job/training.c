@@ -84,12 +84,12 @@ static void read_device(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
 
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
-    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "codec", "earlyStopping", "clipNorm", "loss", "precision"),
+    if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "deviceCache", "codec", "earlyStopping", "clipNorm", "loss", "precision"),
                       KEYS("negatives"))) return;
     read_early_stopping(y, pn_yaml_get(n, "earlyStopping"), job);
     read_loss(y, pn_yaml_get(n, "loss"), job);
     pn_yaml_real32(y, pn_yaml_get(n, "clipNorm"), "clipNorm", 1e-6, 1e9, &job->clip_norm);
-    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "precision", "earlyStopping", "clipNorm", "loss"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
+    for (const char *const *key = KEYS("batchSize", "epochs", "maxSteps", "device", "deviceCache", "precision", "earlyStopping", "clipNorm", "loss"); job->model == PN_MODEL_EXTERNAL && *key != NULL; key++)
         if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has no meaning for an external job: its clients decide", *key);
     pn_yaml_count32(y, pn_yaml_get(n, "batchSize"), "batchSize", 1, 1u << 20, &job->batch_size);
     pn_yaml_count32(y, pn_yaml_get(n, "epochs"), "epochs", 1, 100000, &job->epochs);

@@ -17,6 +17,7 @@ extern "C" {
 #endif
 #include "common/result.h"
 #include "job/job.h"
+#include "nn/tokens.h"
 
 /* Copies in, computation and copies out each have a stream of their own. */
 enum pn_stream { PN_STREAM_IN, PN_STREAM_COMPUTE, PN_STREAM_OUT, PN_STREAMS };
@@ -49,6 +50,7 @@ enum pn_group_loss { PN_GROUP_BPR, PN_GROUP_HINGE, PN_GROUP_SOFTMAX };
 enum pn_dense_rule { PN_DENSE_SGD, PN_DENSE_ADAGRAD, PN_DENSE_ADAM };
 
 struct pn_ctx;
+struct pn_cache_ops; /* nn/cache.h */
 
 struct pn_backend {
     const char *name;
@@ -71,6 +73,7 @@ struct pn_backend {
     void (*after)(struct pn_ctx *, enum pn_stream, size_t event); /* what is queued there from now on waits for the event */
     enum pn_result (*await)(struct pn_ctx *, size_t event, struct pn_error *); /* the host waits */
     enum pn_result (*finish)(struct pn_ctx *, struct pn_error *);
+    double (*elapsed)(struct pn_ctx *, size_t from, size_t to); /* seconds between two events that have been awaited; 0 where nobody measures */
     /* What is queued on COMPUTE between the two is kept as a graph instead of run. capture false: not possible here; run it each time. */
     bool (*capture)(struct pn_ctx *);
     void *(*captured)(struct pn_ctx *); /* NULL: it failed */
@@ -135,6 +138,21 @@ struct pn_backend {
     void (*in_batch_softmax)(struct pn_ctx *, const float *pairs, const uint64_t *items, const float *log_q, size_t n, size_t k, float temperature, float *scratch, float *dpairs,
                              double *loss);
 
+    /* The product of two fields' rows, one key an example in either (blocks.h); an entry of order is 2 e + s. */
+    void (*pair_forward)(struct pn_ctx *, const struct pn_pool_view *, const float *rows, float *out);
+    void (*pair_backward)(struct pn_ctx *, const struct pn_pool_view *, const struct pn_inverse *, const float *rows, const float *g, float *row_gradients);
+    void (*unit_forward)(struct pn_ctx *, const float *vectors, size_t n, size_t k, float *out);
+    void (*unit_backward)(struct pn_ctx *, const float *vectors, const float *unit, const float *g, size_t n, size_t k, float *dvectors);
+    /* pn_decay by row: of rows r < *n_rows <= most, share[r] * row to row_gradients and weight times the sum of share[r] / 2 |row|^2 to *loss. */
+    void (*decay)(struct pn_ctx *, const float *rows, const float *share, const uint32_t *n_rows, size_t most, size_t dim, double weight, float *row_gradients, double *loss);
+    /* SASRec (tokens.h); *loss = weight times what those return. z: out of its own affair, 3 n floats and 4 more (n: entries, or tokens). An entry of order is an entry of
+     * row (log loss), or a token that has a target (softmax). scratch: (2 k + PN_TOKEN_CHUNK) n_at floats. */
+    void (*token_bce)(struct pn_ctx *, const struct pn_tokens_view *, const struct pn_inverse *, const float *x, const float *rows, double share, double weight, float *z, float *dx,
+                      float *row_gradients, double *loss);
+    void (*token_softmax)(struct pn_ctx *, const struct pn_tokens_view *, const struct pn_inverse *, const float *x, const float *rows, double share, double weight, float *z,
+                          float *scratch, float *dx, float *row_gradients, double *loss);
+    void (*token_scores)(struct pn_ctx *, const float *x, const float *rows, const uint32_t *target, const uint32_t *begin, size_t n, size_t k, float *scores);
+
     /* ---- dense parameters ---- */
     void (*sum_squares)(struct pn_ctx *, const float *x, size_t n, double *sum);                /* *sum += */
     void (*clip)(struct pn_ctx *, const double *squares, float most, size_t n, float *x);      /* x *= most / sqrt(*squares) if that is below 1 */
@@ -142,9 +160,16 @@ struct pn_backend {
     void (*dense_step)(struct pn_ctx *, enum pn_dense_rule, float lr, float epsilon, float beta1, float beta2, uint64_t step, size_t n, const float *g, float *state, float *p);
     /* Squared norm of each example's own gradient of a linear layer, without making it (Goodfellow 2015): norms[e] += |x_e|^2 |g_e|^2 (+ |g_e|^2 of the bias). */
     void (*example_norms)(struct pn_ctx *, const float *in, const float *g, size_t n, size_t from, size_t width, bool biased, float *norms);
-    /* Differential privacy (Abadi et al. 2016): g_e *= min(1, most / sqrt(norms[e])), and normal noise of deviation sigma, a function of (seed, i). */
+    /* ... of layer norm, of cross (the gradient of x W + b is g * x0), of the pooled fields' rows (a row that an example names twice gets the sum), of a pair's two rows. */
+    void (*layer_norms)(struct pn_ctx *, const float *normal, const float *g, size_t n, size_t width, float *norms);
+    void (*cross_norms)(struct pn_ctx *, const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms);
+    void (*row_norms)(struct pn_ctx *, const struct pn_pool_view *, const float *linear_gradient, const float *embedded_gradient, float *norms);
+    void (*pair_norms)(struct pn_ctx *, const struct pn_pool_view *, const float *rows, const float *g, float *norms);
+    /* Differential privacy (Abadi et al. 2016): g_e *= min(1, most / sqrt(norms[e])), 0 where that is no number, and normal noise of deviation sigma, a function of (seed, i). */
     void (*clip_examples)(struct pn_ctx *, const float *norms, float most, size_t n, size_t width, float *g);
     void (*add_noise)(struct pn_ctx *, size_t n, float sigma, uint64_t seed, float *x);
+
+    const struct pn_cache_ops *cache; /* of hot rows */
 };
 
 /* nn/cpu/backend.c: the reference, and what a machine without a GPU tests nn/device.c with. */

@@ -26,8 +26,8 @@ void pn_fm_backward(const float *embedded, const float *sums, const float *gradi
 
 /* out[n * width] = in[n * from] W[from * width] + b; relu: max(0, .). b, and db below, may be NULL: no bias. */
 void pn_linear_forward(const float *in, size_t n, size_t from, size_t width, const float *w, const float *b, bool relu, float *out);
-/* The gradient of out comes in *g (changed in place by relu, a second time without effect); din may be NULL, and dw with db. */
-void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din);
+/* The gradient of out comes in *g (changed in place by relu, a second time without effect); din may be NULL, and dw with db. add: to din; false: din is overwritten. */
+void pn_linear_backward(const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db, float *din, bool add);
 
 /* A cross layer of DCN-V2 (Wang et al. 2021, eq. 1, full rank): out = x0 * (x W + b) + x, * by element; all n * width, W [width * width].
  * product: n * width, x W + b, kept for backward. */
@@ -53,9 +53,10 @@ void pn_norm_backward(const float *out, const float *inverse, const float *norma
  *   own      3 * width: mean, variance, 1 / sqrt(variance + 1e-5) of this batch; normal: n * width; both kept for backward */
 void pn_batch_norm_forward(const float *in, size_t n, size_t width, const float *scale, const float *shift, const float *running, bool training, bool relu, float *own,
                            float *normal, float *out);
-/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias). */
+/* drunning: overwritten with what, subtracted, moves the running statistics a share of .05 towards the batch's (the variance without bias).
+ * add: to din; false: din is overwritten. */
 void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
-                            float *dscale, float *dshift, float *drunning, float *din);
+                            float *dscale, float *dshift, float *drunning, float *din, bool add);
 
 /* Multi-head attention (Vaswani et al. 2017, eq. 1) inside each example. Tokens of all examples lie behind one another, without padding: those of example e
  * are begin[e] - begin[0] .. begin[e + 1] - begin[0]. A token of qkv is [q | k | v], each width = heads * (width / heads) floats; causal: a token sees itself and those
@@ -94,11 +95,23 @@ double pn_bce_taught(const float *logits, const float *labels, const float *teac
  * k times counts k times (Rendle et al. 2020 regularise so; also the L2 of BPR). Added to *loss (a sum over the batch) and to row_gradients. False: no memory. */
 bool pn_decay(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float l2, double *loss,
               float *const row_gradients[PN_MAX_TABLES]);
+/* Of one row: share * row to g; returns share / 2 |row|^2. */
+double pn_decay_row(const float *row, size_t dim, float share, float *g);
 /* The product of two rows an example, with their linear weights (the first float) if wide, straight from the pulled rows and into their gradients: nothing of width k is
  * written for an example. rows[i], position[i]: of the first and the second field; they lie in tables of their own. */
 void pn_pair_forward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, float *out);
 void pn_pair_backward(const float *const rows[2], const uint32_t *const position[2], size_t n, bool wide, size_t k, float linear_scale, const float *gradient,
                       float *const row_gradients[2]);
+/* Moves n rows of width floats, from_step apart, to rows to_step apart; add: adds. */
+void pn_columns(const float *from, size_t from_step, size_t n, size_t width, bool add, float *to, size_t to_step);
+/* out[n * k] = the product by element of the two halves of each row of pairs [n * 2k]; backward adds to dpairs, or overwrites. */
+void pn_product_forward(const float *pairs, size_t n, size_t k, float *out);
+void pn_product_backward(const float *pairs, const float *g, size_t n, size_t k, bool add, float *dpairs);
+/* As pn_pool_forward and backward, of the vectors' floats [at, at + width) alone: out, g: n * f * width. dim: floats of a row; the vector's first is row[first]. */
+void pn_pool_part_forward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], size_t dim, size_t at, size_t width,
+                          float *out);
+void pn_pool_part_backward(const struct pn_job *, const size_t *fields, size_t f, const struct pn_batch *, size_t dim, size_t at, size_t width, const float *g,
+                           float *const row_gradients[PN_MAX_TABLES]);
 /* n vectors of k floats, `step` apart, to length 1; out may be vectors. backward: of vectors side by side (step k); adds to dvectors. */
 void pn_unit_forward(const float *vectors, size_t n, size_t step, size_t k, float *out);
 void pn_unit_backward(const float *vectors, const float *unit, const float *gradient, size_t n, size_t k, float *dvectors);

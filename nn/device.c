@@ -17,7 +17,7 @@ static void drop_graphs(struct pn_device *d) {
     memset(d->seen, 0, sizeof d->seen);
 }
 /* Room for n bytes in a part of a slot, on both sides. What grew has a new place, so nothing captured holds any more. */
-static bool room(struct pn_device *d, struct pn_device_part *p, size_t n) {
+bool pn_device_room(struct pn_device *d, struct pn_device_part *p, size_t n) {
     if (n <= p->room && p->dev != NULL) return true;
     drop_graphs(d);
     if (p->dev != NULL) d->be->free(d->ctx, p->dev);
@@ -35,6 +35,8 @@ static bool device_room(struct pn_device *d, float **p, size_t *has, size_t n) {
     *has = *p != NULL ? n : 0;
     return *p != NULL;
 }
+
+bool pn_device_scratch(struct pn_device *d, size_t n_floats) { return device_room(d, &d->scratch, &d->scratch_room, n_floats + 1); }
 
 /* One allocation each for all values, for their gradients, for what forward keeps. */
 static bool reserve(struct pn_device *d, size_t n, size_t n_tokens) {
@@ -67,7 +69,7 @@ static bool reserve(struct pn_device *d, size_t n, size_t n_tokens) {
             return false;
     }
     const size_t batch = net->job->loss == PN_LOSS_IN_BATCH ? n * n : 0;
-    if (!device_room(d, &d->scratch, &d->scratch_room, batch + 1)) return false;
+    if (!pn_device_scratch(d, batch)) return false;
     drop_graphs(d);
     d->n_values_floats = values;
     d->n_room = n;
@@ -79,8 +81,8 @@ enum pn_result pn_device_open(struct pn_device **out, const struct pn_backend *b
     struct pn_device *d = calloc(1, sizeof *d);
     if (d == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a model");
     d->be = be;
-    enum pn_result r = job->model == PN_MODEL_SASREC || job->model == PN_MODEL_AUDIT || job->model == PN_MODEL_EXTERNAL
-                           ? pn_fail(err, PN_REFUSED, "this model's loss is not computed on a GPU yet: use device: cpu (or auto)")
+    enum pn_result r = job->model == PN_MODEL_AUDIT || job->model == PN_MODEL_EXTERNAL
+                           ? pn_fail(err, PN_REFUSED, "this model has nothing to compute on a GPU: use device: cpu (or auto)")
                            : pn_net_open(&d->net, job, n_dense_inputs, err);
     for (size_t i = 0; r == PN_OK && i < d->net->n_blocks; i++) {
         d->runs[i] = pn_device_block(d->net->blocks[i].kind->name);
@@ -102,6 +104,7 @@ void pn_device_close(struct pn_device *d) {
     if (d->ctx != NULL) {
         d->be->finish(d->ctx, NULL);
         drop_graphs(d);
+        pn_device_cache_close(d);
         for (size_t s = 0; s < PN_DEVICE_SLOTS; s++)
             for (size_t i = 0; i < PN_PARTS; i++) {
                 if (d->slots[s].parts[i].dev != NULL) d->be->free(d->ctx, d->slots[s].parts[i].dev);
@@ -117,28 +120,42 @@ void pn_device_close(struct pn_device *d) {
     free(d);
 }
 
+enum pn_result pn_device_clip_examples(struct pn_device *d, float most, struct pn_error *err) {
+    const struct pn_net *net = d->net;
+    if (!pn_net_separable(net)) return pn_fail(err, PN_REFUSED, "the model mixes examples: its gradients cannot be clipped one by one");
+    if (net->job->precision != PN_FLOAT32) return pn_fail(err, PN_REFUSED, "a private job is computed in float32: products of rounded numbers have other norms than those that are clipped");
+    for (size_t i = 0; i < net->n_blocks; i++) {
+        const struct pn_block *b = &net->blocks[i];
+        if ((b->kind->norms != NULL || b->kind->touch != NULL) && (d->runs[i]->norms == NULL || b->tokens))
+            return pn_fail(err, PN_REFUSED, "block \"%s\"%s: the norms of its examples' gradients are not found on a GPU yet: use device: cpu (or auto)", b->kind->name,
+                           b->tokens ? " over sequences" : "");
+    }
+    d->clip_each = most * (1 - 1e-5f); /* the norms are sums of float32: what rounding takes must not let more than `most` pass */
+    return PN_OK;
+}
+
+struct pn_device_seconds pn_device_time(const struct pn_device *d) { return d->seconds; }
+
 struct pn_device_counts pn_device_look(const struct pn_device *d) { return d->counts; }
 
 /* ---- staging ---- */
 
-/* Part i gets n bytes of room; what fills them is returned. NULL: no memory. */
-static void *stage(struct pn_device *d, struct pn_device_slot *s, size_t i, size_t n) {
-    if (!room(d, &s->parts[i], n + 64)) return NULL;
+void *pn_device_stage(struct pn_device *d, struct pn_device_slot *s, size_t i, size_t n) {
+    if (!pn_device_room(d, &s->parts[i], n + 64)) return NULL;
     s->used[i] = n;
     return s->parts[i].host;
 }
 static bool stage_copy(struct pn_device *d, struct pn_device_slot *s, size_t i, const void *from, size_t n) {
-    void *to = stage(d, s, i, n);
+    void *to = pn_device_stage(d, s, i, n);
     if (to != NULL && n > 0) memcpy(to, from, n);
     return to != NULL;
 }
 
-/* The inverse of rows[n] into the parts from `first` on. */
-static bool stage_inverse(struct pn_device *d, struct pn_device_slot *s, size_t first, size_t i_inverse, const uint32_t *rows, const uint32_t *id, size_t n, size_t n_rows) {
-    uint32_t *order = stage(d, s, first, n * sizeof *order), *chunk_begin = stage(d, s, first + 1, (n + 2) * sizeof *order), *chunk_row = stage(d, s, first + 2, (n + 1) * sizeof *order),
-             *wide_begin = stage(d, s, first + 3, (n / PN_CHUNK + 2) * sizeof *order);
+bool pn_device_stage_inverse(struct pn_device *d, struct pn_device_slot *s, size_t first, size_t i_inverse, const uint32_t *rows, const uint32_t *id, size_t n, size_t n_rows) {
+    uint32_t *order = pn_device_stage(d, s, first, n * sizeof *order), *chunk_begin = pn_device_stage(d, s, first + 1, (n + 2) * sizeof *order), *chunk_row = pn_device_stage(d, s, first + 2, (n + 1) * sizeof *order),
+             *wide_begin = pn_device_stage(d, s, first + 3, (n / PN_CHUNK + 2) * sizeof *order);
     if (order == NULL || chunk_begin == NULL || chunk_row == NULL || wide_begin == NULL) return false;
-    if (!room(d, &s->parts[first + 4], (2 * (s->parts[first].room / sizeof *order / PN_CHUNK) + 4) * d->dim * sizeof(float))) return false;
+    if (!pn_device_room(d, &s->parts[first + 4], (2 * (s->parts[first].room / sizeof *order / PN_CHUNK) + 4) * d->dim * sizeof(float))) return false;
     uint32_t *counts = (uint32_t *)s->parts[PN_PART_HEADER].host + 2 + 2 * i_inverse;
     pn_inverse_build(rows, id, n, n_rows, order, chunk_begin, chunk_row, wide_begin, counts, d->build);
     s->used[first + 1] = (counts[0] + 1) * sizeof *order;
@@ -157,7 +174,7 @@ static uint32_t token_row(const uint32_t *begin, const uint32_t *position, size_
 static bool stage_sequences(struct pn_device *d, struct pn_device_slot *s, const struct pn_batch *b, size_t n_rows) {
     const struct pn_net *net = d->net;
     const uint32_t *begin = b->begin + net->first_sequence * b->n_examples, *position = s->parts[PN_PART_POSITION].host;
-    uint32_t *example = stage(d, s, PN_PART_EXAMPLE, s->n_tokens * sizeof *example), *left = stage(d, s, PN_PART_LEFT, s->n_tokens * sizeof *left);
+    uint32_t *example = pn_device_stage(d, s, PN_PART_EXAMPLE, s->n_tokens * sizeof *example), *left = pn_device_stage(d, s, PN_PART_LEFT, s->n_tokens * sizeof *left);
     if (example == NULL || left == NULL || !stage_copy(d, s, PN_PART_TOKEN_BEGIN, begin, (b->n_examples + 1) * sizeof *begin)) return false;
     for (size_t e = 0, at = 0; e < b->n_examples; e++)
         for (size_t m = begin[e + 1] - begin[e], i = 0; i < m; i++, at++) {
@@ -166,16 +183,31 @@ static bool stage_sequences(struct pn_device *d, struct pn_device_slot *s, const
         }
     for (size_t q = 0; q < net->n_sequences && q < PN_DEVICE_SEQUENCES; q++) {
         const size_t first = PN_PART_SEQUENCES + q * PN_PARTS_A_SEQUENCE;
-        uint32_t *row = stage(d, s, first, s->n_tokens * sizeof *row);
+        uint32_t *row = pn_device_stage(d, s, first, s->n_tokens * sizeof *row);
         if (row == NULL) return false;
         for (size_t e = 0, at = 0; e < b->n_examples; e++)
             for (size_t m = begin[e + 1] - begin[e], i = 0; i < m; i++, at++) row[at] = token_row(b->begin + (net->n_sparse + q) * b->n_examples, position, e, i, m);
-        if (!stage_inverse(d, s, first + 1, 1 + q, row, NULL, s->n_tokens, n_rows)) return false;
+        const uint32_t role = (uint32_t)net->fields[net->n_sparse + q] + 1;
+        if (role == net->job->sequence.negatives || role == net->job->sequence.seen) continue; /* nobody sums by their rows here */
+        if (!pn_device_stage_inverse(d, s, first + 1, 1 + q, row, NULL, s->n_tokens, n_rows)) return false;
     }
     return true;
 }
 
-static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed) {
+/* pn_decay's share of each row: how often the examples' pooled fields name it. */
+static bool stage_shares(struct pn_device *d, struct pn_device_slot *s, const struct pn_batch *b, size_t n_rows) {
+    const uint32_t *position = s->parts[PN_PART_POSITION].host;
+    uint32_t *count = d->build;
+    float *share = pn_device_stage(d, s, PN_PART_SHARES, n_rows * sizeof *share);
+    if (share == NULL) return false;
+    memset(count, 0, n_rows * sizeof *count);
+    for (uint32_t i = 0; i < b->begin[d->net->n_sparse * b->n_examples]; i++) count[position[i]]++;
+    for (size_t r = 0; r < n_rows; r++) share[r] = d->net->job->embedding_l2 * (float)count[r] / (float)b->n_examples;
+    return true;
+}
+
+static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn_device_look *look, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p,
+                        uint64_t seed) {
     const struct pn_net *net = d->net;
     const struct pn_job *job = net->job;
     const size_t n = b->n_examples, n_fields = net->n_sparse + net->n_sequences, dim = d->dim;
@@ -197,20 +229,28 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, const str
             return false;
         }
     }
-    uint64_t *header = stage(d, s, PN_PART_HEADER, (2 + PN_DEVICE_SEQUENCES) * sizeof *header);
-    uint32_t *position = stage(d, s, PN_PART_POSITION, b->n_keys * sizeof *position);
-    float *all = stage(d, s, PN_PART_ROWS, n_rows * dim * sizeof *all), *labels = stage(d, s, PN_PART_LABELS, n * sizeof *labels);
+    uint64_t *header = pn_device_stage(d, s, PN_PART_HEADER, PN_HEADER_WORDS * sizeof(uint32_t));
+    uint32_t *position = pn_device_stage(d, s, PN_PART_POSITION, b->n_keys * sizeof *position);
+    float *all = pn_device_stage(d, s, PN_PART_ROWS, n_rows * dim * sizeof *all), *labels = pn_device_stage(d, s, PN_PART_LABELS, n * sizeof *labels);
     if (header == NULL || position == NULL || all == NULL || labels == NULL) return false;
-    memset(header, 0, (2 + PN_DEVICE_SEQUENCES) * sizeof *header);
+    memset(header, 0, PN_HEADER_WORDS * sizeof(uint32_t));
     header[0] = seed;
+    ((uint32_t *)header)[PN_HEADER_ROWS] = (uint32_t)n_rows;
     memcpy(labels, b->labels, n * sizeof *labels);
     for (size_t f = 0; f < n_fields; f++) {
         const uint32_t add = (uint32_t)base[job->fields[net->fields[f]].i_table];
         for (uint32_t i = b->begin[f * n]; i < b->begin[(f + 1) * n]; i++) position[i] = b->position[i] + add;
     }
-    for (uint32_t t = 0; t < job->i_dense_table; t++)
+    for (uint32_t t = 0; t < job->i_dense_table && look == NULL; t++)
         if (b->n_unique[t] > 0) memcpy(all + base[t] * dim, rows[t], b->n_unique[t] * dim * sizeof *all);
-    uint32_t *pooling = stage(d, s, PN_PART_POOLING, (net->n_sparse + 1) * sizeof *pooling);
+    if (look != NULL) { /* device memory is made of the cache's and the pulled ones */
+        float *pulled = pn_device_stage(d, s, PN_PART_PULLED, n_rows * dim * sizeof *pulled);
+        uint32_t *source = pn_device_stage(d, s, PN_PART_SOURCE, n_rows * sizeof *source);
+        if (pulled == NULL || source == NULL) return false;
+        s->used[PN_PART_ROWS] = 0;
+        s->used[PN_PART_PULLED] = pn_device_cache_pack(d, look, b, rows, pulled, source) * dim * sizeof *pulled;
+    }
+    uint32_t *pooling = pn_device_stage(d, s, PN_PART_POOLING, (net->n_sparse + 1) * sizeof *pooling);
     if (pooling == NULL) return false;
     for (size_t f = 0; f < net->n_sparse; f++) pooling[f] = job->fields[net->fields[f]].pooling;
     bool ok = stage_copy(d, s, PN_PART_BEGIN, b->begin, (n_fields * n + 1) * sizeof *b->begin) && stage_copy(d, s, PN_PART_P, p, net->n_parameters * sizeof *p);
@@ -225,10 +265,13 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, const str
     for (size_t f = 0; f < net->n_sparse; f++)
         for (size_t e = 0; e < n; e++)
             for (uint32_t i = begin[f * n + e]; i < begin[f * n + e + 1]; i++) id[i] = (uint32_t)(e * net->n_sparse + f);
-    ok = ok && stage_inverse(d, s, PN_PART_INVERSE, 0, position, id, net->n_sparse > 0 ? begin[net->n_sparse * n] : 0, n_rows);
+    ok = ok && pn_device_stage_inverse(d, s, PN_PART_INVERSE, 0, position, id, net->n_sparse > 0 ? begin[net->n_sparse * n] : 0, n_rows);
     if (ok && net->n_sequences > 0) ok = stage_sequences(d, s, b, n_rows);
-    ok = ok && room(d, &s->parts[PN_PART_ROW_GRADIENTS], s->parts[PN_PART_ROWS].room) && room(d, &s->parts[PN_PART_DP], (net->n_parameters + PN_DENSE_ROW) * sizeof(float)) &&
-         room(d, &s->parts[PN_PART_SCORES], (n + 1) * (1 + job->n_heads) * sizeof(float)) && room(d, &s->parts[PN_PART_LOSS], (2 + PN_MAX_HEADS) * sizeof(double));
+    if (ok && job->model == PN_MODEL_SASREC) ok = pn_device_sasrec_stage(d, s, b);
+    if (ok && d->clip_each > 0) ok = pn_device_room(d, &s->parts[PN_PART_NORMS], (n + 1) * sizeof(float));
+    if (ok && job->embedding_l2 > 0) ok = stage_shares(d, s, b, n_rows);
+    ok = ok && pn_device_room(d, &s->parts[PN_PART_ROW_GRADIENTS], s->parts[PN_PART_ROWS].room) && pn_device_room(d, &s->parts[PN_PART_DP], (net->n_parameters + PN_DENSE_ROW) * sizeof(float)) &&
+         pn_device_room(d, &s->parts[PN_PART_SCORES], (n + 1) * (1 + job->n_heads) * sizeof(float)) && pn_device_room(d, &s->parts[PN_PART_LOSS], (3 + PN_MAX_HEADS) * sizeof(double));
     return ok;
 }
 
@@ -240,15 +283,37 @@ static void losses(struct pn_device *d, struct pn_device_slot *s) {
     const float *labels = s->parts[PN_PART_LABELS].dev, *log_q = job->log_q ? s->parts[PN_PART_LOG_Q].dev : NULL, *heads = s->parts[PN_PART_HEAD_LABELS].dev;
     float *scores = s->parts[PN_PART_SCORES].dev;
     double *loss = s->parts[PN_PART_LOSS].dev;
+    if (job->model == PN_MODEL_SASREC) {
+        pn_device_sasrec_loss(d, s);
+        return;
+    }
     const bool main = job->loss == PN_LOSS_BCE || s->teacher; /* the gradient is that of the log loss */
-    d->be->bce(d->ctx, d->x[at], labels, s->teacher ? s->parts[PN_PART_TEACHER].dev : NULL, job->distill.weight, job->distill.temperature, 1, n, scores, main ? d->g[at] : NULL, loss);
+    const float weight = d->clip_each > 0 ? (float)n : 1; /* of the sum, not of the mean */
+    d->be->bce(d->ctx, d->x[at], labels, s->teacher ? s->parts[PN_PART_TEACHER].dev : NULL, job->distill.weight, job->distill.temperature, weight, n, scores, main ? d->g[at] : NULL, loss);
     if (!main && job->loss == PN_LOSS_IN_BATCH)
         d->be->in_batch_softmax(d->ctx, d->x[d->net->embedded], s->parts[PN_PART_ITEMS].dev, log_q, n, d->net->k, job->temperature, d->scratch, d->g[d->net->embedded], loss);
     else if (!main)
         d->be->group_loss(d->ctx, job->loss == PN_LOSS_BPR ? PN_GROUP_BPR : job->loss == PN_LOSS_HINGE ? PN_GROUP_HINGE : PN_GROUP_SOFTMAX, d->x[at], labels, log_q,
                           job->loss == PN_LOSS_HINGE ? job->margin : job->temperature, n, d->g[at], loss);
     for (size_t h = 0; h < job->n_heads; h++)
-        d->be->bce(d->ctx, d->x[d->net->heads[h]], heads + h * n, NULL, 0, 1, job->heads[h].weight, n, scores + (1 + h) * n, d->g[d->net->heads[h]], loss + 1 + h);
+        d->be->bce(d->ctx, d->x[d->net->heads[h]], heads + h * n, NULL, 0, 1, weight * job->heads[h].weight, n, scores + (1 + h) * n, d->g[d->net->heads[h]], loss + 1 + h);
+}
+
+/* All gradients to 0, those of the losses, and back through the blocks. norms: with the squared norms of the examples'; clipped: of examples scaled down by them. */
+static void backward(struct pn_device *d, struct pn_device_slot *s, size_t n_rows, bool norms, bool clipped) {
+    struct pn_net *net = d->net;
+    float *rows = s->parts[PN_PART_ROW_GRADIENTS].dev;
+    d->be->clear(d->ctx, d->gradients, d->n_values_floats * sizeof(float));
+    d->be->clear(d->ctx, rows, n_rows * sizeof *rows);
+    d->be->clear(d->ctx, s->parts[PN_PART_DP].dev, s->parts[PN_PART_DP].room);
+    d->be->clear(d->ctx, s->parts[PN_PART_LOSS].dev, (3 + PN_MAX_HEADS) * sizeof(double));
+    losses(d, s);
+    for (size_t h = 0; clipped && h <= net->job->n_heads; h++)
+        d->be->clip_examples(d->ctx, s->parts[PN_PART_NORMS].dev, d->clip_each, s->n, 1, d->g[h == 0 ? net->logit : net->heads[h - 1]]);
+    for (size_t i = net->n_blocks; i-- > 0;) {
+        d->runs[i]->backward(d, i, s);
+        if (norms && d->runs[i]->norms != NULL) d->runs[i]->norms(d, i, s);
+    }
 }
 
 static void run(struct pn_device *d, struct pn_device_slot *s) {
@@ -256,13 +321,20 @@ static void run(struct pn_device *d, struct pn_device_slot *s) {
     float *rows = s->parts[PN_PART_ROW_GRADIENTS].dev, *dp = s->parts[PN_PART_DP].dev;
     double *loss = s->parts[PN_PART_LOSS].dev;
     const size_t n_rows = s->parts[PN_PART_ROWS].room / sizeof *rows / d->dim * d->dim; /* the whole room, so that a captured step serves any batch */
+    if (s->n == 0) { /* an empty draw of a private job */
+        d->be->clear(d->ctx, dp, s->parts[PN_PART_DP].room);
+        d->be->clear(d->ctx, loss, (3 + PN_MAX_HEADS) * sizeof *loss);
+        return;
+    }
     for (size_t i = 0; i < net->n_blocks; i++) d->runs[i]->forward(d, i, s);
-    d->be->clear(d->ctx, d->gradients, d->n_values_floats * sizeof(float));
-    d->be->clear(d->ctx, rows, n_rows * sizeof *rows);
-    d->be->clear(d->ctx, dp, s->parts[PN_PART_DP].room);
-    d->be->clear(d->ctx, loss, (2 + PN_MAX_HEADS) * sizeof *loss);
-    losses(d, s);
-    for (size_t i = net->n_blocks; i-- > 0;) d->runs[i]->backward(d, i, s);
+    if (d->clip_each > 0) {
+        d->be->clear(d->ctx, s->parts[PN_PART_NORMS].dev, s->n * sizeof(float));
+        backward(d, s, n_rows, true, false);
+    }
+    backward(d, s, n_rows, false, d->clip_each > 0);
+    if (net->job->embedding_l2 > 0)
+        d->be->decay(d->ctx, s->parts[PN_PART_ROWS].dev, s->parts[PN_PART_SHARES].dev, (const uint32_t *)s->parts[PN_PART_HEADER].dev + PN_HEADER_ROWS,
+                     s->parts[PN_PART_SHARES].room / sizeof(float), d->dim, (double)s->n, rows, loss + 2 + PN_MAX_HEADS);
     if (!(net->job->clip_norm > 0)) return;
     const size_t weights = net->n_state > 0 ? pn_net_state(net) : net->n_parameters; /* state is no gradient */
     double *squares = loss + 1 + PN_MAX_HEADS;
@@ -311,23 +383,34 @@ static void run_or_replay(struct pn_device *d, size_t slot) {
 
 enum pn_result pn_device_begin(struct pn_device *d, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                                struct pn_error *err) {
+    return pn_device_begin_step(d, slot, NULL, false, b, rows, p, seed, err);
+}
+
+enum pn_result pn_device_begin_step(struct pn_device *d, size_t slot, struct pn_device_look *look, bool keep, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES],
+                                    const float *p, uint64_t seed, struct pn_error *err) {
     struct pn_device_slot *s = &d->slots[slot];
     const struct pn_net *net = d->net;
     if (b->n_sparse != net->n_sparse + net->n_sequences || b->n_dense != net->n_dense) return pn_fail(err, PN_INVALID, "a batch of %zu sparse fields and %zu numbers: the model takes %zu and %zu", b->n_sparse, b->n_dense, net->n_sparse + net->n_sequences, net->n_dense);
     if (net->n_sequences > PN_DEVICE_SEQUENCES) return pn_fail(err, PN_REFUSED, "more than %u sequence fields are not computed on a GPU", PN_DEVICE_SEQUENCES);
+    if (d->clip_each > 0 && b->unit_begin != NULL) return pn_fail(err, PN_REFUSED, "gradients of whole users are not clipped on a GPU");
     s->n_tokens = 0;
     if (net->n_sequences > 0) s->n_tokens = b->begin[(net->first_sequence + 1) * b->n_examples] - b->begin[net->first_sequence * b->n_examples];
-    if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);
+    if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, look, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);
+    const size_t begun = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * slot;
+    d->be->mark(d->ctx, PN_STREAM_IN, begun);
     for (size_t i = 0; i < PN_PARTS; i++)
         if (s->used[i] > 0) d->be->upload(d->ctx, s->parts[i].dev, s->parts[i].host, s->used[i]);
+    if (look != NULL) pn_device_cache_place(d, s, look, keep, b);
     d->be->mark(d->ctx, PN_STREAM_IN, 3 * slot);
     d->be->after(d->ctx, PN_STREAM_COMPUTE, 3 * slot);
+    d->be->mark(d->ctx, PN_STREAM_COMPUTE, begun + 1);
     run_or_replay(d, slot);
     d->counts.steps++;
     d->be->mark(d->ctx, PN_STREAM_COMPUTE, 3 * slot + 1);
     d->be->after(d->ctx, PN_STREAM_OUT, 3 * slot + 1);
+    d->be->mark(d->ctx, PN_STREAM_OUT, begun + 2);
     const size_t sizes[][2] = {{PN_PART_ROW_GRADIENTS, s->n_rows * d->dim * sizeof(float)}, {PN_PART_DP, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof(float)},
-                               {PN_PART_SCORES, s->n * (1 + net->job->n_heads) * sizeof(float)}, {PN_PART_LOSS, (2 + PN_MAX_HEADS) * sizeof(double)}};
+                               {PN_PART_SCORES, s->n * (1 + net->job->n_heads) * sizeof(float)}, {PN_PART_LOSS, (3 + PN_MAX_HEADS) * sizeof(double)}};
     for (size_t i = 0; i < 4; i++) d->be->download(d->ctx, s->parts[sizes[i][0]].host, s->parts[sizes[i][0]].dev, sizes[i][1]);
     d->be->mark(d->ctx, PN_STREAM_OUT, 3 * slot + 2);
     return PN_OK;
@@ -339,6 +422,10 @@ enum pn_result pn_device_end(struct pn_device *d, size_t slot, const struct pn_b
     const struct pn_job *job = d->net->job;
     const enum pn_result r = d->be->await(d->ctx, 3 * slot + 2, err);
     if (r != PN_OK) return r;
+    const size_t begun = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * slot;
+    d->seconds.in += d->be->elapsed(d->ctx, begun, 3 * slot);
+    d->seconds.compute += d->be->elapsed(d->ctx, begun + 1, 3 * slot + 1);
+    d->seconds.out += d->be->elapsed(d->ctx, begun + 2, 3 * slot + 2);
     const float *rows = s->parts[PN_PART_ROW_GRADIENTS].host;
     for (uint32_t t = 0; t < job->i_dense_table; t++) {
         if (b->n_unique[t] > 0) memcpy(row_gradients[t], rows, b->n_unique[t] * d->dim * sizeof *rows);
@@ -349,5 +436,7 @@ enum pn_result pn_device_end(struct pn_device *d, size_t slot, const struct pn_b
     const double *parts = s->parts[PN_PART_LOSS].host;
     *loss = 0;
     for (size_t i = 0; i <= job->n_heads; i++) *loss += parts[i];
+    if (d->clip_each > 0 && s->n > 0) *loss /= (double)s->n;
+    if (job->embedding_l2 > 0) *loss += parts[2 + PN_MAX_HEADS];
     return PN_OK;
 }

@@ -24,6 +24,31 @@ enum pn_result pn_device_begin(struct pn_device *, size_t slot, const struct pn_
                                struct pn_error *);
 enum pn_result pn_device_end(struct pn_device *, size_t slot, const struct pn_batch *, float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, float *scores,
                              double *loss, struct pn_error *);
+/* ---- hot rows that stay on the device (device_cache.c over nn/cache.h) ----
+ * A step is then three halves: find says which of its rows are not there, or older than `staleness` steps; those the caller pulls; begin_found puts them beside the others and
+ * keeps them. The row that step `now` reads is one that was pulled for a step >= now - staleness. */
+#define PN_DEVICE_LOOKS 8u /* steps that may be found and not begun yet */
+/* A cache for each table: room for rows_a_table rows, or as many as its fields can have. PN_REFUSED: the backend has none. Once, before the first step. */
+enum pn_result pn_device_cache(struct pn_device *, uint64_t rows_a_table, uint32_t staleness, struct pn_error *);
+/* Waits. missing[t]: out, room for n_unique[t]: the places in unique[t] that have to be pulled, rising. Steps in their order; `look` is free again after its begin_found.
+ * empty: forget all rows first, as they are of servers that have lost what they held. */
+enum pn_result pn_device_find(struct pn_device *, size_t look, const struct pn_batch *, uint64_t now, bool empty, uint32_t *const missing[PN_MAX_TABLES],
+                              size_t n_missing[PN_MAX_TABLES], struct pn_error *);
+/* As pn_device_begin, of the batch that `look` was found for; rows[t] are read at the places that were missing. keep: those are put into the cache. */
+enum pn_result pn_device_begin_found(struct pn_device *, size_t slot, size_t look, bool keep, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
+                                     const float *parameters, uint64_t seed, struct pn_error *);
+/* Since the beginning; rows: held now. Exact up to the last find but for steps begun since. Not beside a find or begin of another thread. */
+struct pn_device_cache_counts { uint64_t keys, found, evicted, rows; };
+struct pn_device_cache_counts pn_device_cache_look(const struct pn_device *);
+
+/* From now on a step is as pn_net_step_clipped: each example's gradient is clipped to `most`, and their sum comes out (noise is the caller's). The norms come of one backward
+ * pass; a second one, with the logits' gradients scaled, gives the sums: a gradient is linear in them. PN_REFUSED: the model has a part whose norms no backend finds. */
+enum pn_result pn_device_clip_examples(struct pn_device *, float most, struct pn_error *);
+
+/* Seconds that steps which have ended took on the device: copies in (with the cache, if there is one), computation, copies out. They run side by side: the largest is what binds.
+ * Not beside an end of another thread. */
+struct pn_device_seconds { double in, compute, out; };
+struct pn_device_seconds pn_device_time(const struct pn_device *);
 /* Steps that were replayed from a graph, of all that were begun. */
 struct pn_device_counts { uint64_t steps, replayed, graphs; };
 struct pn_device_counts pn_device_look(const struct pn_device *);

@@ -17,7 +17,7 @@
 #define DROWS ((float *)s->parts[PN_PART_ROW_GRADIENTS].dev)
 #define TOKEN_BEGIN ((const uint32_t *)s->parts[PN_PART_TOKEN_BEGIN].dev)
 
-static struct pn_inverse inverse_of(const struct pn_device_slot *s, size_t first, size_t i_inverse) {
+struct pn_inverse pn_device_inverse(const struct pn_device_slot *s, size_t first, size_t i_inverse) {
     const struct pn_device_part *p = s->parts + first;
     return (struct pn_inverse){.order = p[0].dev, .chunk_begin = p[1].dev, .chunk_row = p[2].dev, .wide_begin = p[3].dev, .partial = p[4].dev,
                                .counts = (const uint32_t *)s->parts[PN_PART_HEADER].dev + 2 + 2 * i_inverse, .most_chunks = p[2].room / sizeof(uint32_t),
@@ -36,7 +36,7 @@ RUN(embedding_forward) {
 RUN(embedding_backward) {
     BLOCK;
     const struct pn_pool_view v = view_of(d, s);
-    const struct pn_inverse inverse = inverse_of(s, PN_PART_INVERSE, 0);
+    const struct pn_inverse inverse = pn_device_inverse(s, PN_PART_INVERSE, 0);
     be->pool_backward(c, &v, &inverse, GOUT, d->g[b->out[1]], DROWS);
 }
 RUN(numbers_forward) { BLOCK; be->copy(c, s->parts[PN_PART_DENSE].dev, b->width, s->n, b->width, false, OUT, b->width); }
@@ -78,6 +78,19 @@ RUN(part_backward) {
 }
 RUN(product_forward) { BLOCK; be->product_forward(c, X(0), s->n, b->width, OUT); }
 RUN(product_backward) { BLOCK; be->product_backward(c, X(0), GOUT, s->n, b->width, G(0)); }
+RUN(pair_forward) {
+    BLOCK;
+    const struct pn_pool_view v = view_of(d, s);
+    be->pair_forward(c, &v, ROWS, OUT);
+}
+RUN(pair_backward) {
+    BLOCK;
+    const struct pn_pool_view v = view_of(d, s);
+    const struct pn_inverse inverse = pn_device_inverse(s, PN_PART_INVERSE, 0);
+    be->pair_backward(c, &v, &inverse, ROWS, GOUT, DROWS);
+}
+RUN(unit_forward) { BLOCK; be->unit_forward(c, X(0), s->n * (b->width / d->net->k), d->net->k, OUT); }
+RUN(unit_backward) { BLOCK; be->unit_backward(c, X(0), OUT, GOUT, s->n * (b->width / d->net->k), d->net->k, G(0)); }
 RUN(concat_forward) {
     BLOCK;
     for (size_t i = 0, at = 0; i < b->n_in; at += d->net->values[b->in[i++]].width)
@@ -105,7 +118,7 @@ RUN(tokens_forward) {
 RUN(tokens_backward) {
     BLOCK;
     const size_t q = b->w - d->net->n_sparse;
-    const struct pn_inverse inverse = inverse_of(s, PN_PART_SEQUENCES + q * PN_PARTS_A_SEQUENCE + 1, 1 + q);
+    const struct pn_inverse inverse = pn_device_inverse(s, PN_PART_SEQUENCES + q * PN_PARTS_A_SEQUENCE + 1, 1 + q);
     be->tokens_backward(c, &inverse, d->net->wide, d->net->k, (float)b->gain, GOUT, DROWS);
 }
 RUN(candidate_forward) { BLOCK; be->candidate_forward(c, X(0), s->parts[PN_PART_EXAMPLE].dev, s->n_tokens, b->from, b->w, d->net->k, OUT); }
@@ -120,14 +133,33 @@ RUN(attention_backward) {
 RUN(summary_forward) { BLOCK; be->summary_forward(c, X(0), TOKEN_BEGIN, s->n, b->from, b->width / b->from - 1, KEPT(0), OUT); }
 RUN(summary_backward) { BLOCK; be->summary_backward(c, KEPT(0), GOUT, TOKEN_BEGIN, s->n, b->from, b->width / b->from - 1, G(0)); }
 
+/* ---- squared norms of the examples' own gradients ---- */
+#define NORMS ((float *)s->parts[PN_PART_NORMS].dev)
+RUN(embedding_norms) {
+    BLOCK;
+    const struct pn_pool_view v = view_of(d, s);
+    be->row_norms(c, &v, GOUT, d->g[b->out[1]], NORMS);
+}
+RUN(bias_norms) { BLOCK; be->example_norms(c, GOUT, GOUT, s->n, 0, 1, true, NORMS); }
+RUN(linear_norms) { BLOCK; be->example_norms(c, X(0), GOUT, s->n, b->from, b->width, b->biased, NORMS); }
+RUN(weight_norms) { BLOCK; be->example_norms(c, X(0), GOUT, s->n, b->from, 1, false, NORMS); }
+RUN(norm_norms) { BLOCK; be->layer_norms(c, KEPT(1), GOUT, s->n, b->width, NORMS); }
+RUN(cross_norms) { BLOCK; be->cross_norms(c, X(0), X(1), GOUT, s->n, b->width, NORMS); }
+RUN(pair_norms) {
+    BLOCK;
+    const struct pn_pool_view v = view_of(d, s);
+    be->pair_norms(c, &v, ROWS, GOUT, NORMS);
+}
+
 static const struct pn_device_run all[] = {
-    {"embedding", embedding_forward, embedding_backward}, {"numbers", numbers_forward, nothing}, {"bias", bias_forward, bias_backward},
-    {"linear", linear_forward, linear_backward}, {"weight", weight_forward, weight_backward}, {"norm", norm_forward, norm_backward},
-    {"batch norm", batch_norm_forward, batch_norm_backward}, {"dropout", dropout_forward, dropout_backward}, {"fm", fm_forward, fm_backward},
-    {"cross", cross_forward, cross_backward}, {"dot", dot_forward, dot_backward}, {"part", part_forward, part_backward}, {"product", product_forward, product_backward},
-    {"concat", concat_forward, concat_backward}, {"sum", sum_forward, sum_backward}, {"tokens", tokens_forward, tokens_backward},
-    {"candidate", candidate_forward, candidate_backward}, {"positions", positions_forward, positions_backward}, {"attention", attention_forward, attention_backward},
-    {"summary", summary_forward, summary_backward}};
+    {"embedding", embedding_forward, embedding_backward, embedding_norms}, {"numbers", numbers_forward, nothing, NULL}, {"bias", bias_forward, bias_backward, bias_norms},
+    {"linear", linear_forward, linear_backward, linear_norms}, {"weight", weight_forward, weight_backward, weight_norms}, {"norm", norm_forward, norm_backward, norm_norms},
+    {"batch norm", batch_norm_forward, batch_norm_backward, NULL}, {"dropout", dropout_forward, dropout_backward, NULL}, {"fm", fm_forward, fm_backward, NULL},
+    {"cross", cross_forward, cross_backward, cross_norms}, {"dot", dot_forward, dot_backward, NULL}, {"part", part_forward, part_backward, NULL}, {"product", product_forward, product_backward, NULL}, {"pair", pair_forward, pair_backward, pair_norms},
+    {"unit", unit_forward, unit_backward, NULL},
+    {"concat", concat_forward, concat_backward, NULL}, {"sum", sum_forward, sum_backward, NULL}, {"tokens", tokens_forward, tokens_backward, NULL},
+    {"candidate", candidate_forward, candidate_backward, NULL}, {"positions", positions_forward, positions_backward, NULL}, {"attention", attention_forward, attention_backward, NULL},
+    {"summary", summary_forward, summary_backward, NULL}};
 
 const struct pn_device_run *pn_device_block(const char *kind) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)

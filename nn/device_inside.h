@@ -2,6 +2,7 @@
 #ifndef PN_NN_DEVICE_INSIDE_H
 #define PN_NN_DEVICE_INSIDE_H
 
+#include "nn/cache.h"
 #include "nn/device.h"
 #include "nn/net.h"
 
@@ -12,29 +13,67 @@
  * sequence field six: its tokens' rows, then their inverse. */
 enum { PN_PARTS_AN_INVERSE = 5, PN_PARTS_A_SEQUENCE = 6 };
 enum pn_device_parts {
-    PN_PART_HEADER, /* uint64_t seed, then two uint32_t (the counts) for each inverse */
+    PN_PART_HEADER, /* uint64_t seed, then two uint32_t (the counts) for each inverse, then uint32_t rows of the batch */
     PN_PART_BEGIN, PN_PART_POSITION, PN_PART_POOLING, PN_PART_ROWS, PN_PART_P, PN_PART_DENSE, PN_PART_LABELS, PN_PART_HEAD_LABELS, PN_PART_TEACHER, PN_PART_LOG_Q, PN_PART_ITEMS,
     PN_PART_INVERSE,
     PN_PART_TOKEN_BEGIN = PN_PART_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_EXAMPLE, PN_PART_LEFT,
     PN_PART_SEQUENCES,
-    PN_PART_ROW_GRADIENTS = PN_PART_SEQUENCES + PN_DEVICE_SEQUENCES * PN_PARTS_A_SEQUENCE, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
+    PN_PART_PULLED = PN_PART_SEQUENCES + PN_DEVICE_SEQUENCES * PN_PARTS_A_SEQUENCE, PN_PART_SOURCE, /* with a cache: pulled rows, and where each row comes from */
+    PN_PART_SHARES, /* of the decay, by row */
+    PN_PART_ENTRY_BEGIN, PN_PART_ENTRY_ROW, PN_PART_ENTRY_TOKEN, PN_PART_ENTRY_INVERSE, /* SASRec: what tokens are held against */
+    PN_PART_UNION = PN_PART_ENTRY_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_Z,
+    PN_PART_NORMS, /* squared, of the examples' gradients */
+    PN_PART_ROW_GRADIENTS, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
     PN_PARTS
 };
 struct pn_device_part { void *host, *dev; size_t room; /* bytes */ };
 struct pn_device_slot {
     struct pn_device_part parts[PN_PARTS];
     size_t used[PN_PARTS];                 /* bytes to bring */
-    size_t n, n_tokens, n_rows;
+    size_t n, n_tokens, n_rows, n_targets, n_union;
     bool teacher;
 };
 struct pn_device_graph { void *graph; size_t slot, n; bool teacher; };
 struct pn_device_seen { size_t n, times; };
 
+/* Events of a slot: each stage's end, and, behind those of all slots and of the cache, each stage's beginning. */
+enum { PN_STAGES_OF_STEP = 3, PN_EVENT_BEGIN = PN_STAGES_OF_STEP * PN_DEVICE_SLOTS + 2 };
 struct pn_device_run {
     const char *name;
     void (*forward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
     void (*backward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
+    void (*norms)(struct pn_device *, size_t i_block, struct pn_device_slot *); /* behind backward; NULL: no parameters and rows, or it mixes examples */
 };
+/* Of a step that was found and not begun: its keys, its rows as far as they were there, and which were. Device memory; host: pinned. */
+struct pn_device_look { void *keys, *hit, *host_keys, *host_hit; float *rows; size_t room, n, base[PN_MAX_TABLES]; uint64_t now; };
+struct pn_device_cached {
+    uint32_t staleness;
+    struct pn_cache *tables[PN_MAX_TABLES];
+    struct pn_device_look looks[PN_DEVICE_LOOKS];
+    struct pn_device_cache_counts counts;
+    uint64_t finds;
+};
+void pn_device_cache_close(struct pn_device *);
+/* device.c: a step's rows as they come: all of them (look NULL) or those that the cache had not. */
+enum pn_result pn_device_begin_step(struct pn_device *, size_t slot, struct pn_device_look *, bool keep, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
+                                    const float *parameters, uint64_t seed, struct pn_error *);
+/* device_cache.c: what begin_step asks of it. Packs the pulled rows at *pulled and says in source[n_rows] where each row comes from; returns how many were packed. */
+size_t pn_device_cache_pack(struct pn_device *, struct pn_device_look *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float *pulled, uint32_t *source);
+void pn_device_cache_place(struct pn_device *, struct pn_device_slot *, struct pn_device_look *, bool keep, const struct pn_batch *);
+
+enum { PN_ENTRIES_INVERSE = 1 + PN_DEVICE_SEQUENCES, PN_INVERSES, PN_HEADER_ROWS = 2 + 2 * PN_INVERSES, PN_HEADER_WORDS = PN_HEADER_ROWS + 2 };
+/* ---- device.c, for the files beside it ---- */
+/* Part i gets n bytes of room; what fills them is returned. NULL: no memory. */
+void *pn_device_stage(struct pn_device *, struct pn_device_slot *, size_t i, size_t n);
+bool pn_device_room(struct pn_device *, struct pn_device_part *, size_t n); /* on both sides, to bring nothing */
+bool pn_device_scratch(struct pn_device *, size_t n_floats);
+/* The inverse of rows[n] into the parts from `first` on. */
+bool pn_device_stage_inverse(struct pn_device *, struct pn_device_slot *, size_t first, size_t i_inverse, const uint32_t *rows, const uint32_t *id, size_t n, size_t n_rows);
+struct pn_inverse pn_device_inverse(const struct pn_device_slot *, size_t first, size_t i_inverse);
+/* ---- device_sasrec.c: the sequences have been staged ---- */
+bool pn_device_sasrec_stage(struct pn_device *, struct pn_device_slot *, const struct pn_batch *);
+void pn_device_sasrec_loss(struct pn_device *, struct pn_device_slot *);
+
 /* NULL: that kind has none. */
 const struct pn_device_run *pn_device_block(const char *kind);
 
@@ -51,6 +90,9 @@ struct pn_device {
     struct pn_device_graph graphs[PN_DEVICE_GRAPHS];
     struct pn_device_seen seen[PN_DEVICE_SLOTS];
     struct pn_device_counts counts;
+    struct pn_device_cached cached;
+    struct pn_device_seconds seconds;
+    float clip_each;                       /* > 0: private */
     uint32_t *build;                       /* host scratch of the inverses */
     size_t build_room;
 };

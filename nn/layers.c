@@ -58,10 +58,11 @@ void pn_block_init_weights(const struct pn_net *net, const struct pn_block *b, u
 
 /* ---- embedding ---- */
 static void embedding_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
+    if (b->lean && !s->whole) return;
     pn_pool_forward(net->job, net->fields, net->n_sparse, s->batch, s->rows, net->wide, net->k, net->job->linear_scale, OUT, net->values[b->out[1]].x);
 }
 static void embedding_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    if (s->part == PN_PART_INPUTS) return;
+    if (s->part == PN_PART_INPUTS || (b->lean && !s->whole)) return;
     pn_pool_backward(net->job, net->fields, net->n_sparse, s->batch, net->wide, net->k, net->job->linear_scale, GOUT, net->values[b->out[1]].g, s->row_gradients);
 }
 static size_t embedding_touch(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, size_t e, struct pn_touch *list) {
@@ -112,10 +113,10 @@ static void linear_forward(struct pn_net *net, struct pn_block *b, const struct 
 static void linear_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const bool inputs = s->part != PN_PART_PARAMETERS, parameters = s->part != PN_PART_INPUTS;
     pn_linear_backward(X(0), OUT, N, b->from, b->width, s->p + b->w, b->relu, GOUT, parameters ? s->dp + b->w : NULL, parameters && b->biased ? s->dp + b->b : NULL,
-                       inputs ? G(0) : NULL);
+                       inputs ? G(0) : NULL, !b->first[0]);
 }
 size_t pn_add_linear(struct pn_net *net, const char *name, size_t in, size_t width, bool biased, bool relu, double gain) {
-    static const struct pn_block_kind kind = {"linear", linear_forward, linear_backward, pn_block_init_weights, .norms = pn_norms_linear};
+    static const struct pn_block_kind kind = {"linear", linear_forward, linear_backward, pn_block_init_weights, .overwrites = true, .norms = pn_norms_linear};
     struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, width);
     b->w = pn_net_add_parameters(net, name, ".weight", b->from, width);
     if (biased) b->b = pn_net_add_parameters(net, name, ".bias", 1, width);
@@ -177,14 +178,14 @@ static void batch_norm_forward(struct pn_net *net, struct pn_block *b, const str
 }
 static void batch_norm_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t at = pn_net_state(net) + b->state;
-    pn_batch_norm_backward(OUT, b->own, b->kept[0], s->n, b->width, s->p + b->w, s->p + at, b->relu, GOUT, s->dp + b->w, s->dp + b->b, s->dp + at, G(0));
+    pn_batch_norm_backward(OUT, b->own, b->kept[0], s->n, b->width, s->p + b->w, s->p + at, b->relu, GOUT, s->dp + b->w, s->dp + b->b, s->dp + at, G(0), !b->first[0]);
 }
 static void batch_norm_init(const struct pn_net *net, const struct pn_block *b, uint64_t seed, float *p) {
     norm_init(net, b, seed, p);
     for (size_t d = 0; d < b->width; d++) p[pn_net_state(net) + b->state + b->width + d] = 1;
 }
 size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool relu) {
-    static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, .init = batch_norm_init};
+    static const struct pn_block_kind kind = {"batch norm", batch_norm_forward, batch_norm_backward, .init = batch_norm_init, .overwrites = true};
     struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
     b->w = pn_net_add_parameters(net, name, ".scale", 1, b->width);
     b->b = pn_net_add_parameters(net, name, ".shift", 1, b->width);
@@ -203,10 +204,10 @@ static void dropout_forward(struct pn_net *net, struct pn_block *b, const struct
     else memcpy(OUT, X(0), N * b->width * sizeof(float));
 }
 static void dropout_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_dropout(GOUT, N * b->width, b->rate, drop_seed(b, s->seed), true, G(0));
+    pn_dropout(GOUT, N * b->width, b->rate, drop_seed(b, s->seed), !b->first[0], G(0));
 }
 size_t pn_add_dropout(struct pn_net *net, size_t in, float rate) {
-    static const struct pn_block_kind kind = {"dropout", dropout_forward, dropout_backward, .init = NULL};
+    static const struct pn_block_kind kind = {"dropout", dropout_forward, dropout_backward, .overwrites = true};
     if (rate <= 0) return in;
     struct pn_block *b = pn_net_add_block(net, &kind, &in, 1, net->values[in].width);
     b->rate = rate;
@@ -287,15 +288,13 @@ size_t pn_add_unit(struct pn_net *net, size_t vectors) {
 /* ---- a part of each field's vector ---- */
 static void part_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t m = b->from / net->k, width = b->width / m;
-    for (size_t i = 0; i < s->n * m; i++) memcpy(OUT + i * width, X(0) + i * net->k + b->w, width * sizeof(float));
+    if (b->lean && !s->whole) pn_pool_part_forward(net->job, net->fields, m, s->batch, s->rows, net->wide + net->k, net->wide + b->w, width, OUT);
+    else pn_columns(X(0) + b->w, net->k, s->n * m, width, false, OUT, width);
 }
 static void part_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
     const size_t m = b->from / net->k, width = b->width / m;
-    for (size_t i = 0; i < s->n * m; i++) {
-        float *restrict to = G(0) + i * net->k + b->w;
-        const float *restrict from = GOUT + i * width;
-        for (size_t d = 0; d < width; d++) to[d] += from[d];
-    }
+    if (b->lean && !s->whole) pn_pool_part_backward(net->job, net->fields, m, s->batch, net->wide + net->k, net->wide + b->w, width, GOUT, s->row_gradients);
+    else pn_columns(GOUT, width, s->n * m, width, true, G(0) + b->w, net->k);
 }
 size_t pn_add_part(struct pn_net *net, size_t embedded, size_t from, size_t width) {
     static const struct pn_block_kind kind = {"part", part_forward, part_backward, .init = NULL};
@@ -307,44 +306,23 @@ size_t pn_add_part(struct pn_net *net, size_t embedded, size_t from, size_t widt
 }
 
 /* ---- product by element ---- */
-static void product_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    for (size_t e = 0; e < s->n; e++) {
-        const float *restrict u = X(0) + e * b->from, *restrict v = u + b->width;
-        float *restrict out = OUT + e * b->width;
-        for (size_t d = 0; d < b->width; d++) out[d] = u[d] * v[d];
-    }
-}
-static void product_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    for (size_t e = 0; e < s->n; e++) {
-        const float *restrict u = X(0) + e * b->from, *restrict g = GOUT + e * b->width;
-        float *restrict du = G(0) + e * b->from;
-        for (size_t d = 0; d < b->width; d++) {
-            du[d] += g[d] * u[b->width + d];
-            du[b->width + d] += g[d] * u[d];
-        }
-    }
-}
+static void product_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_product_forward(X(0), s->n, b->width, OUT); }
+static void product_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) { pn_product_backward(X(0), GOUT, s->n, b->width, !b->first[0], G(0)); }
 size_t pn_add_product(struct pn_net *net, size_t pair) {
-    static const struct pn_block_kind kind = {"product", product_forward, product_backward, .init = NULL};
+    static const struct pn_block_kind kind = {"product", product_forward, product_backward, .overwrites = true};
     return pn_net_add_block(net, &kind, &pair, 1, net->values[pair].width / 2)->out[0];
 }
 
 /* ---- side by side ---- */
 static void concat_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) {
-        const size_t width = net->values[b->in[i]].width;
-        for (size_t e = 0; e < N; e++) memcpy(OUT + e * b->width + at, X(i) + e * width, width * sizeof(float));
-    }
+    for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) pn_columns(X(i), net->values[b->in[i]].width, N, net->values[b->in[i]].width, false, OUT + at, b->width);
 }
 static void concat_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width) {
-        const size_t width = net->values[b->in[i]].width;
-        for (size_t e = 0; e < N; e++)
-            for (size_t d = 0; d < width; d++) G(i)[e * width + d] += GOUT[e * b->width + at + d];
-    }
+    for (size_t i = 0, at = 0; i < b->n_in; at += net->values[b->in[i++]].width)
+        pn_columns(GOUT + at, b->width, N, net->values[b->in[i]].width, !b->first[i], G(i), net->values[b->in[i]].width);
 }
 size_t pn_add_concat(struct pn_net *net, const size_t *in, size_t n) {
-    static const struct pn_block_kind kind = {"concat", concat_forward, concat_backward, .init = NULL};
+    static const struct pn_block_kind kind = {"concat", concat_forward, concat_backward, .overwrites = true};
     if (n == 1) return in[0];
     size_t width = 0;
     for (size_t i = 0; i < n; i++) width += net->values[in[i]].width;

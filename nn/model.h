@@ -25,12 +25,21 @@ enum pn_result pn_features_open(struct pn_features **, const struct pn_job *, co
 void pn_features_close(struct pn_features *);
 /* Are the columns there that further labels (job->heads) and, if `teacher`, distillation take? Serving does without. */
 enum pn_result pn_features_labelled(const struct pn_features *, bool teacher, struct pn_error *);
-/* Fields with `standardize` and std 0 need a pass: feed rows, then freeze. Deterministic given the rows in order. */
+/* Fields with `standardize` and std 0, quantiles, counted vocabularies and trees need a pass: feed rows, train, then freeze. Deterministic given the rows in order. */
 bool pn_features_need_statistics(const struct pn_features *);
 void pn_features_observe(struct pn_features *, const struct pn_raw *);
-/* Trains the trees of a leaves feature on the rows observed; without one nothing. Long: for a work thread. Before freeze. */
+bool pn_features_want_rows(const struct pn_features *); /* would further rows change anything? */
+/* What is made of the rows observed if the job wants it (pn_job_prepares): quantiles, vocabularies, trees. Long: for a work thread. Before freeze.
+ * PN_INVALID: a column had nothing in it, or more different values than a vocabulary can have; err names the feature. */
 enum pn_result pn_features_train(struct pn_features *, struct pn_error *);
+/* The text of field i's vocabulary from elsewhere (a file that the job names). text: malloc, taken in any case. PN_INVALID: err has what is wrong with it, without a name. */
+enum pn_result pn_features_give(struct pn_features *, size_t i, char *text, size_t n_bytes, struct pn_error *);
+/* The text of field i's vocabulary and the name of the file that it goes into (by its digest), as the statistics name it. NULL: none. Borrowed. */
+const char *pn_features_file(const struct pn_features *, size_t i, size_t *n_bytes, char name[64]);
 void pn_features_freeze(struct pn_features *);
+/* What pn_features_batch takes vocabularies from, for fields that have one. Borrowed. */
+struct pn_vocabularies;
+void pn_features_use(struct pn_features *, const struct pn_vocabularies *);
 /* Statistics as JSON text (malloc) and back: they travel in beats, checkpoint and snapshot. */
 char *pn_features_statistics(const struct pn_features *);
 enum pn_result pn_features_set_statistics(struct pn_features *, const char *json, struct pn_error *);
@@ -73,9 +82,6 @@ enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, cons
 
 /* The key of one value of a field that has a key a value (categorical, multi, sequence), as a batch has it. False: a field of another type. */
 bool pn_field_value_key(const struct pn_field *, const char *value, size_t n, uint64_t *key);
-/* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
-uint64_t pn_field_domain(const struct pn_field *);
-uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);
 
 /* ---- models ---- */
 struct pn_net;

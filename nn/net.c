@@ -4,6 +4,33 @@
 #include <string.h>
 #include "nn/net.h"
 
+/* What need not be cleared or made: the gradient of a value whose last block overwrites it; vectors that only parts of them are taken of. */
+static void spare_passes(struct pn_net *net) {
+    size_t last[PN_MAX_VALUES], uses[PN_MAX_VALUES] = {0}, parts[PN_MAX_VALUES] = {0};
+    for (size_t i = 0; i < net->n_blocks; i++)
+        for (size_t k = 0; k < net->blocks[i].n_in; k++) {
+            last[net->blocks[i].in[k]] = i;
+            uses[net->blocks[i].in[k]]++;
+            parts[net->blocks[i].in[k]] += strcmp(net->blocks[i].kind->name, "part") == 0;
+        }
+    for (size_t v = 0; v < net->n_values; v++) {
+        /* The losses on these add to their gradients themselves. */
+        if (uses[v] == 0 || v == net->logit || (net->job->loss == PN_LOSS_IN_BATCH && v == net->embedded) || (net->job->model == PN_MODEL_SASREC && v == net->shared)) continue;
+        struct pn_block *b = &net->blocks[last[v]];
+        size_t k = 0, twice = 0;
+        for (size_t i = 0; i < b->n_in; i++)
+            if (b->in[i] == v) k = i, twice++;
+        if (b->kind->overwrites && twice == 1) net->values[v].overwritten = b->first[k] = true;
+    }
+    for (size_t i = 0; i < net->n_blocks; i++) {
+        struct pn_block *b = &net->blocks[i];
+        const size_t v = b->out[1];
+        if (strcmp(b->kind->name, "embedding") != 0 || net->wide || uses[v] == 0 || parts[v] != uses[v] || (net->job->loss == PN_LOSS_IN_BATCH && v == net->embedded)) continue;
+        b->lean = net->values[v].skipped = true;
+        for (size_t k = 0; k < net->n_blocks; k++) net->blocks[k].lean = net->blocks[k].lean || (net->blocks[k].n_in == 1 && net->blocks[k].in[0] == v);
+    }
+}
+
 enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t n_dense_inputs, struct pn_error *err) {
     struct pn_net *net = calloc(1, sizeof *net);
     if (net == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a model");
@@ -15,6 +42,7 @@ enum pn_result pn_net_open(struct pn_net **out, const struct pn_job *job, size_t
     net->k = pn_job_width(job);
     net->wide = pn_job_wide(job);
     pn_net_build(net);
+    spare_passes(net);
     net->n_parameters = net->n_state > 0 ? pn_net_state(net) + net->n_state : net->n_weights;
     for (size_t i = 0; i < net->n_named; i++)
         if (net->parameters[i].state) net->parameters[i].offset += pn_net_state(net);
@@ -123,7 +151,10 @@ const struct pn_place *pn_net_places(const struct pn_net *net) { return net->pla
 const float *pn_net_head_scores(const struct pn_net *net, size_t i) { return net->head_scores + i * net->room; }
 
 void pn_net_clear(struct pn_net *net, const struct pn_pass *s) {
-    for (size_t i = 0; i < net->n_values; i++) memset(net->values[i].g, 0, (net->values[i].tokens ? s->n_tokens : s->n) * net->values[i].width * sizeof(float));
+    for (size_t i = 0; i < net->n_values; i++) {
+        const struct pn_value *v = &net->values[i];
+        if (!v->overwritten && (s->whole || !v->skipped)) memset(v->g, 0, (v->tokens ? s->n_tokens : s->n) * v->width * sizeof(float));
+    }
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(s->row_gradients[t], 0, s->batch->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     memset(s->dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *s->dp);
 }

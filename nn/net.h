@@ -23,6 +23,7 @@ struct pn_pass {
     const uint32_t *begin;         /* sequences: tokens of example e are begin[e] - begin[0] .. begin[e + 1] - begin[0]; NULL without one */
     size_t n_tokens;
     bool training;                 /* dropout is on */
+    bool whole;                    /* every value is made (clipping by example looks at all) */
     uint64_t seed;
     /* backward: of inputs, of parameters and rows, or of both. The two parts apart are for clipping by example (private.c). */
     enum pn_part { PN_PART_BOTH, PN_PART_INPUTS, PN_PART_PARAMETERS } part;
@@ -37,15 +38,17 @@ static inline size_t pn_pass_row(const struct pn_pass *s, bool tokens, size_t u)
 }
 
 /* x, g: n * width floats, for room examples; tokens: a vector for each token of all examples' sequences instead, n_tokens * width. g is cleared before the
- * backward pass. */
-struct pn_value { size_t width; bool tokens; float *x, *g; };
+ * backward pass unless the first block that has a share in it (the last of the list) overwrites it. skipped: made in a whole pass only. */
+struct pn_value { size_t width; bool tokens, overwritten, skipped; float *x, *g; };
 
-/* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters. init: first values of the parameters; NULL: zeros. */
+/* A kind of block. forward writes outputs; backward adds to the gradients of inputs and parameters; overwrites: it looks at b->first and can do without a cleared gradient of an
+ * input, each of which it writes whole. init: first values of the parameters; NULL: zeros. */
 struct pn_block_kind {
     const char *name;
     void (*forward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*backward)(struct pn_net *, struct pn_block *, const struct pn_pass *);
     void (*init)(const struct pn_net *, const struct pn_block *, uint64_t seed, float *p);
+    bool overwrites;
     /* Of a block with parameters: adds to squares[u] the squared norm of unit u's own gradient of them, from what its output's gradient is after the backward
      * pass. NULL: it has none, or mixes examples (batch norm). */
     void (*norms)(const struct pn_net *, const struct pn_block *, const struct pn_pass *, double *squares);
@@ -63,6 +66,8 @@ struct pn_block {
     size_t state;                  /* offset among the state */
     size_t from, width;
     bool relu, biased, causal;
+    bool first[PN_MAX_INPUTS];     /* backward: nobody has added to this input's gradient yet: it is overwritten, and was not cleared */
+    bool lean;                     /* embedding and parts of it: unless the pass is `whole`, its vectors are not made, their parts are pooled straight from the rows */
     bool tokens;                   /* runs on tokens, not examples: of out[0] and of what is kept */
     size_t heads;
     float rate;                    /* dropout */

@@ -17,7 +17,7 @@ static void scale_value(struct pn_value *v, const struct pn_pass *s, const float
 
 enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip,
                                    float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss) {
-    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .seed = seed, .part = PN_PART_INPUTS};
+    struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .whole = true, .seed = seed, .part = PN_PART_INPUTS};
     if (!pn_net_separable(net)) return PN_INVALID;
     enum pn_result r = pn_net_run(net, &s, true);
     if (r != PN_OK) return r;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "nn/net.h"
+#include "nn/tokens.h"
 
 #define NONE UINT32_MAX
 enum { CHUNK = 256 }; /* places whose logits over all negatives are held at once */
@@ -24,9 +25,6 @@ static double dot(const float *a, const float *b, size_t k) {
     for (size_t d = 0; d < k; d++) sum += (double)a[d] * (double)b[d];
     return sum;
 }
-static double log_loss(double z, double y) { return (z > 0 ? z : 0) - z * y + log1p(exp(-fabs(z))); }
-static float sigmoid(double z) { return (float)(1 / (1 + exp(-z))); }
-
 /* The row of each token's target (lists are aligned at their ends); NONE: it has none. */
 static void targets_of(const struct pn_net *net, const struct pn_pass *s, uint32_t *target) {
     const uint32_t *begin = begin_of(net, s->batch, net->job->sequence.target);
@@ -35,32 +33,35 @@ static void targets_of(const struct pn_net *net, const struct pn_pass *s, uint32
             target[at] = i + own < m ? NONE : s->batch->position[begin[e] + i + own - m];
 }
 
-static void add_pair(float g, const float *h, const float *row, float *dh, float *drow, size_t k) {
-    for (size_t d = 0; d < k; d++) {
-        dh[d] += g * row[d];
-        drow[d] += g * h[d];
-    }
-}
-
-static double bce(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, double share) {
-    const uint32_t t = table_of(net), *begin = begin_of(net, s->batch, net->job->sequence.negatives);
-    const size_t k = net->k;
-    const float *h = net->values[net->shared].x, *rows = s->rows[t];
-    float *dh = net->values[net->shared].g, *drows = s->row_gradients[t];
-    double sum = 0;
+/* Each token's target and its own negatives, in one list. *begin, *row: malloc'ed. False: no memory. */
+static bool entries_of(const struct pn_net *net, const struct pn_pass *s, const uint32_t *target, uint32_t **begin, uint32_t **row) {
+    const uint32_t *negatives = begin_of(net, s->batch, net->job->sequence.negatives);
+    *begin = malloc((s->n_tokens + 1) * sizeof **begin);
+    *row = malloc((s->n_tokens + negatives[s->n] - negatives[0] + 1) * sizeof **row);
+    if (*begin == NULL || *row == NULL) return false;
+    uint32_t n = 0;
     for (size_t e = 0, at = 0; e < s->n; e++) {
-        const size_t m = s->begin[e + 1] - s->begin[e], each = m > 0 ? (begin[e + 1] - begin[e]) / m : 0;
+        const size_t m = s->begin[e + 1] - s->begin[e], each = m > 0 ? (negatives[e + 1] - negatives[e]) / m : 0;
         for (size_t i = 0; i < m; i++, at++) {
+            (*begin)[at] = n;
             if (target[at] == NONE) continue;
-            for (size_t j = 0; j <= each; j++) { /* the target, then its negatives */
-                const size_t row = j == 0 ? target[at] : s->batch->position[begin[e] + i * each + j - 1];
-                const double z = dot(h + at * k, rows + row * k, k), y = j == 0;
-                sum += share * log_loss(z, y);
-                add_pair((float)(share * ((double)sigmoid(z) - y)), h + at * k, rows + row * k, dh + at * k, drows + row * k, k);
-            }
+            (*row)[n++] = target[at];
+            for (size_t j = 0; j < each; j++) (*row)[n++] = s->batch->position[negatives[e] + i * each + j];
         }
     }
-    return sum;
+    (*begin)[s->n_tokens] = n;
+    return true;
+}
+
+static bool bce(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, double share, double *loss) {
+    const uint32_t t = table_of(net);
+    uint32_t *begin, *row;
+    const bool ok = entries_of(net, s, target, &begin, &row);
+    const struct pn_tokens_view v = {.n_tokens = s->n_tokens, .k = net->k, .begin = begin, .row = row};
+    if (ok) *loss = pn_token_bce(&v, net->values[net->shared].x, s->rows[t], share, net->values[net->shared].g, s->row_gradients[t]);
+    free(begin);
+    free(row);
+    return ok;
 }
 
 /* All rows that a field's lists name, once each; returns how many. mark: n_unique, made here. */
@@ -102,57 +103,18 @@ static bool shared_of(struct pn_net *net, const struct pn_pass *s, struct shared
     return true;
 }
 
-/* Logits of one place over the negatives to their gradients, share * (softmax - target); returns the loss. *target: the target's logit, then its gradient. */
-static double softmax_row(float *z, const uint32_t *at, size_t n, uint32_t own, double share, double *target) {
-    double sum;
-    for (size_t j = 0; j < n; j++)
-        if (at[j] == own) z[j] = -INFINITY;
-    const float most = pn_greatest(z, n, (float)*target);
-    sum = pn_exp_sum(z, n, most);
-    const double own_share = exp(*target - (double)most), whole = sum + own_share, loss = log(whole) - (*target - (double)most);
-    const float scale = (float)(share / whole);
-    for (size_t j = 0; j < n; j++) z[j] *= scale;
-    *target = share * (own_share / whole - 1);
-    return share * loss;
-}
-
 static bool softmax(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, double share, double *loss) {
     const uint32_t t = table_of(net);
-    const size_t k = net->k;
-    const float *h = net->values[net->shared].x;
-    float *dh = net->values[net->shared].g;
     struct shared c;
     const bool ok = shared_of(net, s, &c);
-    *loss = 0;
-    for (size_t first = 0; ok && first < s->n_tokens; first += CHUNK) {
-        const size_t m = s->n_tokens - first < CHUNK ? s->n_tokens - first : CHUNK;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)c.n, (int)k, 1, h + first * k, (int)k, c.rows, (int)k, 0, c.logits, (int)c.n);
-        for (size_t i = 0; i < m; i++) {
-            const size_t at = first + i;
-            if (target[at] == NONE) {
-                memset(c.logits + i * c.n, 0, c.n * sizeof(float));
-                continue;
-            }
-            const float *row = s->rows[t] + (size_t)target[at] * k;
-            double z = dot(h + at * k, row, k);
-            *loss += softmax_row(c.logits + i * c.n, c.at, c.n, target[at], share, &z);
-            add_pair((float)z, h + at * k, row, dh + at * k, s->row_gradients[t] + (size_t)target[at] * k, k);
-        }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)k, (int)c.n, 1, c.logits, (int)c.n, c.rows, (int)k, 1, dh + first * k, (int)k);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)c.n, (int)k, (int)m, 1, c.logits, (int)c.n, h + first * k, (int)k, 1, c.gradients, (int)k);
-    }
-    for (size_t i = 0; ok && i < c.n; i++)
-        for (size_t d = 0; d < k; d++) s->row_gradients[t][(size_t)c.at[i] * k + d] += c.gradients[i * k + d];
+    const struct pn_tokens_view v = {.n_tokens = s->n_tokens, .k = net->k, .target = target, .at = c.at, .n_at = c.n};
+    if (ok) *loss = pn_token_softmax(&v, net->values[net->shared].x, s->rows[t], share, c.rows, c.gradients, c.logits, net->values[net->shared].g, s->row_gradients[t]);
     shared_free(&c);
     return ok;
 }
 
 static void score(struct pn_net *net, const struct pn_pass *s, const uint32_t *target, float *scores) {
-    for (size_t e = 0; e < s->n; e++) {
-        const size_t last = s->begin[e + 1] - s->begin[0];
-        const bool there = s->begin[e + 1] > s->begin[e] && target[last - 1] != NONE;
-        scores[e] = there ? sigmoid(dot(net->values[net->shared].x + (last - 1) * net->k, s->rows[table_of(net)] + (size_t)target[last - 1] * net->k, net->k)) : 0.5f;
-    }
+    pn_token_scores(net->values[net->shared].x, s->rows[table_of(net)], target, s->begin, s->n, net->k, scores);
 }
 
 bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, double *loss) {
@@ -163,9 +125,7 @@ bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, 
     targets_of(net, s, target);
     for (size_t i = 0; i < s->n_tokens; i++) n += target[i] != NONE;
     const double share = n > 0 ? 1 / (double)n : 0;
-    bool ok = true;
-    if (net->job->sequence.softmax) ok = softmax(net, s, target, share, loss);
-    else *loss = bce(net, s, target, share);
+    const bool ok = net->job->sequence.softmax ? softmax(net, s, target, share, loss) : bce(net, s, target, share, loss);
     *loss *= (double)s->n;
     if (ok) score(net, s, target, scores);
     free(target);

@@ -34,6 +34,10 @@ double pn_privacy_rdp_to_epsilon(double rdp, double alpha, double delta);
 /* Epsilon at delta of all events: by Renyi orders alone (fast, looser), and by privacy loss distributions (tight; never below the truth but for rounding).
  * *epsilon is HUGE_VAL where no finite bound was found. */
 enum pn_result pn_privacy_epsilon_rdp(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *);
+/* By whole orders alone: for events of discrete Gaussian noise on vectors of whole numbers, at most `noise` deviations apart. At a whole order alpha a draw from
+ * such a distribution and one shifted by whole numbers are as far apart as continuous ones: in E[(1 - q + q e^L)^alpha] every term E[e^(kL)] is a sum over shifted copies
+ * of the same lattice. (The other direction is no larger: Mironov, Talwar, Zhang 2019, theorem 5, whose reflection maps the lattice onto itself.) */
+enum pn_result pn_privacy_epsilon_rdp_whole(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *);
 enum pn_result pn_privacy_epsilon(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *);
 
 /* The noise multiplier of two releases of one draw taken as one, and the two that together are `noise` with the map's variance share: 1/map^2 = share/noise^2. 0 < share < 1. */

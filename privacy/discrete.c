@@ -77,14 +77,15 @@ static int64_t laplace(struct pn_discrete *s, uint64_t t) {
     }
 }
 int64_t pn_discrete_exact(struct pn_discrete *s, uint32_t numerator, uint32_t denominator) {
-    assert(numerator >= 1 && numerator <= 1u << 20 && denominator >= 1 && denominator <= 1u << 20);
-    uint64_t t = 1; /* floor(sigma) + 1 */
+    assert(numerator >= 1 && denominator >= 1 && denominator <= 1u << 20 && numerator <= (denominator == 1 ? 1u << 30 : 1u << 20));
+    uint64_t t = (uint64_t)sqrt((double)numerator / denominator) + 1; /* floor(sigma) + 1, whatever the root was rounded to */
     while (t * t * denominator <= numerator) t++;
+    while (t > 1 && (t - 1) * (t - 1) * denominator > numerator) t--;
     for (;;) { /* keep y with probability exp(-(|y| - sigma^2 / t)^2 / 2 sigma^2); with sigma^2 = p / q that is exp(-(|y| q t - p)^2 / (2 p q t^2)) */
         const int64_t y = laplace(s, t);
         const int64_t off = (y < 0 ? -y : y) * (int64_t)denominator * (int64_t)t - (int64_t)numerator;
         const unsigned __int128 a = (unsigned __int128)((__int128)off * off);
-        const uint64_t b = 2u * (uint64_t)numerator * denominator * t * t; /* below 2^63 as t <= 1,025 and p q <= 2^40 */
+        const uint64_t b = 2u * (uint64_t)numerator * denominator * t * t; /* below 2^63: t <= 1,025 and p q <= 2^40, or t <= 2^15 + 1 and p <= 2^30 */
         if (exp_any(s, a, b)) return y;
     }
 }

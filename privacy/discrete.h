@@ -15,7 +15,8 @@ enum pn_result pn_discrete_open(struct pn_discrete **, struct pn_error *);
 void pn_discrete_close(struct pn_discrete *); /* wipes it; NULL is allowed */
 
 /* Exact discrete Gaussian of parameter sigma^2 = numerator / denominator (P[x] ~ exp(-x^2 / 2 sigma^2)): Canonne, Kamath and Steinke 2020, algorithms 1 to
- * 3, in integers only: no floating point decides. numerator and denominator at most 2^20. About 2 microseconds a value: for few values and as reference. */
+ * 3, in integers only: no floating point decides. numerator and denominator at most 2^20, or denominator 1 and numerator
+ * at most 2^30. About 2 microseconds a value: for few values and as reference. */
 int64_t pn_discrete_exact(struct pn_discrete *, uint32_t numerator, uint32_t denominator);
 
 /* A table for many values of one distribution: the cumulative probabilities in 2^-63, searched without a branch that depends on what is drawn; the same

@@ -18,7 +18,7 @@
 #define MAX_BINS (1u << 22)
 
 /* One step's loss: masses p[0..n) at (low + i) * h, and `infinite` where it has no bound. */
-struct pld { double *p; int64_t low; size_t n; double h, infinite; };
+struct pld { double *p, *log_p; int64_t low; size_t n; double h, infinite; };
 
 /* Mass of N(mean, s) in [a, b], a <= b, from the tail that is nearer: relative precision in both. */
 static double mass(double a, double b, double mean, double s) {
@@ -47,7 +47,8 @@ static enum pn_result one_step(struct pld *d, double q, double s, bool removed, 
     d->n = (size_t)((int64_t)ceil(to / h) - d->low) + 1;
     d->infinite = 0;
     d->p = calloc(d->n, sizeof *d->p);
-    if (d->p == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a privacy loss distribution of %zu points", d->n);
+    d->log_p = malloc(d->n * sizeof *d->log_p);
+    if (d->p == NULL || d->log_p == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a privacy loss distribution of %zu points", d->n);
     double last = removed ? -HUGE_VAL : HUGE_VAL;
     for (size_t i = 0; i <= d->n; i++) { /* the piece below point i; the last is all above the highest point */
         const double l = (double)(d->low + (int64_t)i) * h;
@@ -66,6 +67,7 @@ static enum pn_result one_step(struct pld *d, double q, double s, bool removed, 
             d->p[i - 1] += p - high;
         }
     }
+    for (size_t i = 0; i < d->n; i++) d->log_p[i] = d->p[i] > 0 ? log(d->p[i]) : -HUGE_VAL;
     return PN_OK;
 }
 
@@ -92,13 +94,15 @@ static void transform(double complex *x, size_t n, const double complex *w, bool
             }
 }
 
-/* log E exp(t loss) of the finite part. */
+/* log E exp(t loss) of the finite part. Terms of e^-50 of the greatest are beyond what a double of the sum can hold, all of them together too. */
 static double cumulant(const struct pld *d, double t) {
+    const double first = t * (double)d->low * d->h, step = t * d->h;
     double most = -HUGE_VAL, sum = 0;
-    for (size_t i = 0; i < d->n; i++)
-        if (d->p[i] > 0) most = fmax(most, log(d->p[i]) + t * (double)(d->low + (int64_t)i) * d->h);
-    for (size_t i = 0; i < d->n; i++)
-        if (d->p[i] > 0) sum += exp(log(d->p[i]) + t * (double)(d->low + (int64_t)i) * d->h - most);
+    for (size_t i = 0; i < d->n; i++) most = fmax(most, d->log_p[i] + (first + (double)i * step));
+    for (size_t i = 0; i < d->n; i++) {
+        const double x = d->log_p[i] + (first + (double)i * step) - most;
+        if (x > -50) sum += exp(x);
+    }
     return most + log(sum);
 }
 
@@ -195,7 +199,10 @@ static enum pn_result one_direction(const struct pn_privacy_event *events, size_
     }
     *epsilon = epsilon_of(p, bins, (double)first * h, h, -expm1(finite) + 2 * TAIL, delta);
 out:
-    for (size_t k = 0; k < n; k++) free(d[k].p);
+    for (size_t k = 0; k < n; k++) {
+        free(d[k].p);
+        free(d[k].log_p);
+    }
     free(d);
     free(sum);
     free(x);

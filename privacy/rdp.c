@@ -95,7 +95,7 @@ enum pn_result pn_privacy_check(const struct pn_privacy_event *events, size_t n,
     return PN_OK;
 }
 
-enum pn_result pn_privacy_epsilon_rdp(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *err) {
+static enum pn_result epsilon_by_orders(const struct pn_privacy_event *events, size_t n, double delta, bool whole, double *epsilon, struct pn_error *err) {
     const enum pn_result r = pn_privacy_check(events, n, delta, err);
     if (r != PN_OK) return r;
     double best = HUGE_VAL, total_steps = 0;
@@ -103,6 +103,7 @@ enum pn_result pn_privacy_epsilon_rdp(const struct pn_privacy_event *events, siz
     for (int i = 1; i < 170 && total_steps > 0; i++) {
         const double alpha = i < 100 ? 1 + i / 10.0 : i < 153 ? i - 100 + 11 : 64 * pow(2, (i - 153) / 2.0);
         if (alpha > 4096) break;
+        if (whole && i < 100 && i % 10 != 0) continue;
         double sum = 0;
         for (size_t k = 0; k < n; k++)
             if (events[k].steps > 0) sum += (double)events[k].steps * pn_privacy_rdp(events[k].rate, events[k].noise, i < 153 ? alpha : floor(alpha));
@@ -111,3 +112,5 @@ enum pn_result pn_privacy_epsilon_rdp(const struct pn_privacy_event *events, siz
     *epsilon = total_steps > 0 ? best : 0;
     return PN_OK;
 }
+enum pn_result pn_privacy_epsilon_rdp(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *err) { return epsilon_by_orders(events, n, delta, false, epsilon, err); }
+enum pn_result pn_privacy_epsilon_rdp_whole(const struct pn_privacy_event *events, size_t n, double delta, double *epsilon, struct pn_error *err) { return epsilon_by_orders(events, n, delta, true, epsilon, err); }

@@ -11,6 +11,7 @@
 #include "ps/metrics.h"
 #include "ps/publish.h"
 #include "ps/scrub.h"
+#include "ps/secure.h"
 
 enum shard_state { NONE, OPENING, OPEN, FAILED };
 
@@ -23,6 +24,8 @@ struct pn_ps {
     bool stopping;
 
     struct pn_shard *shard;
+    struct pn_ps_secure *secure;     /* of an open shard whose job is secure; else NULL */
+    uint32_t i_shard;
     enum shard_state state;
     char job_id[64], error[200];
     enum pn_result code;
@@ -84,6 +87,7 @@ static void send_beat(struct pn_ps *p) {
         pn_json_add_u64(job, "bytes", bytes);
         if (p->forgot > 0) pn_json_add_u64(job, "forgot", p->forgot);
         if (p->forgot > 0) pn_json_add_u64(job, "forgotten", p->forgotten);
+        if (p->secure != NULL) pn_json_add(job, "secure", pn_ps_secure_state(p->secure));
     }
     pn_json_add(o, "job", job);
     if (p->cut != CUT_NONE) {
@@ -130,6 +134,8 @@ static void close_shard(struct pn_ps *p) {
     pn_checkpoint_abandon(p->writer);
     p->writer = NULL;
     p->cut = CUT_NONE;
+    pn_ps_secure_close(p->secure);
+    p->secure = NULL;
     pn_shard_close(p->shard);
     p->shard = NULL;
     p->state = NONE;
@@ -199,6 +205,7 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     snprintf(p->job_id, sizeof p->job_id, "%s", pn_json_str(job, "id", ""));
     p->term = pn_json_u64(job, "term", 0);
     p->generation = pn_json_u64(job, "generation", 0);
+    p->i_shard = (uint32_t)pn_json_u64(job, "shard", 0);
     p->state = OPENING;
     enum pn_result r = sscanf(pn_json_str(job, "owner", ""), "%u-%u", &first, &last) == 2 ? PN_OK : pn_fail(&err, PN_INVALID, "the plan names no slots");
     if (r == PN_OK)
@@ -308,6 +315,10 @@ static void on_plan(struct pn_ps *p, struct pn_frame *f) {
         open_shard(p, job);
     }
     take_forget(p);
+    if (p->state == OPEN && p->shard->job.privacy.secure && !p->shard->broken) {
+        if (p->secure == NULL) p->secure = pn_ps_secure_open(p->env, p->shard, p->i_shard, p->coordinator, (void (*)(void *))send_beat, p);
+        if (p->secure != NULL) pn_ps_secure_plan(p->secure, pn_json_get(job, "secure"));
+    }
     take_cut(p, pn_json_get(plan, "cut"));
     struct json_object *snapshot = pn_json_get(plan, "snapshot");
     if (p->publish != NULL && (snapshot == NULL || pn_publish_version(p->publish) != pn_json_u64(snapshot, "version", 0))) {
@@ -334,6 +345,8 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
     } else if (f.kind == PN_PULL || f.kind == PN_PUSH || f.kind == PN_SEED) {
         if (p->state == OPEN && !p->shard->broken) pn_shard_message(p->shard, from, m, &f);
         else pn_shard_refuse(p->env, from, p->term, f.request, PN_STALE_TERM, "the shard is not open");
+    } else if (f.kind >= 40 && f.kind <= 55) { /* privacy/secagg/round.h */
+        if (p->secure != NULL && !p->shard->broken) pn_ps_secure_message(p->secure, from, m, &f);
     }
     pn_frame_close(&f);
 }

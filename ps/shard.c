@@ -466,6 +466,31 @@ static void sync_advance(struct pn_shard *s) {
     }
 }
 
+enum pn_result pn_shard_apply_sum(struct pn_shard *s, uint64_t step, bool last, const struct pn_shard_sum *parts, size_t n_parts) {
+    if (step <= s->sync_step) return PN_EXISTS;
+    if (step != s->sync_step + 1 || s->broken) return PN_INVALID;
+    bool applied = false;
+    for (int pass = 0; pass < 2; pass++) /* the weights first: without their first values nothing is done */
+        for (size_t i = 0; i < n_parts; i++) {
+            if (s->job.tables[parts[i].i_table].explicit_rows != (pass == 0) || parts[i].n == 0) continue;
+            const enum pn_result r = pn_table_push(s->tables[parts[i].i_table], parts[i].keys, parts[i].values, parts[i].n, step, NULL);
+            if (r != PN_OK) {
+                s->broken = s->broken || applied || r == PN_IO;
+                return r;
+            }
+            applied = true;
+            s->counters.rows_pushed += parts[i].n;
+        }
+    s->sync_step = step;
+    for (uint32_t p = 0; p < s->n_producers; p++) {
+        s->producers[p].step = s->producers[p].clock = step;
+        s->producers[p].finished = last;
+    }
+    s->counters.pushes++;
+    back_ahead(s);
+    return PN_OK;
+}
+
 static struct pn_shard_held *hold(pn_peer from, struct pn_msg *m, struct pn_frame *f) {
     struct pn_shard_held *h = calloc(1, sizeof *h);
     if (h == NULL) return NULL;
@@ -580,6 +605,7 @@ static void answer_waiting(struct pn_shard *s) {
 
 /* ---- pushes ---- */
 static void apply_push(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f, struct request *q, const char *wrong) {
+    if (wrong == NULL && s->job.privacy.secure) wrong = "this job's updates come as secure sums alone; a push would be one worker's in the clear";
     if (wrong == NULL && (!pn_frame_u64(f, "producer", &q->producer) || q->producer >= s->n_producers)) wrong = "no such producer";
     if (wrong == NULL && (!pn_frame_u64(f, "incarnation", &q->incarnation) || q->incarnation > UINT32_MAX)) wrong = "no incarnation";
     if (wrong == NULL && (!pn_frame_u64(f, "step", &q->step) || q->step == 0)) wrong = "no step";

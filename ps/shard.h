@@ -57,6 +57,10 @@ void pn_shard_close(struct pn_shard *);
 enum pn_result pn_shard_forget(struct pn_shard *, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
 /* Answers PULL, PUSH and SEED. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
+/* Secure jobs: one step, the mean of a secure sum over all holders, applied as one event as a sync step is. parts: keys unique and rising by pn_mix64, of this
+ * shard's slots. PN_EXISTS: the step is in already, nothing was done. PN_INVALID: it is not the next. PN_NOT_SEEDED: nothing was done. Other errors: the shard is broken. */
+struct pn_shard_sum { uint32_t i_table; size_t n; const uint64_t *keys; const float *values; };
+enum pn_result pn_shard_apply_sum(struct pn_shard *, uint64_t step, bool last, const struct pn_shard_sum *parts, size_t n_parts);
 /* REFUSAL to a message that reached a server without this shard. */
 void pn_shard_refuse(struct pn_env *, pn_peer to, uint64_t term, uint64_t request, enum pn_result code, const char *text);
 

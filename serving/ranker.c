@@ -1,4 +1,5 @@
 #include "serving/ranker.h"
+#include "snapshot/artifacts.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,27 @@ void pn_columns_of(struct pn_columns *c, const struct pn_job *job) {
     }
 }
 
+/* Vocabularies as the job has them and as files of the version. */
+static enum pn_result open_vocabularies(struct pn_scorer *s, struct pn_error *err) {
+    const struct pn_job *job = pn_snapshot_job(s->snapshot);
+    struct pn_artifact *list = NULL;
+    struct pn_error why = {""};
+    size_t n = 0;
+    enum pn_result r = pn_vocabularies_open(&s->vocabularies, job, err);
+    if (r == PN_OK && pn_artifacts_read(pn_snapshot_statistics(s->snapshot), &list, &n, &why) != PN_OK) r = pn_fail(err, PN_CORRUPT, "statistics.json: %s", why.text);
+    for (size_t i = 0; r == PN_OK && i < job->n_fields; i++) {
+        const struct pn_field *field = &job->fields[i];
+        size_t a = 0, n_bytes = 0;
+        if (!pn_field_files(field)) continue;
+        while (a < n && strcmp(list[a].feature, field->name) != 0) a++;
+        const char *text = a < n ? pn_snapshot_file(s->snapshot, list[a].name, &n_bytes) : NULL;
+        if (text == NULL) r = pn_fail(err, PN_CORRUPT, "the vocabulary of feature \"%s\" is not among the files", field->name);
+        else if (pn_vocabulary_read(&s->vocabularies.of[i], text, n_bytes, field->hash_seed, &why) != PN_OK) r = pn_fail(err, PN_CORRUPT, "%s: %s", list[a].name, why.text);
+    }
+    free(list);
+    return r;
+}
+
 enum pn_result pn_scorer_open(struct pn_scorer *s, const struct pn_snapshot *snapshot, struct pn_error *err) {
     const struct pn_job *job = pn_snapshot_job(snapshot);
     *s = (struct pn_scorer){.snapshot = snapshot};
@@ -30,7 +52,7 @@ enum pn_result pn_scorer_open(struct pn_scorer *s, const struct pn_snapshot *sna
     pn_columns_of(&s->columns, job);
     for (size_t f = 0; f < job->n_fields; f++) {
         const struct pn_field *field = &job->fields[f];
-        s->n_dense_inputs += field->type == PN_FIELD_NUMERIC && field->n_boundaries == 0 && !field->criteo_log;
+        s->n_dense_inputs += !pn_field_keyed(field);
     }
     struct pn_net *net = NULL;
     enum pn_result r = pn_net_open(&net, job, s->n_dense_inputs, err);
@@ -48,11 +70,13 @@ enum pn_result pn_scorer_open(struct pn_scorer *s, const struct pn_snapshot *sna
         else if (cells > 0) memcpy(s->parameters + offset, block, cells * sizeof *block);
     }
     pn_net_close(net);
+    if (r == PN_OK) r = open_vocabularies(s, err);
     if (r != PN_OK) pn_scorer_close(s);
     return r;
 }
 
 void pn_scorer_close(struct pn_scorer *s) {
+    pn_vocabularies_close(&s->vocabularies);
     free(s->parameters);
     s->parameters = NULL;
 }
@@ -64,6 +88,7 @@ enum pn_result pn_ranker_open(struct pn_ranker **out, const struct pn_scorer *s,
     if (r == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a ranker");
     enum pn_result e = pn_features_open(&r->features, job, s->columns.names, s->columns.n, err);
     if (e == PN_OK) e = pn_features_set_statistics(r->features, pn_snapshot_statistics(s->snapshot), err);
+    if (e == PN_OK) pn_features_use(r->features, &s->vocabularies);
     if (e == PN_OK) e = pn_net_open(&r->net, job, s->n_dense_inputs, err);
     if (e != PN_OK) {
         pn_ranker_close(r);

@@ -3,6 +3,7 @@
 #define PN_SERVING_RANKER_H
 
 #include "nn/model.h"
+#include "nn/vocabulary.h"
 #include "snapshot/snapshot.h"
 
 #define PN_MAX_CANDIDATES 100000u
@@ -22,6 +23,7 @@ struct pn_scorer {
     struct pn_columns columns;
     size_t n_dense_inputs;
     float *parameters;
+    struct pn_vocabularies vocabularies;
 };
 /* PN_REFUSED: a model without features (audit), which nobody can rank with. */
 enum pn_result pn_scorer_open(struct pn_scorer *, const struct pn_snapshot *, struct pn_error *);

@@ -30,4 +30,8 @@ size_t pn_segment_row_bytes(int storage, uint32_t dim);
 /* Dequantises row i. */
 void pn_segment_row(const struct pn_segment *, const struct pn_segment_table *, size_t i, float *row);
 
+/* The field `name` of a JSON object, if it is a name of a file in the folder itself (nothing that leads elsewhere). */
+struct json_object;
+bool pn_snapshot_plain_name(struct json_object *, char name[64]);
+
 #endif

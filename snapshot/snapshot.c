@@ -45,7 +45,7 @@ void pn_snapshot_close(struct pn_snapshot *s) {
 /* ---- map ---- */
 
 /* A name of a file in the folder itself: what the manifest says must not lead elsewhere. */
-static bool plain_name(struct json_object *file, char name[64]) {
+bool pn_snapshot_plain_name(struct json_object *file, char name[64]) {
     struct json_object *o = pn_json_get(file, "name");
     if (o == NULL || !json_object_is_type(o, json_type_string)) return false;
     const char *text = json_object_get_string(o);
@@ -78,7 +78,7 @@ static enum pn_result read_manifest(struct pn_snapshot *s, struct json_object *m
     for (size_t i = 0; i < n; i++) {
         struct json_object *o = pn_json_at(files, i);
         struct file *f = &s->files[i];
-        if (!plain_name(o, f->name)) return pn_fail(err, PN_CORRUPT, "%s/manifest.json: the name of file %zu is not a plain file name", s->dir, i);
+        if (!pn_snapshot_plain_name(o, f->name)) return pn_fail(err, PN_CORRUPT, "%s/manifest.json: the name of file %zu is not a plain file name", s->dir, i);
         const char *digest = pn_json_str(o, "digest", "");
         f->n_bytes = pn_json_u64(o, "bytes", 0);
         if (strlen(digest) != 64 || f->n_bytes == 0) return pn_fail(err, PN_CORRUPT, "%s/manifest.json: %s has no size or no digest", s->dir, f->name);
@@ -226,6 +226,11 @@ const char *pn_snapshot_model(const struct pn_snapshot *s) { return s->model; }
 uint64_t pn_snapshot_published_ms(const struct pn_snapshot *s) { return s->published_ms; }
 const char *pn_snapshot_statistics(const struct pn_snapshot *s) { return s->statistics; }
 uint64_t pn_snapshot_rows(const struct pn_snapshot *s) { return s->n_rows; }
+const void *pn_snapshot_file(const struct pn_snapshot *s, const char *name, size_t *n_bytes) {
+    const struct file *f = find_file(s, name);
+    *n_bytes = f != NULL ? f->n_bytes : 0;
+    return f != NULL ? f->data : NULL;
+}
 const float *pn_snapshot_dense(const struct pn_snapshot *s, const char *block, size_t *n) { return pn_safetensors_find(s->dense->data, s->dense->n_bytes, block, n); }
 
 static const struct pn_segment_table *table_of(const struct pn_segment *g, uint32_t i_table) {

@@ -45,6 +45,8 @@ const char *pn_snapshot_model(const struct pn_snapshot *);
 uint64_t pn_snapshot_published_ms(const struct pn_snapshot *); /* 0: not known */
 const char *pn_snapshot_statistics(const struct pn_snapshot *); /* JSON text */
 uint64_t pn_snapshot_rows(const struct pn_snapshot *);
+/* A verified file of the version by its name, mapped; NULL: it has no such file. */
+const void *pn_snapshot_file(const struct pn_snapshot *, const char *name, size_t *n_bytes);
 /* The dense vector by the net's blocks, as written. */
 const float *pn_snapshot_dense(const struct pn_snapshot *, const char *block, size_t *n_floats);
 /* The keys of a table, rising: n of them. keys NULL: only their number. */

@@ -212,6 +212,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && e->features == NULL) {
         r = pn_features_open(&e->features, &e->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(e->features, e->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(e->features, &e->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(e->features, false, &why);
     }
     if (r != PN_OK) {
@@ -229,6 +230,13 @@ static void next(struct pn_evaluation *e) { pn_reader_next(e->reader, on_rows, e
 static void ranked(void *owner) {
     struct pn_evaluation *e = owner;
     e->run->changed(e->run->owner);
+}
+
+/* A sequence's activations are kept for each of its places, so that 2,048 rows of 200 places would take gigabytes. */
+static uint32_t rows_at_once(const struct pn_job *job) {
+    enum { ROWS = 2048, PLACES = 1 << 16 };
+    const uint32_t places = job->sequence.n_fields > 0 ? job->fields[job->sequence.fields[0]].max_length : 0;
+    return places > PLACES / ROWS ? (places < PLACES ? PLACES / places : 1) : ROWS;
 }
 
 struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_data *data, const char *task, uint64_t epoch) {
@@ -251,7 +259,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
         }
         return e;
     }
-    struct pn_reader_options o = {.n_producers = 1, .batch_size = 2048};
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = rows_at_once(&run->job)};
     e->reader = pn_reader_open(run->env, data, &o);
     e->dense = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof(float));
     e->dense_keys = calloc(run->n_dense_rows, sizeof(uint64_t));

@@ -4,13 +4,17 @@
 
 #include "common/json.h"
 #include "nn/model.h"
+#include "nn/vocabulary.h"
 #include "ps/client/client.h"
+#include "worker/hot.h"
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
 
-enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGES };
+enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGE_COPY_IN, PN_STAGE_KERNELS, PN_STAGE_COPY_OUT, PN_STAGES }; /* the last three: on a device, inside compute */
+extern const char *const pn_stage_names[PN_STAGES];
 
 struct pn_producer;
+struct pn_holder;
 struct pn_evaluation;
 
 /* One job at work in this process. Objects with requests in flight (producers, evaluations) free themselves when the last returned. */
@@ -21,12 +25,20 @@ struct pn_run {
     char job_id[64];
     uint64_t generation;
     uint32_t n_producers;
+    pn_topic_open *topic;        /* NULL: none */
     const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
+    bool told_cpu;               /* the log has why `auto` takes the CPU */
+    struct pn_hot_life hot;
+    uint64_t rows_wanted, rows_pulled, rows_evicted; /* of embeddings, by steps: what is not pulled was on the device */
     struct pn_client *client;
     char *statistics;            /* JSON of the transforms, once known */
-    char *offered;               /* with trees: what this worker made, until the coordinator has it durably and gives it to all */
+    char dir[480];               /* where vocabularies lie as files */
+    struct pn_vocabularies vocabularies;
+    bool has_vocabularies;       /* all that the job needs are there */
+    char *offered;               /* of a job that prepares (pn_job_prepares): what this worker made, until the coordinator has it durably and gives it to all */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
+    struct pn_holder *holder;    /* of a secure job, in place of producers */
     struct pn_evaluation *validation, *evaluation;
     struct json_object *model;   /* what the beats tell of it: statistics, blocks, parameters */
     double stage_seconds[PN_STAGES];
@@ -41,7 +53,7 @@ void pn_run_unref(struct pn_run *);
 struct pn_device;
 /* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
 enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
-/* A producer's own device; NULL where the CPU computes. False: the run has failed. */
+/* A producer's own device, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
 bool pn_run_device(struct pn_run *, uint32_t producer, struct pn_device **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 
@@ -50,6 +62,7 @@ struct pn_producer_state {
     uint32_t producer, incarnation;
     uint64_t started, clock, samples, loss_rows, epoch;
     double loss_sum, seconds; /* seconds: from the first step started to the last acknowledged */
+    uint64_t lag;             /* pn_reader_lag */
     double fraction;          /* of the epoch that is being read, 0 to 1; 0 while its length is not known */
     bool finished, fenced, ring_full;
     bool waiting;             /* at the gate: all it may do is done and acknowledged */
@@ -59,10 +72,14 @@ void pn_producer_close(struct pn_producer *); /* nothing of it calls back any mo
 void pn_producer_limit(struct pn_producer *, uint64_t last_step_to_start); /* UINT64_MAX: no limit */
 /* Early stopping: no step of an epoch >= epochs is started but those up to last_step (that others wait for, in sync and ssp). UINT64_MAX: no gate. */
 void pn_producer_gate(struct pn_producer *, uint64_t epochs, uint64_t last_step);
+/* Of a topic: the ledger of its rows as a plan has it (borrowed); what a beat says of it (the caller's, NULL: nothing). */
+void pn_producer_ledger(struct pn_producer *, struct json_object *);
+struct json_object *pn_producer_proposal(const struct pn_producer *);
 void pn_producer_poke(struct pn_producer *);  /* something changed: a commit, a map */
 struct json_object *pn_producer_windows(const struct pn_producer *); /* of a stream, for a beat; NULL: no stream */
 void pn_producer_look(const struct pn_producer *, struct pn_producer_state *);
 struct pn_producer *pn_producer_next(struct pn_producer *);
+uint64_t pn_run_rows_held(const struct pn_run *); /* in the caches of its producers' devices */
 
 /* ---- windows.c: progressive validation of a stream (spec.data.stream), a producer's part ---- */
 struct pn_windows;
@@ -93,6 +110,14 @@ enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *par
 /* done(owner): run->statistics is set, or the run has failed. */
 struct pn_statistics;
 struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
+/* Those that the job file gives, for data that no pass goes over. malloc. */
+char *pn_statistics_given(const struct pn_job *);
 void pn_statistics_close(struct pn_statistics *);
+
+/* ---- vocabularies.c ---- */
+/* run->statistics is there. done(owner): run->vocabularies are, too; or the run has failed. NULL: no memory. */
+struct pn_vocabulary_run;
+struct pn_vocabulary_run *pn_vocabularies_start(struct pn_run *, void (*done)(void *owner), void *owner);
+void pn_vocabularies_stop(struct pn_vocabulary_run *); /* NULL is allowed */
 
 #endif

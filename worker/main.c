@@ -1,9 +1,11 @@
 #include "common/shell/process.h"
+#include "common/shell/identity.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "worker/kafka/kafka.h"
 #include "worker/worker.h"
 
 /* The CUDA backend is a module beside this program (libpinion-cuda.so): a worker starts, and costs nothing more, where there is no driver. */
@@ -41,10 +43,15 @@ int main(int argc, char **argv) {
     struct pn_shell *shell;
     struct pn_http *http;
     pn_process_open(&o, false, pn_worker_http, &shell, &http);
-    struct pn_worker_options options = {.gpu = gpu};
+    struct pn_worker_options options = {.gpu = gpu, .topic = pn_kafka_open};
     snprintf(options.name, sizeof options.name, "%s", o.name);
     snprintf(options.http, sizeof options.http, "%s", pn_http_address(http));
     snprintf(options.coordinator, sizeof options.coordinator, "%s", o.coordinator);
+    struct pn_error err = {""};
+    const enum pn_result known = pn_identity_open(o.dir, options.identity, &err);
+    options.has_identity = known == PN_OK;
+    if (known == PN_CORRUPT) pn_process_fail(o.name, known, err.text);
+    if (known != PN_OK) pn_log(pn_shell_env(shell), PN_WARN, "no identity, so no part in secure jobs: %s", err.text);
     struct pn_worker *core = pn_worker_open(pn_shell_env(shell), &options);
     if (core == NULL) pn_process_fail(o.name, PN_NO_MEMORY, "no memory");
     pn_http_core(http, core);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
+#include "common/mutant.h"
 #include "privacy/accountant.h"
 #include "privacy/select.h"
 
@@ -192,7 +193,11 @@ static enum pn_result choose(const struct pn_private *p, struct pn_draws *g, uin
     uint64_t k = untouched;
     *others = NULL;
     *n_others = 0;
-    if (votes != NULL) k = pn_select(g, votes, n, untouched, p->spec.vote_noise, p->spec.vote_clip, p->spec.threshold, in);
+    double noise = p->spec.vote_noise;
+#if PN_MUTANT == 23 /* noise switched off, and every step still charged: what tests/system/canaries.py must find */
+    noise = 1e-9;
+#endif
+    if (votes != NULL) k = pn_select(g, votes, n, untouched, noise, p->spec.vote_clip, p->spec.threshold, in);
     else memset(in, true, n);
     if (k == 0) return PN_OK;
     const bool walk = k > untouched / 2; /* then drawing again and again would take long */
@@ -343,7 +348,12 @@ static bool is_chosen(const struct pn_private *p, uint32_t t, uint64_t key) {
 
 enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
                                   struct pn_private_push *out) {
-    const float sigma = p->spec.noise * p->spec.clip, share = 1.0f / (float)p->spec.batch;
+#if PN_MUTANT == 23
+    const float sigma = 0;
+#else
+    const float sigma = p->spec.noise * p->spec.clip;
+#endif
+    const float share = 1.0f / (float)p->spec.batch;
     memset(out, 0, sizeof *out);
     double *votes[PN_MAX_TABLES] = {NULL};
     const bool vote = p->spec.selection == PN_SELECT_ADAFEST;

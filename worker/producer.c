@@ -11,6 +11,7 @@
 #include "common/unique.h"
 #include "nn/device.h"
 #include "worker/audit.h"
+#include "worker/hot.h"
 #include "worker/internal.h"
 #include "worker/private.h"
 
@@ -22,7 +23,7 @@ struct step {
     uint64_t step;
     uint32_t epoch;
     bool last;
-    enum { PREPARED, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
+    enum { PREPARED, LOOKING, PULLING, READY, COMPUTING, ON_DEVICE, COMPUTED, PUSHED } state;
     struct pn_batch batch;
     bool have_batch;
     float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores;
@@ -31,6 +32,8 @@ struct step {
     enum pn_result result;
     struct pn_error why;
     size_t slot; /* of the device */
+    struct pn_hot_step hot; /* with a cache on it */
+    bool looked_for, empty, keep;
     struct pn_work work;
     uint64_t since_ns;
     struct pn_draws noise;               /* private: of this step */
@@ -71,11 +74,17 @@ struct pn_producer {
     struct pn_net *net;
     struct pn_device *device;            /* NULL: the CPU computes */
     size_t next_slot, on_device;         /* steps brought and not fetched */
+    bool cached;                         /* its device holds rows from step to step */
+    bool looks[PN_DEVICE_LOOKS];         /* those in use */
+    uint64_t life;                       /* run->hot.life that its rows are of */
+    uint64_t rows_held, rows_evicted;
+    struct pn_device_seconds on_device_before; /* that the run's stages have */
     uint64_t *dense_keys;
     struct pn_private *private;          /* NULL: not a private job */
     struct pn_private_spec private_spec;
     uint64_t drawn;                      /* the last step whose batch was drawn */
     struct pn_windows *windows;  /* NULL: no stream */
+    struct json_object *ledger;  /* of a topic: the newest */
 };
 
 static void advance(struct pn_producer *p);
@@ -93,6 +102,7 @@ static void free_step(struct step *s) {
     free(s->segments);
     if (s->have_batch) pn_batch_free(&s->batch);
     pn_private_push_free(&s->push);
+    pn_hot_free(&s->hot);
     pn_draws_close(&s->noise);
     free(s);
 }
@@ -122,9 +132,12 @@ static void free_producer(struct pn_producer *p) {
     free(p->dense_keys);
     pn_private_close(p->private);
     pn_windows_close(p->windows);
+    if (p->ledger != NULL) json_object_put(p->ledger);
     pn_run_unref(p->run);
     free(p);
 }
+
+static bool topic(const struct pn_producer *p) { return p->run->job.train.kafka.brokers[0] != '\0'; }
 
 static bool audit(const struct pn_producer *p) { return p->run->job.model == PN_MODEL_AUDIT; }
 
@@ -247,6 +260,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && p->features == NULL) {
         r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(p->features, &p->run->vocabularies);
         if (r == PN_OK) r = pn_features_labelled(p->features, true, &why);
     }
     if (r == PN_OK && (p->preparing = calloc(1, sizeof *p->preparing)) == NULL) r = pn_fail(&why, PN_NO_MEMORY, "no memory for a batch");
@@ -262,6 +276,11 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     p->read_since_ns = pn_now_ns(p->run->env);
     p->features_work = (struct pn_work){.run = make_features, .done = featured, .owner = p};
     pn_work_start(p->run->env, &p->features_work);
+}
+
+static void proposes(void *owner) {
+    const struct pn_producer *p = owner;
+    p->run->changed(p->run->owner);
 }
 
 static void prepare(struct pn_producer *p) {
@@ -284,12 +303,18 @@ static void prepare(struct pn_producer *p) {
     if (p->reader == NULL) {
         const struct pn_job *job = &p->run->job;
         struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
-                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL};
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL,
+                                      .topic = p->run->topic, .proposes = proposes, .owner = p};
+        if (topic(p)) { /* it skips by the ledger, without reading */
+            o.skip_batches = p->to_skip;
+            p->to_skip = 0;
+        }
         p->reader = pn_reader_open(p->run->env, &job->train, &o);
         if (p->reader == NULL) {
             fail(p, PN_NO_MEMORY, "no memory for a reader");
             return;
         }
+        if (p->ledger != NULL) pn_reader_deal(p->reader, p->ledger);
     }
     p->reading = true;
     p->read_since_ns = pn_now_ns(p->run->env);
@@ -438,7 +463,14 @@ static void computed(struct pn_work *w) {
         return;
     }
     s->state = COMPUTED;
-    if (p->device != NULL) p->on_device--;
+    if (p->device != NULL) {
+        const struct pn_device_seconds now = pn_device_time(p->device);
+        p->run->stage_seconds[PN_STAGE_COPY_IN] += now.in - p->on_device_before.in;
+        p->run->stage_seconds[PN_STAGE_KERNELS] += now.compute - p->on_device_before.compute;
+        p->run->stage_seconds[PN_STAGE_COPY_OUT] += now.out - p->on_device_before.out;
+        p->on_device_before = now;
+        p->on_device--;
+    }
     advance(p);
 }
 
@@ -449,12 +481,16 @@ static void bring(struct pn_work *w) {
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    s->result = pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id)), &s->why);
+    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    s->result = p->cached ? pn_device_begin_found(p->device, s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
+                          : pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
 }
 static void fetch(struct pn_work *w) {
     struct step *s = w->owner;
     struct pn_producer *p = s->owner;
     s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
+        s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     if (s->result == PN_OK) share_out(p, s);
 }
 static void brought(struct pn_work *w) {
@@ -470,10 +506,11 @@ static void brought(struct pn_work *w) {
         return;
     }
     s->state = ON_DEVICE;
+    p->looks[s->hot.look] = false;
     advance(p);
 }
 static void compute_on_device(struct pn_producer *p) {
-    for (struct step *s = p->running; s != NULL && s->state != PULLING; s = s->next) {
+    for (struct step *s = p->running; s != NULL && s->state > PULLING; s = s->next) {
         if ((audit(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
         if (s->state == ON_DEVICE && !p->collecting) {
             s->state = COMPUTING;
@@ -487,6 +524,7 @@ static void compute_on_device(struct pn_producer *p) {
             p->on_device++;
             s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
             s->since_ns = pn_now_ns(p->run->env);
+            s->keep = s->hot.life == p->run->hot.life; /* else it was pulled from a server that has gone back since */
             s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
             pn_work_start(p->run->env, &s->work);
         }
@@ -526,6 +564,57 @@ static void pulled(void *owner, enum pn_result r) {
     }
     s->state = READY;
     advance(p);
+}
+
+/* ---- hot rows: what is on the device is not pulled ---- */
+
+static void look(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    s->result = pn_hot_find(&s->hot, p->device, &p->run->job, &s->batch, s->step, s->empty, &s->why);
+}
+static void looked(struct pn_work *w) {
+    struct step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->collecting) free_producer(p);
+        return;
+    }
+    if (s->result != PN_OK) {
+        fail(p, s->result, s->why.text);
+        return;
+    }
+    const struct pn_device_cache_counts counts = pn_device_cache_look(p->device);
+    p->run->rows_evicted += counts.evicted - p->rows_evicted;
+    p->rows_evicted = counts.evicted;
+    p->rows_held = counts.rows;
+    struct pn_client_part parts[PN_MAX_TABLES];
+    size_t n = pn_hot_parts(&s->hot, job, s->rows, parts);
+    for (uint32_t t = 0; t < job->i_dense_table; t++) {
+        p->run->rows_wanted += s->batch.n_unique[t];
+        p->run->rows_pulled += s->hot.n[t];
+    }
+    parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
+    s->state = PULLING;
+    pn_client_pull(p->run->client, p->id, pn_client_clock(p->run->client, p->id), parts, n, pulled, s);
+    advance(p);
+}
+/* One step after the other, where the device has a place for what is found. */
+static void look_next(struct pn_producer *p) {
+    size_t place = 0;
+    struct step *s = p->running;
+    while (s != NULL && (s->state != LOOKING || s->looked_for)) s = s->next;
+    while (place < PN_DEVICE_LOOKS && p->looks[place]) place++;
+    if (s == NULL || p->computing || place == PN_DEVICE_LOOKS) return;
+    s->looked_for = p->looks[place] = p->computing = true;
+    s->hot.look = place;
+    s->hot.life = p->run->hot.life;
+    s->empty = p->life != p->run->hot.life;
+    p->life = p->run->hot.life;
+    s->work = (struct pn_work){.run = look, .done = looked, .owner = s};
+    pn_work_start(p->run->env, &s->work);
 }
 
 /* What the oracle pushes: the negated sums by unique key, so that plain SGD with rate 1 adds them up. */
@@ -588,6 +677,10 @@ static void start(struct pn_producer *p, struct step *s) {
             fail(p, PN_NO_MEMORY, "no memory for a step");
             return;
         }
+        if (p->cached) {
+            s->state = LOOKING;
+            return; /* advance looks for it next */
+        }
         for (uint32_t t = 0; t < job->i_dense_table; t++)
             if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t], NULL};
         parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
@@ -616,21 +709,23 @@ static void advance(struct pn_producer *p) {
         struct step *s = p->prepared;
         bool capped = p->run->job.max_steps > 0 && p->next_step >= p->run->job.max_steps;
         if (s == NULL) {
-            if (!p->all_read || p->started >= p->first_step) break;
+            if (!p->all_read || (p->started >= p->first_step && !topic(p))) break;
             s = calloc(1, sizeof *s); /* a producer without a batch */
             if (s == NULL) break;
             s->owner = p;
             s->last = true;
         } else {
-            if (s->next == NULL && !p->all_read && !capped) break; /* is it the last? The next read will tell */
+            /* Is it the last? The next read will tell. A topic may have nothing for hours: there the last push is always one without rows. */
+            if (s->next == NULL && !p->all_read && !capped && !topic(p)) break;
             p->prepared = s->next;
             p->n_prepared--;
-            s->last = capped || (p->prepared == NULL && p->all_read);
+            s->last = capped || (p->prepared == NULL && p->all_read && !topic(p));
         }
         start(p, s);
         if (p->run->failed) return;
     }
     compute_next(p);
+    if (p->cached) look_next(p);
     push_in_order(p);
 }
 
@@ -660,7 +755,8 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
-        ok = ok && (p->private != NULL || pn_run_device(run, id, &p->device));
+        ok = ok && pn_run_device(run, id, &p->device);
+        p->cached = p->device != NULL && job->cache_rows > 0;
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
@@ -700,11 +796,28 @@ void pn_producer_gate(struct pn_producer *p, uint64_t epochs, uint64_t last_step
     advance(p);
 }
 
+void pn_producer_ledger(struct pn_producer *p, struct json_object *ledger) {
+    if (p->ledger != NULL) json_object_put(p->ledger);
+    p->ledger = json_object_get(ledger);
+    if (p->reader != NULL) pn_reader_deal(p->reader, ledger);
+}
+
+struct json_object *pn_producer_proposal(const struct pn_producer *p) { return p->reader != NULL ? pn_reader_proposal(p->reader) : NULL; }
+
 void pn_producer_poke(struct pn_producer *p) { advance(p); }
 
 struct pn_producer *pn_producer_next(struct pn_producer *p) { return p->next; }
 
+uint64_t pn_run_rows_held(const struct pn_run *run) {
+    uint64_t n = 0;
+    for (const struct pn_producer *p = run->producers; p != NULL; p = p->next) n += p->rows_held;
+    return n;
+}
+
 struct json_object *pn_producer_windows(const struct pn_producer *p) { return p->windows != NULL ? pn_windows_json(p->windows) : NULL; }
+
+/* A checkpoint makes it short again. */
+static bool long_ledger(const struct pn_producer *p) { return pn_json_length(pn_json_get(p->ledger, "extents")) > 1000; }
 
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
     double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;
@@ -712,6 +825,6 @@ void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out
     *out = (struct pn_producer_state){.seconds = seconds, .fraction = fraction < 1 ? fraction : 1,
                                       .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
-                                      .waiting = p->n_running == 0 && gated(p),
-                                      .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id)};
+                                      .waiting = p->n_running == 0 && gated(p), .lag = p->reader != NULL ? pn_reader_lag(p->reader) : UINT64_MAX,
+                                      .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id) || long_ledger(p)};
 }

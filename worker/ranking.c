@@ -170,6 +170,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_OK && k->features == NULL) {
         r = pn_features_open(&k->features, &k->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(k->features, k->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(k->features, &k->run->vocabularies);
     }
     if (r != PN_OK) {
         finish(k, r, why.text);

@@ -1,21 +1,43 @@
+/* The one pass over the training data that transforms need. It ends with text (run->statistics); vocabularies, which can be long, end as files of the job beside it. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/file.h"
+#include "nn/vocabulary.h"
 #include "worker/internal.h"
-
-#define MOST_ROWS 100000u /* trees: those that the job says */
 
 struct pn_statistics {
     struct pn_run *run;
     struct pn_reader *reader;
     struct pn_features *features;
-    uint64_t rows;
+    size_t i_field;               /* whose file is being read or written */
+    struct pn_load load;
+    struct pn_save save;
+    struct pn_io io;
+    char writer[24];              /* ends the names of files that this process has not finished */
     struct pn_work work;
-    bool in_work, closed; /* freed when the work returned */
-    enum pn_result trained;
+    bool busy, closed;            /* busy: something will call back; freed then */
+    enum pn_result made;
     struct pn_error error;
     void (*done)(void *);
     void *owner;
 };
+
+static void free_statistics(struct pn_statistics *s) {
+    pn_reader_close(s->reader);
+    if (s->features != NULL) pn_features_close(s->features);
+    pn_run_unref(s->run);
+    free(s);
+}
+
+/* In each callback first: true: nobody wants it any more, and s is gone. */
+static bool gone(struct pn_statistics *s) {
+    const bool closed = s->closed;
+    s->busy = false;
+    if (closed) free_statistics(s);
+    return closed;
+}
 
 static void finish(struct pn_statistics *s) {
     if (s->features != NULL) {
@@ -26,29 +48,118 @@ static void finish(struct pn_statistics *s) {
     s->done(s->owner);
 }
 
-static void free_statistics(struct pn_statistics *s) {
-    pn_reader_close(s->reader);
-    if (s->features != NULL) pn_features_close(s->features);
-    pn_run_unref(s->run);
-    free(s);
+/* ---- vocabularies to files ---- */
+static void write_next(struct pn_statistics *s);
+
+static void cannot_write(struct pn_statistics *s, const char *path, int64_t result) {
+    char text[400];
+    snprintf(text, sizeof text, "writing %.300s: %s", path, strerror((int)-result));
+    pn_run_fail(s->run, PN_IO, text);
 }
 
-static void train(struct pn_work *w) {
-    struct pn_statistics *s = w->owner;
-    s->trained = pn_features_train(s->features, &s->error);
+static void written(struct pn_save *save) {
+    struct pn_statistics *s = save->owner;
+    if (gone(s)) return;
+    if (save->result < 0) cannot_write(s, save->path, save->result);
+    else {
+        s->i_field++;
+        write_next(s);
+    }
 }
 
-static void trained(struct pn_work *w) {
-    struct pn_statistics *s = w->owner;
-    s->in_work = false;
-    if (s->closed) {
-        free_statistics(s);
+static void write_next(struct pn_statistics *s) {
+    for (; s->i_field < s->run->job.n_fields; s->i_field++) {
+        char name[PN_VOCABULARY_NAME], path[512];
+        size_t n_bytes;
+        const char *text = pn_features_file(s->features, s->i_field, &n_bytes, name);
+        if (text == NULL) continue;
+        snprintf(path, sizeof path, "%s/%s", s->run->dir, name);
+        s->save.done = written;
+        s->save.owner = s;
+        s->busy = true;
+        pn_save_beside(&s->save, s->run->env, path, s->writer, text, n_bytes);
         return;
     }
-    if (s->trained != PN_OK) pn_run_fail(s->run, s->trained, s->error.text);
-    else finish(s);
+    finish(s);
 }
 
+static void folder_made(struct pn_io *io) {
+    struct pn_statistics *s = io->owner;
+    if (gone(s)) return;
+    if (io->result < 0) cannot_write(s, s->run->dir, io->result);
+    else write_next(s);
+}
+
+/* ---- what takes long ---- */
+static void make(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    s->made = pn_features_train(s->features, &s->error);
+}
+
+static void made(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    if (gone(s)) return;
+    if (s->made != PN_OK) {
+        pn_run_fail(s->run, s->made, s->error.text);
+        return;
+    }
+    s->i_field = 0;
+    s->busy = true;
+    s->io = (struct pn_io){.op = PN_IO_MKDIR, .path = s->run->dir, .done = folder_made, .owner = s};
+    pn_io_start(s->run->env, &s->io);
+}
+
+/* ---- vocabularies that the job names a file for ---- */
+static void read_next(struct pn_statistics *s);
+
+static void take(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    s->made = pn_features_give(s->features, s->i_field, s->load.data, s->load.n_bytes, &s->error);
+}
+
+static void taken(struct pn_work *w) {
+    struct pn_statistics *s = w->owner;
+    if (gone(s)) return;
+    if (s->made != PN_OK) {
+        char text[480];
+        snprintf(text, sizeof text, "the vocabulary of feature \"%s\", %.200s: %.160s", s->run->job.fields[s->i_field].name, s->load.path, s->error.text);
+        pn_run_fail(s->run, s->made, text);
+        return;
+    }
+    s->i_field++;
+    read_next(s);
+}
+
+static void loaded(struct pn_load *l) {
+    struct pn_statistics *s = l->owner;
+    if (s->closed) free(l->data);
+    if (gone(s)) return;
+    if (l->result < 0) {
+        char text[480];
+        snprintf(text, sizeof text, "the vocabulary of feature \"%s\", %.300s: %s", s->run->job.fields[s->i_field].name, l->path, strerror((int)-l->result));
+        pn_run_fail(s->run, PN_INVALID, text);
+        return;
+    }
+    s->busy = true;
+    s->work = (struct pn_work){.run = take, .done = taken, .owner = s};
+    pn_work_start(s->run->env, &s->work);
+}
+
+static void read_next(struct pn_statistics *s) {
+    const struct pn_job *job = &s->run->job;
+    while (s->i_field < job->n_fields && job->fields[s->i_field].vocabulary.kind != PN_VOCABULARY_FILE) s->i_field++;
+    s->busy = true;
+    if (s->i_field < job->n_fields) {
+        s->load.done = loaded;
+        s->load.owner = s;
+        pn_load_start(&s->load, s->run->env, job->fields[s->i_field].vocabulary.path, PN_VOCABULARY_BYTES);
+        return;
+    }
+    s->work = (struct pn_work){.run = make, .done = made, .owner = s};
+    pn_work_start(s->run->env, &s->work);
+}
+
+/* ---- rows ---- */
 static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
     struct pn_statistics *s = owner;
     struct pn_error why = {""};
@@ -56,26 +167,22 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     else if (err != NULL) why = *err;
     if (r == PN_OK && pn_features_need_statistics(s->features)) {
         pn_features_observe(s->features, raw);
-        s->rows += raw->n_rows;
-        if (s->rows < (s->run->job.forest.trees > 0 ? s->run->job.forest.rows : MOST_ROWS)) {
+        if (pn_features_want_rows(s->features)) {
             pn_reader_next(s->reader, on_rows, s);
             return;
         }
     }
     if (r != PN_OK && r != PN_NOT_FOUND) pn_run_fail(s->run, r, why.text);
-    if (!s->run->failed && s->features != NULL && s->run->job.forest.trees > 0) {
-        s->in_work = true;
-        s->work = (struct pn_work){.run = train, .done = trained, .owner = s};
-        pn_work_start(s->run->env, &s->work);
-        return;
-    }
-    finish(s);
+    else if (s->features == NULL && pn_job_prepares(&s->run->job)) pn_run_fail(s->run, PN_INVALID, "the training data have no rows: nothing can be counted for the features");
+    if (!s->run->failed && s->features != NULL && pn_job_prepares(&s->run->job)) read_next(s);
+    else finish(s);
 }
 
 struct pn_statistics *pn_statistics_start(struct pn_run *run, void (*done)(void *), void *owner) {
     struct pn_statistics *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
     *s = (struct pn_statistics){.run = run, .done = done, .owner = owner};
+    snprintf(s->writer, sizeof s->writer, "%016" PRIx64, run->env->ops->random(run->env));
     struct pn_reader_options o = {.n_producers = 1, .batch_size = 4096};
     s->reader = pn_reader_open(run->env, &run->job.train, &o);
     if (s->reader == NULL) {
@@ -90,5 +197,20 @@ struct pn_statistics *pn_statistics_start(struct pn_run *run, void (*done)(void 
 void pn_statistics_close(struct pn_statistics *s) {
     if (s == NULL) return;
     s->closed = true;
-    if (!s->in_work) free_statistics(s);
+    if (!s->busy) free_statistics(s);
+}
+
+char *pn_statistics_given(const struct pn_job *job) {
+    struct json_object *o = json_object_new_object();
+    for (size_t i = 0; i < job->n_fields; i++) {
+        const struct pn_field *f = &job->fields[i];
+        if (!f->standardize) continue;
+        struct json_object *e = json_object_new_object();
+        pn_json_add_double(e, "mean", f->mean);
+        pn_json_add_double(e, "std", f->std);
+        pn_json_add(o, f->name, e);
+    }
+    char *text = strdup(pn_json_text(o));
+    json_object_put(o);
+    return text;
 }

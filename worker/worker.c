@@ -8,6 +8,8 @@
 #include "common/json.h"
 #include "worker/audit.h"
 #include "worker/internal.h"
+#include "worker/secure.h"
+#include "secure/plan.h"
 
 struct pn_worker {
     struct pn_env *env;
@@ -18,11 +20,15 @@ struct pn_worker {
     struct json_object *plan;      /* the last one taken: it is worked towards for ever */
     struct pn_run *run;
     struct pn_statistics *counting;
+    struct pn_vocabulary_run *reading;
     bool seeded, changing, applying;
     uint64_t cut_epoch, cut_upto;  /* 0: none */
     uint64_t samples_before, rate_ns;
     double rate;
+    char public_key[65];           /* hex, of the identity */
 };
+
+const char *const pn_stage_names[PN_STAGES] = {"read", "features", "pull", "compute", "push", "copy_in", "kernels", "copy_out"};
 
 static void apply_plan(struct pn_worker *w);
 
@@ -41,6 +47,7 @@ void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
     free(run->statistics);
     free(run->offered);
+    pn_vocabularies_close(&run->vocabularies);
     if (run->model != NULL) json_object_put(run->model);
     pn_job_free(&run->job);
     free(run);
@@ -51,7 +58,11 @@ static void close_run(struct pn_worker *w) {
     if (run == NULL) return;
     pn_statistics_close(w->counting);
     w->counting = NULL;
+    pn_vocabularies_stop(w->reading);
+    w->reading = NULL;
     while (run->producers != NULL) pn_producer_close(run->producers);
+    pn_holder_close(run->holder);
+    run->holder = NULL;
     pn_evaluation_close(run->validation);
     pn_evaluation_close(run->evaluation);
     run->validation = run->evaluation = NULL;
@@ -108,13 +119,13 @@ static struct json_object *model_of(const struct pn_run *run) {
 }
 
 static void send_beat(struct pn_worker *w) {
-    static const char *const stages[] = {"read", "features", "pull", "compute", "push"};
     struct json_object *o = json_object_new_object(), *plan = json_object_new_array();
     pn_json_add_str(o, "role", "worker");
     pn_json_add_str(o, "name", w->options.name);
     pn_json_add_u64(o, "incarnation", w->incarnation);
     pn_json_add_str(o, "address", "");
     pn_json_add_str(o, "http", w->options.http);
+    if (w->options.has_identity) pn_json_add_str(o, "identity", w->public_key);
     json_object_array_add(plan, json_object_new_uint64(w->epoch));
     json_object_array_add(plan, json_object_new_uint64(w->revision));
     pn_json_add(o, "plan", plan);
@@ -129,6 +140,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_str(job, "code", pn_result_name(run->code));
             pn_json_add_str(job, "error", run->error.text);
         }
+        if (run->holder != NULL) pn_json_add(job, "secure", pn_holder_state(run->holder));
         struct json_object *list = json_object_new_array();
         bool drained = w->cut_epoch != 0;
         uint64_t samples = 0;
@@ -150,7 +162,10 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
+            if (s.lag != UINT64_MAX) pn_json_add_u64(e, "lag", s.lag);
             if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
+            struct json_object *deal = pn_producer_proposal(p);
+            if (deal != NULL) pn_json_add(e, "deal", deal);
             json_object_array_add(list, e);
             samples += s.samples;
             drained = drained && s.started == s.clock && (s.clock >= w->cut_upto || s.finished);
@@ -164,12 +179,21 @@ static void send_beat(struct pn_worker *w) {
         }
         if (run->validation != NULL && pn_evaluation_look(run->validation)->done) add_result(validation = json_object_new_object(), pn_evaluation_look(run->validation));
         if (run->evaluation != NULL) add_result(evaluation = json_object_new_object(), pn_evaluation_look(run->evaluation));
-        const bool trees = run->job.forest.trees > 0; /* their text is long: it is told until it is given back */
+        const bool prepares = pn_job_prepares(&run->job); /* the text is long: it is told until it is given back */
         if ((w->seeded || run->offered != NULL) && run->model == NULL) run->model = model_of(run);
-        if (run->model != NULL && !(trees && run->statistics != NULL)) model = json_object_get(run->model);
+        if (run->model != NULL && !(prepares && run->statistics != NULL)) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
-        for (int i = 0; i < PN_STAGES; i++) pn_json_add_double(times, stages[i], run->stage_seconds[i]);
+        for (int i = 0; i < PN_STAGES; i++)
+            if (i < PN_STAGE_COPY_IN || run->stage_seconds[i] > 0) pn_json_add_double(times, pn_stage_names[i], run->stage_seconds[i]);
         pn_json_add(o, "stages", times);
+        if (run->rows_wanted > 0) {
+            struct json_object *rows = json_object_new_object();
+            pn_json_add_u64(rows, "wanted", run->rows_wanted);
+            pn_json_add_u64(rows, "pulled", run->rows_pulled);
+            pn_json_add_u64(rows, "held", pn_run_rows_held(run));
+            pn_json_add_u64(rows, "evicted", run->rows_evicted);
+            pn_json_add(o, "hot_rows", rows);
+        }
         uint64_t now = pn_now_ns(w->env);
         if (now - w->rate_ns > 1000000000u) {
             w->rate = samples >= w->samples_before ? (double)(samples - w->samples_before) / ((double)(now - w->rate_ns) / 1e9) : 0;
@@ -228,7 +252,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     if (run == NULL) return;
     const char *text = pn_json_str(job, "text", "");
     *run = (struct pn_run){.refs = 1, .env = w->env, .changed = changed, .owner = w, .generation = pn_json_u64(job, "generation", 0),
-                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1)};
+                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1), .topic = w->options.topic};
     snprintf(run->job_id, sizeof run->job_id, "%s", pn_json_str(job, "id", ""));
     w->run = run;
     w->samples_before = 0;
@@ -241,7 +265,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     for (size_t i = 0; i < run->job.n_fields; i++) {
         const struct pn_field *f = &run->job.fields[i];
-        run->n_dense_inputs += f->type == PN_FIELD_NUMERIC && f->n_boundaries == 0 && !f->criteo_log;
+        run->n_dense_inputs += !pn_field_keyed(f);
     }
     if (run->job.model != PN_MODEL_AUDIT) {
         struct pn_net *net;
@@ -261,21 +285,35 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     run->client = pn_client_open(w->env, &run->job, run->job_id);
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");
+    snprintf(run->dir, sizeof run->dir, "%s", pn_json_str(job, "dir", "."));
     const char *statistics = pn_json_str(job, "statistics", NULL);
     if (statistics != NULL) run->statistics = strdup(statistics);
     else if (run->job.model == PN_MODEL_AUDIT) run->statistics = strdup("{}");
+    else if (run->job.train.kafka.brokers[0] != '\0') run->statistics = pn_statistics_given(&run->job);
 }
 
 static void counted(void *owner) {
     struct pn_worker *w = owner;
     struct pn_run *run = w->run;
     if (run == NULL || run->failed || run->statistics == NULL) return;
-    if (run->job.forest.trees > 0) { /* used by nobody before it is durable */
+    if (pn_job_prepares(&run->job)) { /* used by nobody before it is durable */
         run->offered = run->statistics;
         run->statistics = NULL;
         changed(w);
     }
     apply_plan(w);
+}
+
+static void vocabularies_there(void *owner) {
+    struct pn_worker *w = owner;
+    if (w->run != NULL && !w->run->failed) apply_plan(w);
+}
+
+/* Most jobs have none. */
+static bool has_vocabularies(struct pn_run *run) {
+    for (size_t i = 0; i < run->job.n_fields; i++)
+        if (run->job.fields[i].vocabulary.kind != PN_VOCABULARY_NONE) return run->has_vocabularies;
+    return true;
 }
 
 static void seed_done(void *owner, enum pn_result r) { (void)owner; (void)r; }
@@ -331,6 +369,25 @@ static void take_producers(struct pn_worker *w, struct json_object *list) {
         if (id >= run->n_producers || first == 0 || find(run, id) != NULL) continue;
         if (pn_producer_open(run, (uint32_t)id, (uint32_t)incarnation, first) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a producer");
     }
+    for (size_t i = 0; i < pn_json_length(list); i++) {
+        struct json_object *e = pn_json_at(list, i), *ledger = pn_json_get(e, "ledger");
+        struct pn_producer *p = ledger != NULL ? find(run, pn_json_u64(e, "producer", UINT64_MAX)) : NULL;
+        if (p != NULL) pn_producer_ledger(p, ledger);
+    }
+}
+
+/* A secure job: this process is one of its data holders, with one producer, or has no part in it. */
+static void take_holder(struct pn_worker *w, struct json_object *job) {
+    struct pn_run *run = w->run;
+    struct json_object *list = pn_json_get(job, "producers");
+    const uint64_t id = pn_json_u64(pn_json_at(list, 0), "producer", UINT64_MAX);
+    if (run->holder != NULL && (pn_json_length(list) != 1 || id != pn_holder_producer(run->holder))) {
+        pn_holder_close(run->holder);
+        run->holder = NULL;
+    }
+    if (pn_json_length(list) != 1 || id >= run->n_producers || !w->options.has_identity) return;
+    if (run->holder == NULL && (run->holder = pn_holder_open(run, (uint32_t)id, w->coordinator, w->options.identity)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a data holder's part");
+    else if (run->holder != NULL) pn_holder_plan(run->holder, job);
 }
 
 static void take_cut(struct pn_worker *w, struct json_object *cut) {
@@ -361,7 +418,7 @@ static void take_evaluation(struct pn_worker *w, struct json_object *e) {
     if (run->evaluation == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for an evaluation");
 }
 
-/* Producer 0's owner is the one that trains trees. */
+/* Producer 0's owner is the one that prepares. */
 static bool owns_first(struct json_object *job) {
     struct json_object *list = pn_json_get(job, "producers");
     for (size_t i = 0; i < pn_json_length(list); i++)
@@ -378,9 +435,13 @@ static void apply_plan(struct pn_worker *w) {
     if (run == NULL || run->failed) return;
     const char *given = pn_json_str(job, "statistics", NULL);
     if (run->statistics == NULL && given != NULL) run->statistics = strdup(given);
-    if (run->statistics == NULL && run->job.forest.trees > 0 && !(owns_first(job) && run->offered == NULL)) return; /* one worker trains, the others wait */
+    if (run->statistics == NULL && pn_job_prepares(&run->job) && !(owns_first(job) && run->offered == NULL)) return; /* one worker does it, the others wait */
     if (run->statistics == NULL) {
         if (w->counting == NULL && (w->counting = pn_statistics_start(run, counted, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for statistics");
+        return;
+    }
+    if (!has_vocabularies(run)) {
+        if (w->reading == NULL && (w->reading = pn_vocabularies_start(run, vocabularies_there, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for vocabularies");
         return;
     }
     struct pn_shard_map map;
@@ -393,11 +454,13 @@ static void apply_plan(struct pn_worker *w) {
             if (map.shards[s].term == 0) return; /* not all are up yet */
     }
     pn_client_map(run->client, &map);
+    pn_hot_map(&run->hot, &map);
     if (!w->seeded) {
         w->seeded = true;
         seed(w);
     }
-    take_producers(w, pn_json_get(job, "producers"));
+    if (run->job.privacy.secure) take_holder(w, job);
+    else take_producers(w, pn_json_get(job, "producers"));
     struct json_object *steps = pn_json_get(pn_json_get(job, "committed"), "steps");
     for (size_t i = 0; i < pn_json_length(steps); i++) pn_client_committed(run->client, (uint32_t)i, json_object_get_uint64(pn_json_at(steps, i)));
     take_gate(w, pn_json_get(job, "gate"));
@@ -425,6 +488,8 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
             if (!repeated) apply_plan(w);
             changed(w);
         }
+    } else if (f.kind >= 40 && f.kind <= 55) { /* privacy/secagg/round.h */
+        if (w->run != NULL && w->run->holder != NULL) pn_holder_message(w->run->holder, from, &f);
     } else if (w->run != NULL && w->run->client != NULL) {
         pn_client_message(w->run->client, from, m, &f);
     }
@@ -442,6 +507,10 @@ struct pn_worker *pn_worker_open(struct pn_env *env, const struct pn_worker_opti
     w->beat_ms = 100;
     w->beat = (struct pn_timer){.fire = beat_again, .owner = w};
     w->coordinator = env->ops->connect(env, options->coordinator);
+    char *hex = options->has_identity ? pn_secure_hex(options->identity + 32, 32) : NULL;
+    if (hex != NULL) memcpy(w->public_key, hex, sizeof w->public_key);
+    w->options.has_identity = hex != NULL;
+    free(hex);
     return w;
 }
 
@@ -458,7 +527,6 @@ static void start(void *core) { beat_again(&((struct pn_worker *)core)->beat); }
 const struct pn_core_ops pn_worker_core = {.start = start, .message = message};
 
 void pn_worker_http(void *core, struct pn_http_request *r) {
-    static const char *const stages[] = {"read", "features", "pull", "compute", "push"};
     struct pn_worker *w = core;
     char text[4096];
     int n = 0;
@@ -487,6 +555,12 @@ void pn_worker_http(void *core, struct pn_http_request *r) {
                  "# HELP pinion_worker_stage_seconds_total Time steps spent in a stage.\n# TYPE pinion_worker_stage_seconds_total counter\n",
                  samples, rows > 0 ? loss / (double)rows : 0.0);
     for (int i = 0; i < PN_STAGES && w->run != NULL; i++)
-        n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", stages[i], w->run->stage_seconds[i]);
+        if (i < PN_STAGE_COPY_IN || w->run->stage_seconds[i] > 0) n += snprintf(text + n, sizeof text - (size_t)n, "pinion_worker_stage_seconds_total{stage=\"%s\"} %.6f\n", pn_stage_names[i], w->run->stage_seconds[i]);
+    if (w->run != NULL && w->run->rows_wanted > 0)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "# HELP pinion_worker_rows_wanted_total Rows that steps of jobs with a deviceCache read.\n# TYPE pinion_worker_rows_wanted_total counter\npinion_worker_rows_wanted_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_pulled_total Those that were not on the device.\n# TYPE pinion_worker_rows_pulled_total counter\npinion_worker_rows_pulled_total %" PRIu64 "\n"
+                      "# HELP pinion_worker_rows_held Rows in the caches of this worker's devices.\n# TYPE pinion_worker_rows_held gauge\npinion_worker_rows_held %" PRIu64 "\n",
+                      w->run->rows_wanted, w->run->rows_pulled, pn_run_rows_held(w->run));
     r->answer(r, 200, "text/plain; version=0.0.4", NULL, text, (size_t)n);
 }

@@ -5,12 +5,19 @@
 #include "common/http.h"
 
 struct pn_backend;
+struct pn_kafka_spec;
+struct pn_topic;
 struct pn_worker_options {
     char name[64];
     char http[128];
     char coordinator[128];
     /* The GPUs' backend (nn/backend.h), asked for when a job wants it; NULL and a line: there is none. NULL: built without. */
     const struct pn_backend *(*gpu)(struct pn_error *);
+    /* Opens a Kafka topic (worker/reader/topic.h). NULL: built without. */
+    struct pn_topic *(*topic)(const struct pn_kafka_spec *, struct pn_error *);
+    /* Its Ed25519 key pair, by which the other data holders of a secure job know it; has_identity false: it takes part in none. */
+    bool has_identity;
+    uint8_t identity[64];
 };
 struct pn_worker;
 struct pn_worker *pn_worker_open(struct pn_env *, const struct pn_worker_options *);

@@ -1,9 +1,10 @@
-/* pinion plot: the learning curve of a job as a picture (SVG) or as numbers (CSV). */
+/* pinion plot: the learning curve of a job as a picture (SVG), as numbers (CSV) or as TensorBoard event files. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "deploy/cli/cli.h"
+#include "deploy/cli/events.h"
 
 enum { WIDTH = 760, PANEL = 230, LEFT = 70, RIGHT = 20, TOP = 40, GAP = 60 };
 
@@ -139,16 +140,66 @@ static void table(FILE *f, struct json_object *train, struct json_object *valida
         fprintf(f, "validation,%.3f,%.0f,%.6f,%.6f,,,,\n", at(validation, i, 0), at(validation, i, 1), at(validation, i, 3), at(validation, i, 2));
 }
 
+/* A stream's windows, of all rows or of one segment. */
+static void stream_events(const char *folder, const char *id, const char *run, struct json_object *stream, const char *segment) {
+    static const char *const keys[][2] = {{"logloss", "loss"}, {"auc", "auc"}, {"ne", "ne"}, {"calibration", "calibration"}, {"label_rate", "label_rate"}};
+    struct events *e = events_open(folder, id, run);
+    for (size_t i = 0; i < pn_json_length(stream); i++) {
+        struct json_object *w = pn_json_at(stream, i), *figures = segment == NULL ? w : pn_json_get(pn_json_get(w, "segments"), segment);
+        for (size_t k = 0; k < 5; k++) events_add(e, keys[k][1], pn_json_double(w, "seconds", 0), (uint64_t)pn_json_double(w, "samples", 0), pn_json_double(figures, keys[k][0], NAN));
+    }
+    events_close(e);
+}
+
+/* One run a part, so that TensorBoard lays curves of one tag over each other: JOB/train, JOB/validation, JOB/stream, JOB/stream/SEGMENT. Steps are samples. */
+static void tensorboard(const char *folder, const char *id, struct json_object *train, struct json_object *validation, struct json_object *stream) {
+    struct events *e = events_open(folder, id, "train");
+    for (size_t i = 0; i < pn_json_length(train); i++) events_add(e, "loss", at(train, i, 0), (uint64_t)at(train, i, 1), at(train, i, 2));
+    events_close(e);
+    if (pn_json_length(validation) > 0) {
+        e = events_open(folder, id, "validation");
+        for (size_t i = 0; i < pn_json_length(validation); i++) {
+            events_add(e, "loss", at(validation, i, 0), (uint64_t)at(validation, i, 1), at(validation, i, 3));
+            events_add(e, "auc", at(validation, i, 0), (uint64_t)at(validation, i, 1), at(validation, i, 2));
+        }
+        events_close(e);
+    }
+    if (pn_json_length(stream) == 0) return;
+    stream_events(folder, id, "stream", stream, NULL);
+    struct json_object *seen = json_object_new_object(); /* a segment may begin late */
+    for (size_t i = 0; i < pn_json_length(stream); i++) {
+        struct json_object *segments = pn_json_get(pn_json_at(stream, i), "segments");
+        if (segments == NULL) continue;
+        json_object_object_foreach(segments, name, figures) {
+            char run[200];
+            (void)figures;
+            if (pn_json_get(seen, name) != NULL) continue;
+            pn_json_add_bool(seen, name, true);
+            snprintf(run, sizeof run, "stream/%.150s", name);
+            for (char *c = run + strlen("stream/"); *c; c++)
+                if (*c == '/' || *c == '.') *c = '_';
+            stream_events(folder, id, run, stream, name);
+        }
+    }
+    json_object_put(seen);
+}
+
 int verb_plot(const struct cli *c) {
-    if (c->n_rest != 1) cli_fail(EXIT_USAGE, "pinion plot needs one job: pinion plot JOB [--out FILE.svg|FILE.csv]");
+    if (c->n_rest != 1) cli_fail(EXIT_USAGE, "pinion plot needs one job: pinion plot JOB [--out FILE.svg|FILE.csv] [--tensorboard FOLDER]");
     char path[200], name[200];
     snprintf(path, sizeof path, "/api/v1/jobs/%.100s", c->rest[0]);
     snprintf(name, sizeof name, "%.100s.svg", c->rest[0]);
-    const char *out = cli_option(c, "out", name), *dot = strrchr(out, '.');
+    const char *board = cli_option(c, "tensorboard", NULL), *out = cli_option(c, "out", name), *dot = strrchr(out, '.');
     const bool csv = dot != NULL && strcmp(dot, ".csv") == 0;
     if (dot == NULL || (!csv && strcmp(dot, ".svg") != 0)) cli_fail(EXIT_USAGE, "--out %s: the name must end in .svg or .csv", out);
     struct json_object *job = cli_must(c, "GET", path, NULL), *curve = pn_json_get(job, "curve");
     struct json_object *train = pn_json_get(curve, "train"), *validation = pn_json_get(curve, "validation"), *stream = pn_json_get(job, "stream");
+    if (board != NULL) {
+        if (board[0] == '\0') cli_fail(EXIT_USAGE, "--tensorboard needs a folder");
+        tensorboard(board, pn_json_str(job, "id", ""), train, validation, stream);
+        printf("%s/%s: %zu points of training, %zu of validation; tensorboard --logdir %s shows them\n", board, pn_json_str(job, "id", ""), pn_json_length(train), pn_json_length(validation), board);
+        if (cli_option(c, "out", NULL) == NULL) return EXIT_DONE;
+    }
     FILE *f = fopen(out, "w");
     if (f == NULL) cli_fail(EXIT_FAILED, "%s cannot be written", out);
     if (csv) table(f, train, validation, stream);

@@ -13,14 +13,17 @@ void cli_privacy_ahead(const struct pn_job *job) {
     const uint64_t all = pn_job_privacy_steps(job), epoch = (all + job->epochs - 1) / job->epochs;
     printf("private: noise multiplier %.5g, clip %.5g, %llu steps of each of %u producers at a sampling rate of %.4g\n", v->noise, (double)v->clip, (unsigned long long)all, job->n_producers,
            (double)job->batch_size * job->n_producers / (double)v->rows);
+    if (v->secure)
+        printf("secure sums of %u data holders: the fewest are %u, %u of them may collude; noise is discrete, and full without the others; a round that fails is charged like one that does not\n",
+               job->n_producers, pn_job_fewest(v, job->n_producers), pn_job_colluding(v, job->n_producers));
     if (v->per_user > 0) printf("  the unit is the user (column %s): a batch is expected to be of %u users, at most %u examples of each\n", v->user_field, job->batch_size, v->per_user);
     const char *const each = v->per_user > 0 ? " per user" : "";
     for (uint32_t e = 1; e <= job->epochs; e++) {
         if (job->epochs > 20 && e > 10 && e < job->epochs) continue;
         const uint64_t steps = e * epoch < all ? e * epoch : all;
         const size_t n = pn_job_privacy_events(job, steps, 1, events);
-        if (pn_privacy_epsilon_rdp(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon%s after epoch %u: %.4g at delta %.4g\n", each, e, epsilon, v->delta);
-        if (e == job->epochs && v->delta >= PN_PRIVACY_MIN_DELTA && pn_privacy_epsilon(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  (by privacy loss distributions, which are tight: %.4g)\n", epsilon);
+        if ((v->secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon%s after epoch %u: %.4g at delta %.4g\n", each, e, epsilon, v->delta);
+        if (e == job->epochs && !v->secure && v->delta >= PN_PRIVACY_MIN_DELTA && pn_privacy_epsilon(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  (by privacy loss distributions, which are tight: %.4g)\n", epsilon);
     }
 }
 

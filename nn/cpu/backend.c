@@ -5,6 +5,7 @@
 #include "common/hash.h"
 #include "nn/backend.h"
 #include "nn/blocks.h"
+#include "nn/cache.h"
 
 struct pn_ctx { int nothing; };
 
@@ -23,6 +24,7 @@ static void clear(struct pn_ctx *c, void *p, size_t n) { (void)c; if (n > 0) mem
 static void mark(struct pn_ctx *c, enum pn_stream s, size_t event) { (void)c, (void)s, (void)event; }
 static enum pn_result await(struct pn_ctx *c, size_t event, struct pn_error *err) { (void)c, (void)event, (void)err; return PN_OK; }
 static enum pn_result finish(struct pn_ctx *c, struct pn_error *err) { (void)c, (void)err; return PN_OK; }
+static double elapsed(struct pn_ctx *c, size_t from, size_t to) { (void)c, (void)from, (void)to; return 0; }
 static bool capture(struct pn_ctx *c) { (void)c; return false; }
 static void *captured(struct pn_ctx *c) { (void)c; return NULL; }
 static void graph(struct pn_ctx *c, void *g) { (void)c, (void)g; }
@@ -80,7 +82,7 @@ static void linear_forward(struct pn_ctx *c, const float *in, size_t n, size_t f
 static void linear_backward(struct pn_ctx *c, const float *in, const float *out, size_t n, size_t from, size_t width, const float *w, bool relu, float *g, float *dw, float *db,
                             float *din) {
     (void)c;
-    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din);
+    pn_linear_backward(in, out, n, from, width, w, relu, g, dw, db, din, true);
 }
 static void cross_forward(struct pn_ctx *c, const float *x0, const float *x, size_t n, size_t width, const float *w, const float *b, float *product, float *out) {
     (void)c;
@@ -110,7 +112,7 @@ static void batch_norm_forward(struct pn_ctx *c, const float *in, size_t n, size
 static void batch_norm_backward(struct pn_ctx *c, const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running,
                                 bool relu, float *g, float *dscale, float *dshift, float *drunning, float *din) {
     (void)c;
-    pn_batch_norm_backward(out, own, normal, n, width, scale, running, relu, g, dscale, dshift, drunning, din);
+    pn_batch_norm_backward(out, own, normal, n, width, scale, running, relu, g, dscale, dshift, drunning, din, true);
 }
 static void attention_forward(struct pn_ctx *c, const float *qkv, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal, float *kept, float *out) {
     (void)c;
@@ -252,6 +254,39 @@ static void in_batch_softmax(struct pn_ctx *c, const float *pairs, const uint64_
     *loss = (double)n * pn_in_batch_softmax(pairs, items, log_q, n, k, temperature, scratch, dpairs);
 }
 
+/* ---- two vectors, tokens against rows ---- */
+static void pair_forward(struct pn_ctx *c, const struct pn_pool_view *v, const float *rows, float *out) {
+    (void)c;
+    pn_pair_forward((const float *const[]){rows, rows}, (const uint32_t *const[]){v->position, v->position + v->n}, v->n, v->wide, v->k, v->linear_scale, out);
+}
+static void pair_backward(struct pn_ctx *c, const struct pn_pool_view *v, const struct pn_inverse *inverse, const float *rows, const float *g, float *row_gradients) {
+    (void)c, (void)inverse;
+    pn_pair_backward((const float *const[]){rows, rows}, (const uint32_t *const[]){v->position, v->position + v->n}, v->n, v->wide, v->k, v->linear_scale, g,
+                     (float *const[]){row_gradients, row_gradients});
+}
+static void unit_forward(struct pn_ctx *c, const float *x, size_t n, size_t k, float *out) { (void)c; pn_unit_forward(x, n, k, k, out); }
+static void unit_backward(struct pn_ctx *c, const float *x, const float *unit, const float *g, size_t n, size_t k, float *dx) { (void)c; pn_unit_backward(x, unit, g, n, k, dx); }
+static void decay(struct pn_ctx *c, const float *rows, const float *share, const uint32_t *n_rows, size_t most, size_t dim, double weight, float *row_gradients, double *loss) {
+    (void)c, (void)most;
+    double sum = 0;
+    for (uint32_t r = 0; r < *n_rows; r++) sum += pn_decay_row(rows + r * dim, dim, share[r], row_gradients + r * dim);
+    *loss += weight * sum;
+}
+static void token_bce(struct pn_ctx *c, const struct pn_tokens_view *v, const struct pn_inverse *inverse, const float *x, const float *rows, double share, double weight, float *z,
+                      float *dx, float *row_gradients, double *loss) {
+    (void)c, (void)inverse, (void)z;
+    *loss = weight * pn_token_bce(v, x, rows, share, dx, row_gradients);
+}
+static void token_softmax(struct pn_ctx *c, const struct pn_tokens_view *v, const struct pn_inverse *inverse, const float *x, const float *rows, double share, double weight, float *z,
+                          float *scratch, float *dx, float *row_gradients, double *loss) {
+    (void)c, (void)inverse, (void)z;
+    *loss = weight * pn_token_softmax(v, x, rows, share, scratch, scratch + v->n_at * v->k, scratch + 2 * v->n_at * v->k, dx, row_gradients);
+}
+static void token_scores(struct pn_ctx *c, const float *x, const float *rows, const uint32_t *target, const uint32_t *begin, size_t n, size_t k, float *scores) {
+    (void)c;
+    pn_token_scores(x, rows, target, begin, n, k, scores);
+}
+
 /* ---- dense parameters ---- */
 static void sum_squares(struct pn_ctx *c, const float *x, size_t n, double *sum) {
     (void)c;
@@ -288,11 +323,56 @@ static void example_norms(struct pn_ctx *c, const float *in, const float *g, siz
         norms[e] += x * y;
     }
 }
+static float squares_of(const float *x, size_t n) {
+    float sum = 0;
+    for (size_t d = 0; d < n; d++) sum += x[d] * x[d];
+    return sum;
+}
+static void layer_norms(struct pn_ctx *c, const float *normal, const float *g, size_t n, size_t width, float *norms) {
+    (void)c;
+    for (size_t e = 0; e < n; e++)
+        for (size_t d = 0; d < width; d++) {
+            const float shift = g[e * width + d], scale = shift * normal[e * width + d];
+            norms[e] += shift * shift + scale * scale;
+        }
+}
+static void cross_norms(struct pn_ctx *c, const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms) {
+    (void)c;
+    for (size_t e = 0; e < n; e++) {
+        float sum = 0;
+        for (size_t d = 0; d < width; d++) sum += g[e * width + d] * x0[e * width + d] * g[e * width + d] * x0[e * width + d];
+        norms[e] += (squares_of(x + e * width, width) + 1) * sum;
+    }
+}
+static void row_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *linear_gradient, const float *embedded_gradient, float *norms) {
+    (void)c;
+    const size_t n = v->n, k = v->k;
+    for (size_t e = 0; e < n; e++)
+        for (size_t s = 0; s < v->f; s++)
+            for (uint32_t i = v->begin[s * n + e]; i < v->begin[s * n + e + 1]; i++)
+                for (size_t r = 0; r <= s; r++)
+                    for (uint32_t j = v->begin[r * n + e]; j < v->begin[r * n + e + 1] && j <= i; j++) {
+                        if (v->position[i] != v->position[j]) continue;
+                        const float linear = v->wide ? v->linear_scale * linear_gradient[e] : 0, *a = embedded_gradient + (e * v->f + s) * k, *b = embedded_gradient + (e * v->f + r) * k;
+                        float dot = linear * linear;
+                        for (size_t d = 0; d < k; d++) dot += a[d] * b[d];
+                        norms[e] += (i == j ? 1.0f : 2.0f) * scale_of(v->pooling[s], v->begin[s * n + e + 1] - v->begin[s * n + e]) *
+                                    scale_of(v->pooling[r], v->begin[r * n + e + 1] - v->begin[r * n + e]) * dot;
+                    }
+}
+static void pair_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *rows, const float *g, float *norms) {
+    (void)c;
+    const size_t dim = v->wide + v->k;
+    for (size_t e = 0; e < v->n; e++) {
+        const float *x = rows + v->position[e] * dim + v->wide, *y = rows + v->position[v->n + e] * dim + v->wide;
+        norms[e] += g[e] * g[e] * ((v->wide ? 2 * v->linear_scale * v->linear_scale : 0) + squares_of(x, v->k) + squares_of(y, v->k));
+    }
+}
 static void clip_examples(struct pn_ctx *c, const float *norms, float most, size_t n, size_t width, float *g) {
     (void)c;
     for (size_t e = 0; e < n; e++) {
         const float norm = sqrtf(norms[e]), scale = norm > most ? most / norm : 1;
-        for (size_t d = 0; d < width; d++) g[e * width + d] *= scale;
+        for (size_t d = 0; d < width; d++) g[e * width + d] = isfinite(norm) ? g[e * width + d] * scale : 0;
     }
 }
 static void add_noise(struct pn_ctx *c, size_t n, float sigma, uint64_t seed, float *x) {
@@ -306,7 +386,7 @@ static void add_noise(struct pn_ctx *c, size_t n, float sigma, uint64_t seed, fl
 
 const struct pn_backend pn_backend_cpu = {
     .name = "cpu", .devices = devices, .open = open_, .close = close_, .alloc = alloc, .free = release, .host_alloc = alloc, .host_free = release, .upload = upload,
-    .download = download, .clear = clear, .mark = mark, .after = mark, .await = await, .finish = finish, .capture = capture, .captured = captured, .replay = graph,
+    .download = download, .clear = clear, .mark = mark, .after = mark, .await = await, .finish = finish, .elapsed = elapsed, .capture = capture, .captured = captured, .replay = graph,
     .graph_free = graph, .pool_forward = pool_forward, .pool_backward = pool_backward, .fm_forward = fm_forward, .fm_backward = fm_backward, .linear_forward = linear_forward,
     .linear_backward = linear_backward, .cross_forward = cross_forward, .cross_backward = cross_backward, .dot_forward = dot_forward, .dot_backward = dot_backward,
     .norm_forward = norm_forward, .norm_backward = norm_backward, .batch_norm_forward = batch_norm_forward, .batch_norm_backward = batch_norm_backward,
@@ -315,4 +395,5 @@ const struct pn_backend pn_backend_cpu = {
     .tokens_forward = tokens_forward, .tokens_backward = tokens_backward, .candidate_forward = candidate_forward, .candidate_backward = candidate_backward,
     .positions_forward = positions_forward, .positions_backward = positions_backward, .summary_forward = summary_forward, .summary_backward = summary_backward, .bce = bce,
     .group_loss = group_loss, .in_batch_softmax = in_batch_softmax, .sum_squares = sum_squares, .clip = clip, .dense_step = dense_step, .example_norms = example_norms,
-    .clip_examples = clip_examples, .add_noise = add_noise};
+    .layer_norms = layer_norms, .cross_norms = cross_norms, .row_norms = row_norms, .pair_norms = pair_norms, .clip_examples = clip_examples, .add_noise = add_noise, .pair_forward = pair_forward, .pair_backward = pair_backward, .unit_forward = unit_forward,
+    .unit_backward = unit_backward, .decay = decay, .token_bce = token_bce, .token_softmax = token_softmax, .token_scores = token_scores, .cache = &pn_cache_cpu};

@@ -31,7 +31,7 @@ PN_MACHINES void pn_batch_norm_forward(const float *in, size_t n, size_t width, 
 
 /* din = scale * inverse * (g - mean(g) - normal * mean(g * normal)), the means over the batch: which are the gradients of shift and scale over n. */
 PN_MACHINES void pn_batch_norm_backward(const float *out, const float *own, const float *normal, size_t n, size_t width, const float *scale, const float *running, bool relu, float *g,
-                            float *dscale, float *dshift, float *drunning, float *din) {
+                            float *dscale, float *dshift, float *drunning, float *din, bool add) {
     const float *inverse = own + 2 * width, share = 0.05f, unbiased = n > 1 ? (float)n / (float)(n - 1) : 1;
     memset(dscale, 0, width * sizeof *dscale);
     memset(dshift, 0, width * sizeof *dshift);
@@ -49,7 +49,10 @@ PN_MACHINES void pn_batch_norm_backward(const float *out, const float *own, cons
     for (size_t e = 0; e < n; e++) {
         const float *restrict h = normal + e * width, *restrict go = g + e * width;
         float *restrict gi = din + e * width;
-        for (size_t d = 0; d < width; d++) gi[d] += scale[d] * inverse[d] * (go[d] - (dshift[d] + h[d] * dscale[d]) * share_of_one);
+        if (add)
+            for (size_t d = 0; d < width; d++) gi[d] += scale[d] * inverse[d] * (go[d] - (dshift[d] + h[d] * dscale[d]) * share_of_one);
+        else
+            for (size_t d = 0; d < width; d++) gi[d] = scale[d] * inverse[d] * (go[d] - (dshift[d] + h[d] * dscale[d]) * share_of_one);
     }
     for (size_t d = 0; d < width; d++) {
         drunning[d] = share * (running[d] - own[d]);

@@ -12,5 +12,5 @@ void pn_cross_backward(const float *x0, const float *x, const float *product, co
         for (size_t i = 0; i < n * width; i++) dx0[i] += g[i] * product[i];
         for (size_t i = 0; i < n * width; i++) dx[i] += g[i];
     }
-    pn_linear_backward(x, NULL, n, width, width, w, false, scratch, dw, db, dx);
+    pn_linear_backward(x, NULL, n, width, width, w, false, scratch, dw, db, dx, true);
 }

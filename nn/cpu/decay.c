@@ -3,7 +3,7 @@
 #include "nn/blocks.h"
 
 /* One row: its gradient, and half its share of the squares. Eight lanes: one sum would be a chain of additions. */
-PN_MACHINES static double decay_row(const float *restrict row, size_t dim, float share, float *restrict g) {
+PN_MACHINES double pn_decay_row(const float *restrict row, size_t dim, float share, float *restrict g) {
     enum { LANES = 8 };
     float lane[LANES] = {0}, squares = 0;
     size_t d = 0;
@@ -30,7 +30,7 @@ bool pn_decay(const struct pn_job *job, const size_t *fields, size_t f, const st
         if (count == NULL) return false;
         for (size_t s = 0; s < f; s++)
             for (uint32_t i = b->begin[s * n]; job->fields[fields[s]].i_table == t && i < b->begin[(s + 1) * n]; i++) count[b->position[i]]++;
-        for (size_t u = 0; u < b->n_unique[t]; u++) sum += decay_row(rows[t] + u * dim, dim, l2 * (float)count[u] / (float)n, row_gradients[t] + u * dim);
+        for (size_t u = 0; u < b->n_unique[t]; u++) sum += pn_decay_row(rows[t] + u * dim, dim, l2 * (float)count[u] / (float)n, row_gradients[t] + u * dim);
         free(count);
     }
     *loss += sum * (double)n;

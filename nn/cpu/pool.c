@@ -52,3 +52,55 @@ PN_MACHINES void pn_pool_backward(const struct pn_job *job, const size_t *fields
         }
     }
 }
+
+/* ---- a part of the vectors; widths of small models compiled by themselves (linear.c says why) ---- */
+#define PASS __attribute__((always_inline)) static inline void
+
+PASS part_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], size_t dim, size_t at, size_t width, float *restrict embedded) {
+    const size_t n = b->n_examples;
+    for (size_t s = 0; s < f; s++) {
+        const struct pn_field *field = &job->fields[fields[s]];
+        const float *table = rows[field->i_table] + at;
+        for (size_t e = 0; e < n; e++) {
+            float *restrict out = embedded + (e * f + s) * width;
+            const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
+            const float *restrict first = table + (size_t)b->position[begin] * dim;
+            for (size_t d = 0; d < width; d++) out[d] = first[d];
+            if (end - begin <= 1) continue;
+            for (uint32_t i = begin + 1; i < end; i++)
+                for (size_t d = 0; d < width; d++) out[d] += table[(size_t)b->position[i] * dim + d];
+            const float scale = pn_pool_scale(field->pooling, end - begin);
+            for (size_t d = 0; d < width; d++) out[d] *= scale;
+        }
+    }
+}
+PN_MACHINES void pn_pool_part_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], size_t dim, size_t at, size_t width,
+                                      float *out) {
+    if (width == 8) part_forward(job, fields, f, b, rows, dim, at, 8, out);
+    else if (width == 32) part_forward(job, fields, f, b, rows, dim, at, 32, out);
+    else part_forward(job, fields, f, b, rows, dim, at, width, out);
+}
+
+PASS part_backward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, size_t dim, size_t at, size_t width, const float *restrict gradient,
+                   float *const row_gradients[PN_MAX_TABLES]) {
+    const size_t n = b->n_examples;
+    for (size_t s = 0; s < f; s++) {
+        const struct pn_field *field = &job->fields[fields[s]];
+        float *table = row_gradients[field->i_table] + at;
+        for (size_t e = 0; e < n; e++) {
+            const float *restrict g = gradient + (e * f + s) * width;
+            const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
+            const float scale = pn_pool_scale(field->pooling, end - begin);
+            for (uint32_t i = begin; i < end; i++) {
+                float *restrict row = table + (size_t)b->position[i] * dim;
+                for (size_t d = 0; d < width; d++) row[d] += scale * g[d];
+            }
+        }
+    }
+}
+PN_MACHINES void pn_pool_part_backward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, size_t dim, size_t at, size_t width, const float *g,
+                                       float *const row_gradients[PN_MAX_TABLES]) {
+    if (width == 8) part_backward(job, fields, f, b, dim, at, 8, g, row_gradients);
+    else if (width == 32) part_backward(job, fields, f, b, dim, at, 32, g, row_gradients);
+    else part_backward(job, fields, f, b, dim, at, width, g, row_gradients);
+}

@@ -1,5 +1,6 @@
 /* The table. The worker loads this module and asks for it by name (worker/main.c). */
 #include "nn/cuda/runtime.cuh"
+#include "nn/cache.h"
 #include "nn/cuda/module.h"
 
 extern "C" const struct pn_backend *pn_backend_module(void) {
@@ -15,5 +16,9 @@ extern "C" const struct pn_backend *pn_backend_module(void) {
     pn_fill_sequence(&t);
     pn_fill_loss(&t);
     pn_fill_dense(&t);
+    pn_fill_pair(&t);
+    pn_fill_sasrec(&t);
+    pn_fill_private(&t);
+    t.cache = pn_cache_module();
     return &t;
 }

@@ -9,6 +9,7 @@ struct pn_cache {
     unsigned long long *counts; /* as struct pn_cache_counts, on the device */
 };
 enum { FOUND, MISSING, STALE, INSERTED, EVICTED, N_COUNTS };
+static cudaStream_t cache_stream(const struct pn_ctx *ctx) { return ctx->streams[PN_STREAM_IN]; }
 
 __global__ void cache_find_kernel(struct pn_cache_table t, const uint64_t *keys, size_t n, uint32_t now, uint32_t staleness, float *rows, uint32_t *hit, unsigned long long *counts) {
     const unsigned lane = threadIdx.x % 32;
@@ -83,10 +84,14 @@ static struct pn_cache *cache_open(struct pn_ctx *ctx, size_t n_rows, size_t dim
         cache_close(c);
         return NULL;
     }
-    pn_check(ctx, cudaMemsetAsync(c->t.digests, 0, c->t.n_buckets * 128, pn_compute(ctx)), "cache");
-    pn_check(ctx, cudaMemsetAsync(c->t.locks, 0, c->t.n_buckets * 4, pn_compute(ctx)), "cache");
-    pn_check(ctx, cudaMemsetAsync(c->counts, 0, N_COUNTS * sizeof *c->counts, pn_compute(ctx)), "cache");
+    pn_check(ctx, cudaMemsetAsync(c->t.digests, 0, c->t.n_buckets * 128, cache_stream(ctx)), "cache");
+    pn_check(ctx, cudaMemsetAsync(c->t.locks, 0, c->t.n_buckets * 4, cache_stream(ctx)), "cache");
+    pn_check(ctx, cudaMemsetAsync(c->counts, 0, N_COUNTS * sizeof *c->counts, cache_stream(ctx)), "cache");
     return c;
+}
+static void cache_empty(struct pn_cache *c) { /* what the digests do not name is not there */
+    cudaSetDevice(c->ctx->device);
+    pn_check(c->ctx, cudaMemsetAsync(c->t.digests, 0, c->t.n_buckets * 128, cache_stream(c->ctx)), "cache");
 }
 static size_t cache_room(const struct pn_cache *c) { return c->t.n_buckets * PN_CACHE_PLACES; }
 static unsigned warps_for(size_t n) {
@@ -94,28 +99,39 @@ static unsigned warps_for(size_t n) {
     return b < 1u << 20 ? b : 1u << 20;
 }
 static void cache_find(struct pn_cache *c, const uint64_t *keys, size_t n, uint32_t now, uint32_t staleness, float *rows, uint32_t *hit) {
-    if (n > 0) PN_LAUNCH(cache_find_kernel, warps_for(n), 256, 0, pn_compute(c->ctx), c->t, keys, n, now, staleness, rows, hit, c->counts);
+    if (n > 0) PN_LAUNCH(cache_find_kernel, warps_for(n), 256, 0, cache_stream(c->ctx), c->t, keys, n, now, staleness, rows, hit, c->counts);
     pn_launched(c->ctx, "cache find");
 }
 static void cache_insert(struct pn_cache *c, const uint64_t *keys, const float *rows, const uint32_t *hit, size_t n, uint32_t now) {
-    if (n > 0) PN_LAUNCH(cache_insert_kernel, warps_for(n), 256, 0, pn_compute(c->ctx), c->t, keys, rows, hit, n, now, c->counts);
+    if (n > 0) PN_LAUNCH(cache_insert_kernel, warps_for(n), 256, 0, cache_stream(c->ctx), c->t, keys, rows, hit, n, now, c->counts);
     pn_launched(c->ctx, "cache insert");
 }
+__global__ void cache_assemble_kernel(const float *found, const float *pulled, const uint32_t *source, size_t n, size_t dim, float *out) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n * dim; i += (size_t)gridDim.x * blockDim.x) {
+        const uint32_t from = source[i / dim];
+        out[i] = from == UINT32_MAX ? found[i] : pulled[(size_t)from * dim + i % dim];
+    }
+}
+static void cache_assemble(struct pn_ctx *ctx, const float *found, const float *pulled, const uint32_t *source, size_t n, size_t dim, float *out) {
+    const unsigned blocks = pn_blocks(n * dim, 256);
+    if (n > 0) PN_LAUNCH(cache_assemble_kernel, blocks < 65536 ? blocks : 65536, 256, 0, cache_stream(ctx), found, pulled, source, n, dim, out);
+    pn_launched(ctx, "cache assemble");
+}
 static void cache_accumulate(struct pn_cache *c, const uint64_t *keys, const float *gradients, size_t n, float rate) {
-    if (n > 0) PN_LAUNCH(cache_accumulate_kernel, warps_for(n), 256, 0, pn_compute(c->ctx), c->t, keys, gradients, n, rate);
+    if (n > 0) PN_LAUNCH(cache_accumulate_kernel, warps_for(n), 256, 0, cache_stream(c->ctx), c->t, keys, gradients, n, rate);
     pn_launched(c->ctx, "cache accumulate");
 }
 static struct pn_cache_counts cache_look(struct pn_cache *c) {
     unsigned long long n[N_COUNTS] = {0};
     cudaSetDevice(c->ctx->device);
-    pn_check(c->ctx, cudaMemcpyAsync(n, c->counts, sizeof n, cudaMemcpyDeviceToHost, pn_compute(c->ctx)), "cache counts");
-    pn_check(c->ctx, cudaMemsetAsync(c->counts, 0, sizeof n, pn_compute(c->ctx)), "cache counts");
-    pn_check(c->ctx, cudaStreamSynchronize(pn_compute(c->ctx)), "cache counts");
+    pn_check(c->ctx, cudaMemcpyAsync(n, c->counts, sizeof n, cudaMemcpyDeviceToHost, cache_stream(c->ctx)), "cache counts");
+    pn_check(c->ctx, cudaMemsetAsync(c->counts, 0, sizeof n, cache_stream(c->ctx)), "cache counts");
+    pn_check(c->ctx, cudaStreamSynchronize(cache_stream(c->ctx)), "cache counts");
     struct pn_cache_counts out = {n[FOUND], n[MISSING], n[STALE], n[INSERTED], n[EVICTED]};
     return out;
 }
 
 extern "C" const struct pn_cache_ops *pn_cache_module(void) {
-    static const struct pn_cache_ops ops = {cache_open, cache_close, cache_room, cache_find, cache_insert, cache_accumulate, cache_look};
+    static const struct pn_cache_ops ops = {cache_open, cache_close, cache_room, cache_empty, cache_find, cache_insert, cache_assemble, cache_accumulate, cache_look};
     return &ops;
 }

@@ -58,7 +58,7 @@ static enum pn_result open_(struct pn_ctx **out, size_t device, enum pn_precisio
     c->precision = precision;
     pn_check(c, cudaSetDevice(c->device), "cudaSetDevice");
     for (int i = 0; i < PN_STREAMS; i++) pn_check(c, cudaStreamCreateWithFlags(&c->streams[i], cudaStreamNonBlocking), "cudaStreamCreate");
-    for (unsigned i = 0; i < PN_EVENTS; i++) pn_check(c, cudaEventCreateWithFlags(&c->events[i], cudaEventDisableTiming), "cudaEventCreate");
+    for (unsigned i = 0; i < PN_EVENTS; i++) pn_check(c, cudaEventCreateWithFlags(&c->events[i], cudaEventDefault), "cudaEventCreate");
     if (c->failed[0] == '\0' && !pn_gemm_open(c)) pn_broken(c, "cuBLASLt cannot be opened");
     if (c->failed[0] != '\0') {
         pn_fail(err, PN_FAILED, "device cuda:%zu: %s", device, c->failed);
@@ -114,6 +114,13 @@ static enum pn_result await(struct pn_ctx *c, size_t event, struct pn_error *err
     cudaSetDevice(c->device);
     return told(c, cudaEventSynchronize(c->events[event]), err);
 }
+static double elapsed(struct pn_ctx *c, size_t from, size_t to) {
+    float ms = 0;
+    cudaSetDevice(c->device);
+    if (cudaEventElapsedTime(&ms, c->events[from], c->events[to]) == cudaSuccess) return (double)ms / 1e3;
+    cudaGetLastError();
+    return 0;
+}
 static enum pn_result finish(struct pn_ctx *c, struct pn_error *err) {
     cudaError_t e = cudaSuccess;
     cudaSetDevice(c->device);
@@ -156,6 +163,7 @@ void pn_fill_context(struct pn_backend *t) {
     t->after = after;
     t->await = await;
     t->finish = finish;
+    t->elapsed = elapsed;
     t->capture = capture;
     t->captured = captured;
     t->replay = replay;

@@ -94,7 +94,8 @@ struct clip_example {
     float *g;
     __device__ void operator()(size_t i) const {
         const float norm = sqrtf(norms[i / width]);
-        if (norm > most) g[i] *= most / norm;
+        if (!isfinite(norm)) g[i] = 0; /* it must not pass unclipped */
+        else if (norm > most) g[i] *= most / norm;
     }
 };
 static void clip_examples(struct pn_ctx *c, const float *norms, float most, size_t n, size_t width, float *g) {

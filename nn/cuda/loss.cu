@@ -147,25 +147,12 @@ __global__ void batch_softmax_kernel(const uint64_t *items, const float *log_q, 
         row[i] = i != e && items[i] == items[e] ? -INFINITY : row[i] - (log_q != NULL ? log_q[i] : 0);
         most = row[i] > most ? row[i] : most;
     }
-    part[threadIdx.x] = (double)most;
-    __syncthreads();
-    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
-        if (threadIdx.x < o && part[threadIdx.x + o] > part[threadIdx.x]) part[threadIdx.x] = part[threadIdx.x + o];
-        __syncthreads();
-    }
-    most = (float)part[0];
-    __syncthreads();
+    most = pn_most_block(most, part);
     const double own = (double)(row[e] - most);
     double total = 0;
     __syncthreads(); /* all have read row[e] */
     for (size_t i = threadIdx.x; i < n; i += blockDim.x) total += (double)(row[i] = expf(row[i] - most));
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
-        if (threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
-        __syncthreads();
-    }
-    total = part[0];
+    total = pn_sum_block(total, part);
     const float share = (float)(1 / (total * (double)n));
     for (size_t i = threadIdx.x; i < n; i += blockDim.x) row[i] = row[i] * share - (i == e ? 1 / (float)n : 0);
     if (threadIdx.x == 0) each[e] = log(total) - own;

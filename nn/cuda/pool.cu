@@ -3,7 +3,7 @@
  * Threads. Forward: a group of pn_lanes(dim) lanes takes one (example, field) and reads its rows side by side (coalesced: a row is 17 to 65 floats); for the linear term one
  * warp an example, lanes over its fields. Backward: a group takes one chunk of at most PN_CHUNK entries of one row, so that a key that the whole batch has is shared out;
  * rows of several chunks then get one warp a float, lanes over the chunks. Sums follow the order of the inverse: no atomic adds. */
-#include "nn/cuda/runtime.cuh"
+#include "nn/cuda/by_row.cuh"
 
 __device__ static inline float pool_scale(uint32_t pooling, uint32_t n) {
     return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
@@ -66,45 +66,14 @@ struct from_tokens {
     __device__ float operator()(uint32_t entry, size_t d) const { return wide && d == 0 ? 0 : gain * g[(size_t)entry * k + d - wide]; }
 };
 
-template <class F> __global__ void chunks_kernel(struct pn_inverse v, size_t dim, unsigned lanes, F f, float *row_gradients) {
-    const size_t groups = (size_t)gridDim.x * (blockDim.x / lanes), n = v.counts[0], several = v.wide_begin[v.counts[1]];
-    for (size_t i = (size_t)blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes; i < n; i += groups) {
-        const uint32_t begin = v.chunk_begin[i], end = v.chunk_begin[i + 1];
-        for (size_t d = threadIdx.x % lanes; d < dim; d += lanes) {
-            float sum = 0;
-            for (uint32_t at = begin; at < end; at++) sum += f(v.order[at], d);
-            if (i < several) v.partial[i * dim + d] = sum;
-            else row_gradients[(size_t)v.chunk_row[i] * dim + d] += sum;
-        }
-    }
-}
-__global__ void wide_rows_kernel(struct pn_inverse v, size_t dim, float *row_gradients) {
-    const size_t n = v.counts[1], warps = (size_t)gridDim.x * (blockDim.x / 32);
-    for (size_t i = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; i < n * dim; i += warps) {
-        const size_t r = i / dim, d = i - r * dim;
-        const uint32_t begin = v.wide_begin[r], end = v.wide_begin[r + 1];
-        float sum = 0;
-        for (uint32_t at = begin + threadIdx.x % 32; at < end; at += 32) sum += v.partial[at * dim + d];
-        sum = pn_sum_lanes(sum, 32);
-        if (threadIdx.x % 32 == 0) row_gradients[(size_t)v.chunk_row[begin] * dim + d] += sum;
-    }
-}
-
-template <class F> static void by_row(struct pn_ctx *c, const struct pn_inverse *v, size_t dim, F f, float *row_gradients, const char *what) {
-    if (v->most_chunks == 0) return;
-    const unsigned lanes = pn_lanes(dim), blocks = pn_blocks(v->most_chunks, 256 / lanes), wide = pn_blocks(v->most_wide * dim, 8);
-    PN_LAUNCH(chunks_kernel<F>, blocks < 1u << 20 ? blocks : 1u << 20, 256, 0, pn_compute(c), *v, dim, lanes, f, row_gradients);
-    if (v->most_wide > 0) PN_LAUNCH(wide_rows_kernel, wide < 1u << 16 ? wide : 1u << 16, 256, 0, pn_compute(c), *v, dim, row_gradients);
-    pn_launched(c, what);
-}
 static void pool_backward(struct pn_ctx *c, const struct pn_pool_view *v, const struct pn_inverse *inverse, const float *linear_gradient, const float *embedded_gradient,
                           float *row_gradients) {
     const struct from_embedded f = {*v, linear_gradient, embedded_gradient};
-    by_row(c, inverse, v->wide + v->k, f, row_gradients, "pool backward");
+    pn_by_row(c, inverse, v->wide + v->k, f, row_gradients, "pool backward");
 }
 static void tokens_backward(struct pn_ctx *c, const struct pn_inverse *inverse, bool wide, size_t k, float gain, const float *g, float *row_gradients) {
     const struct from_tokens f = {wide, k, gain, g};
-    by_row(c, inverse, wide + k, f, row_gradients, "tokens backward");
+    pn_by_row(c, inverse, wide + k, f, row_gradients, "tokens backward");
 }
 
 void pn_fill_pool(struct pn_backend *t) {

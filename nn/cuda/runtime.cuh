@@ -80,18 +80,37 @@ template <class T> __device__ static inline T pn_sum_lanes(T x, unsigned lanes) 
     return x;
 }
 
-/* One block sums f(i), i < n, and thread 0 calls done(sum): threads stride, then a tree. 1024 threads. */
-template <class F, class D> __global__ void pn_sum_kernel(size_t n, F f, D done) {
-    PN_SHARED(double, part);
-    double sum = 0;
-    for (size_t i = threadIdx.x; i < n; i += blockDim.x) sum += f(i);
-    part[threadIdx.x] = sum;
+/* The sum, or the greatest, of what a block's threads have, in every thread: a tree in part, a double for each of a power of two threads, which is free again behind it. */
+__device__ static inline double pn_sum_block(double x, double *part) {
+    part[threadIdx.x] = x;
     __syncthreads();
     for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
         if (threadIdx.x < o) part[threadIdx.x] += part[threadIdx.x + o];
         __syncthreads();
     }
-    if (threadIdx.x == 0) done(part[0]);
+    x = part[0];
+    __syncthreads();
+    return x;
+}
+__device__ static inline float pn_most_block(float x, double *part) {
+    part[threadIdx.x] = (double)x;
+    __syncthreads();
+    for (unsigned o = blockDim.x / 2; o > 0; o /= 2) {
+        if (threadIdx.x < o && part[threadIdx.x + o] > part[threadIdx.x]) part[threadIdx.x] = part[threadIdx.x + o];
+        __syncthreads();
+    }
+    x = (float)part[0];
+    __syncthreads();
+    return x;
+}
+
+/* One block sums f(i), i < n, and thread 0 calls done(sum): threads stride, then a tree. 1024 threads. */
+template <class F, class D> __global__ void pn_sum_kernel(size_t n, F f, D done) {
+    PN_SHARED(double, part);
+    double sum = 0;
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x) sum += f(i);
+    sum = pn_sum_block(sum, part);
+    if (threadIdx.x == 0) done(sum);
 }
 template <class F, class D> static void pn_sum(struct pn_ctx *c, size_t n, F f, D done, const char *what) {
     unsigned threads = 32;
@@ -176,5 +195,8 @@ void pn_fill_sequence(struct pn_backend *);
 void pn_fill_loss(struct pn_backend *);
 void pn_fill_dense(struct pn_backend *);
 void pn_fill_context(struct pn_backend *);
+void pn_fill_pair(struct pn_backend *);
+void pn_fill_sasrec(struct pn_backend *);
+void pn_fill_private(struct pn_backend *);
 
 #endif

@@ -69,22 +69,30 @@ __attribute__((target("avx512f,avx512dq,avx512vl,bmi,bmi2"), always_inline)) sta
 }
 #endif
 
-static uint32_t find_further(const struct pn_rows *t, uint64_t mix) {
-    const uint32_t i_slot = (uint32_t)(mix >> ALL_BITS);
-    const struct pn_slot_index x = t->indexes[i_slot];
-    const uint64_t mask = mask_of(x.low_bits);
-    uint32_t b = home(x.n_buckets, mix);
-    for (uint32_t at = 0; at < PN_REACH && at < x.n_buckets; at++) {
-        const uint64_t *bucket = bucket_of(t, i_slot, b);
-        uint32_t found = match_portable(bucket, mix & mask, mask);
-        if (found) return (uint32_t)(bucket[__builtin_ctz(found)] >> x.low_bits) - 1;
-        if (bucket[PN_BUCKET - 1] == 0) return PN_NO_ROW;
-        if (++b == x.n_buckets) b = 0;
+/* Behind the home bucket, from bucket number `at` of the reach on. */
+#define FURTHER(NAME, TARGET, MATCH)                                                                                     \
+    TARGET static uint32_t NAME(const struct pn_rows *t, uint64_t mix, uint32_t at) {                                    \
+        const uint32_t i_slot = (uint32_t)(mix >> ALL_BITS);                                                             \
+        const struct pn_slot_index x = t->indexes[i_slot];                                                               \
+        const uint64_t mask = mask_of(x.low_bits);                                                                       \
+        uint32_t b = home(x.n_buckets, mix) + at;                                                                        \
+        for (; at < PN_REACH && at < x.n_buckets; at++, b++) {                                                           \
+            if (b >= x.n_buckets) b -= x.n_buckets;                                                                      \
+            const uint64_t *bucket = bucket_of(t, i_slot, b);                                                            \
+            const uint32_t found = MATCH(bucket, mix & mask, mask);                                                      \
+            if (found) return (uint32_t)(bucket[__builtin_ctz(found)] >> x.low_bits) - 1;                                \
+            if (bucket[PN_BUCKET - 1] == 0) return PN_NO_ROW;                                                            \
+        }                                                                                                                \
+        return stashed_row(&t->slots[i_slot], mix);                                                                      \
     }
-    return stashed_row(&t->slots[i_slot], mix);
-}
 
-uint32_t pn_index_find(const struct pn_rows *t, uint64_t mix) { return t->indexes[mix >> ALL_BITS].n_buckets > 0 ? find_further(t, mix) : PN_NO_ROW; }
+FURTHER(further_portable, , match_portable)
+#if defined(__x86_64__)
+FURTHER(further_avx2, AVX2, match_avx2)
+FURTHER(further_avx512, AVX512, match_avx512)
+#endif
+
+uint32_t pn_index_find(const struct pn_rows *t, uint64_t mix) { return t->indexes[mix >> ALL_BITS].n_buckets > 0 ? further_portable(t, mix, 0) : PN_NO_ROW; }
 
 static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a slot without an index are looked for */
 
@@ -93,9 +101,10 @@ static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a 
 
 /* One body, compiled for each machine. Three loops a block: each has only one kind of cache miss in flight, and no load that waits for memory stands
  * between the orders for others. */
-#define FIND(NAME, TARGET, MATCH)                                                                                        \
+#define FIND(NAME, TARGET, MATCH, FURTHER)                                                                                        \
     TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {               \
-        size_t n_missing = 0;                                                                                            \
+        size_t n_missing = 0, n_further = 0;                                                                             \
+        uint32_t further[BLOCK];                                                                                         \
         uint64_t mix[BLOCK];                                                                                             \
         const uint64_t *first[BLOCK + AHEAD];                                                                            \
         for (size_t i = 0; i < n; i++) mix[i] = pn_mix64(keys[i]);                                                       \
@@ -113,17 +122,27 @@ static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a 
             uint32_t found = MATCH(bucket, low, mask), row;                                                              \
             if (__builtin_expect(found != 0, 1)) row = (uint32_t)(bucket[__builtin_ctz(found)] >> low_bits) - 1;         \
             else if (bucket[PN_BUCKET - 1] == 0) row = PN_NO_ROW; /* filled from the front: nothing went on */           \
-            else row = find_further(t, mix[i]);                                                                          \
+            else { /* a fiftieth: its next line is asked for, and read when the others are done */                       \
+                __builtin_prefetch(bucket + PN_BUCKET);                                                                  \
+                __builtin_prefetch(bucket + 2 * PN_BUCKET);                                                              \
+                further[n_further++] = (uint32_t)i;                                                                      \
+                continue;                                                                                                \
+            }                                                                                                            \
             n_missing += row == PN_NO_ROW;                                                                               \
             places[i] = (pn_place)i_slot << 32 | row;                                                                    \
+        }                                                                                                                \
+        for (size_t k = 0; k < n_further; k++) {                                                                         \
+            const uint32_t row = FURTHER(t, mix[further[k]], 1);                                                         \
+            n_missing += row == PN_NO_ROW;                                                                               \
+            places[further[k]] = (mix[further[k]] >> ALL_BITS) << 32 | row;                                              \
         }                                                                                                                \
         return n_missing;                                                                                                \
     }
 
-FIND(find_portable, , match_portable)
+FIND(find_portable, , match_portable, further_portable)
 #if defined(__x86_64__)
-FIND(find_avx2, AVX2, match_avx2)
-FIND(find_avx512, AVX512, match_avx512)
+FIND(find_avx2, AVX2, match_avx2, further_avx2)
+FIND(find_avx512, AVX512, match_avx512, further_avx512)
 #endif
 
 static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places);

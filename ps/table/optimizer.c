@@ -59,14 +59,6 @@ ROW rowwise_adagrad(const struct pn_optimizer_spec *o, uint32_t dim, float l2, f
     for (i = 0; i < dim; i++) w[i] -= rate * (gradient[i] + l2 * w[i]);
 }
 
-/* base^n by squaring: libm's pow may differ from machine to machine. */
-static double power(double base, uint32_t n) {
-    double result = 1;
-    for (; n; n >>= 1, base *= base)
-        if (n & 1) result *= base;
-    return result;
-}
-
 ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *restrict w, float *restrict m, float *restrict v,
                  const float *restrict gradient, float rate, float scale) {
     const float beta1 = o->beta1, beta2 = o->beta2, epsilon = o->epsilon;
@@ -80,19 +72,39 @@ ROW adam_pass(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *
 }
 
 /* Lazy: a row's moments and its bias correction count only the steps that touched it. */
-ROW adam(const struct pn_optimizer_spec *o, uint32_t dim, float l2, float *w, float *state, const float *gradient) {
-    float *steps = state + 2 * (size_t)dim;
-    if (*steps < 16777216) *steps += 1; /* beyond, a float counts no further, and the correction is 1 */
-    uint32_t n = (uint32_t)*steps;
-    double rate = o->lr / (1 - power(o->beta1, n)), scale = 1 / sqrt(1 - power(o->beta2, n));
-    adam_pass(o, dim, l2, w, state, state + dim, gradient, (float)rate, (float)scale);
+enum { CORRECTED = 64 }; /* rows at once */
+struct correction { float rate[CORRECTED], scale[CORRECTED]; };
+
+/* Counts n rows' steps up by one and tells what corrects their bias: 1 - beta^steps by squaring, for libm's pow may differ from machine to machine. A bit of the exponent is a choice between
+ * two factors, for all rows at once: as a branch it is a guess that fails every other time, and took longer than the row itself. */
+ROW correct(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, size_t n, struct correction *out) {
+    double one[CORRECTED], two[CORRECTED];
+    uint32_t steps[CORRECTED], all = 0;
+    for (size_t i = 0; i < n; i++) {
+        float *count = rows[i] + 3 * (size_t)dim;
+        if (*count < 16777216) *count += 1; /* beyond, a float counts no further, and the correction is 1 */
+        steps[i] = (uint32_t)*count;
+        all |= steps[i];
+        one[i] = two[i] = 1;
+    }
+    double b1 = (double)o->beta1, b2 = (double)o->beta2;
+    for (; all; all >>= 1, b1 *= b1, b2 *= b2)
+        for (size_t i = 0; i < n; i++) {
+            const double odd = (double)(int32_t)(steps[i] & 1); /* 1 or 0, so that the products are exact */
+            one[i] *= odd * b1 + (1 - odd);
+            two[i] *= odd * b2 + (1 - odd);
+            steps[i] >>= 1;
+        }
+    for (size_t i = 0; i < n; i++) {
+        out->rate[i] = (float)((double)o->lr / (1 - one[i]));
+        out->scale[i] = (float)(1 / sqrt(1 - two[i]));
+    }
 }
 
 /* Loshchilov and Hutter 2019, algorithm 2: the decay is not part of the gradient, so that the moments do not divide it out again. */
-ROW adamw(const struct pn_optimizer_spec *o, uint32_t dim, float decay, float *w, float *state, const float *gradient) {
-    const float left = 1 - o->lr * decay, keep = left > 0 ? left : 0; /* below 0 only for a row that catches up with many steps */
+ROW decay(const struct pn_optimizer_spec *o, uint32_t dim, float share, float *w) {
+    const float left = 1 - o->lr * share, keep = left > 0 ? left : 0; /* below 0 only for a row that catches up with many steps */
     for (uint32_t i = 0; i < dim; i++) w[i] *= keep;
-    adam(o, dim, 0, w, state, gradient);
 }
 
 /* FTRL-proximal, McMahan et al. 2013, algorithm 1. */
@@ -178,10 +190,31 @@ void pn_optimizer_start(const struct pn_optimizer_spec *o, uint32_t dim, const f
 ROWS(sgd, dim, gradients[i])
 ROWS(adagrad, 2 * (size_t)dim, w + dim, gradients[i])
 ROWS(rowwise_adagrad, (size_t)dim + 1, w + dim, gradients[i])
-ROWS(adam, 3 * (size_t)dim + 1, w + dim, gradients[i])
-ROWS(adamw, 3 * (size_t)dim + 1, w + dim, gradients[i])
 ROWS(momentum, 2 * (size_t)dim, w + dim, gradients[i])
 ROWS(ftrl, 3 * (size_t)dim, w + dim, w + 2 * (size_t)dim, gradients[i])
+
+/* adam and adamw: their prefetch comes with the count of steps, which lies behind the moments. */
+ROW adam_some(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n, bool decoupled) {
+    struct correction c;
+    for (size_t from = 0; from < n; from += CORRECTED) {
+        const size_t count = n - from < CORRECTED ? n - from : CORRECTED;
+        for (size_t i = from; i < from + count; i++)
+            for (size_t b = 0; b <= 3 * (size_t)dim * sizeof(float) && b < 512; b += 64) __builtin_prefetch((const char *)rows[i] + b, 1);
+        correct(o, dim, rows + from, count, &c);
+        for (size_t i = 0; i < count; i++) {
+            float *w = rows[from + i];
+            const float l = l2 != NULL ? l2[from + i] : o->l2;
+            if (decoupled) decay(o, dim, l, w);
+            adam_pass(o, dim, decoupled ? 0 : l, w, w + dim, w + 2 * (size_t)dim, gradients[from + i], c.rate[i], c.scale[i]);
+        }
+    }
+}
+MACHINES static void adam_rows(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n) {
+    adam_some(o, dim, rows, gradients, l2, n, false);
+}
+MACHINES static void adamw_rows(const struct pn_optimizer_spec *o, uint32_t dim, float *const *rows, const float *const *gradients, const float *l2, size_t n) {
+    adam_some(o, dim, rows, gradients, l2, n, true);
+}
 
 /* The sizes that models use most, with the loop over elements unrolled. */
 MACHINES static void adagrad16_rows(const struct pn_optimizer_spec *o, float *const *rows, const float *const *gradients, const float *l2, size_t n) {

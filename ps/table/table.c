@@ -134,8 +134,31 @@ static size_t pull_stored(const struct pn_table *t, const uint64_t *keys, size_t
     return n_cold > 0 ? pull_cold(t, keys, n_cold, bytes, out) : n_missing;
 }
 
+/* float32 rows as another codec has them: encoded where they lie. */
+static size_t pull_encoded(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, uint8_t *out) {
+    const size_t dim = t->spec.dim, bytes = pn_codec_row_bytes(codec, dim);
+    pn_place places[PULL_BLOCK];
+    const float *from[PULL_BLOCK];
+    float first[dim];
+    size_t n_missing = 0;
+    for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
+        const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK, missing = pn_rows_find(&t->rows, keys + begin, count, places);
+        for (size_t i = 0; i < count; i++) from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
+        pn_codec_encode_rows(codec, from, count, dim, out + begin * bytes);
+        n_missing += missing;
+        for (size_t i = 0; missing > 0 && i < count; i++) {
+            if (from[i] != NULL) continue;
+            if (t->spec.explicit_rows) memset(first, 0, dim * sizeof *first);
+            else first_values(t, keys[begin + i], first);
+            pn_codec_encode(codec, first, 1, dim, out + (begin + i) * bytes);
+        }
+    }
+    return n_missing;
+}
+
 size_t pn_table_pull_as(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, void *out) {
     if (codec == t->spec.storage) return pull_stored(t, keys, n, out);
+    if (t->spec.storage == PN_CODEC_FLOAT32 && t->cold == NULL) return pull_encoded(t, codec, keys, n, out);
     /* In blocks that the second-level cache holds. */
     const size_t dim = t->spec.dim, wire = pn_codec_row_bytes(codec, dim);
     float floats[8192];

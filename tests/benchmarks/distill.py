@@ -1,11 +1,15 @@
-"""distill.py [--seeds N] [--folds K] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]...: distillation on Frappe. Trains and publishes the teacher (docs/jobs/frappe-deepfm.yaml), lets a serving
-replica score the student's training rows (the positive ones and two negatives of each, drawn here once), writes them with the teacher's logits, and trains
-docs/jobs/frappe-student.yaml on that file, with and without its teacher, over the same seeds. With --folds K (2 or more) a row is scored by a teacher that did not see it: positive
-row i is of fold i % K, and of K teachers each is trained without one fold (its validation and negatives are as before) and scores that fold's rows."""
+"""distill.py frappe|criteo [--seeds N] [--folds K] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]... [--taught FILE]: distillation. Trains and publishes teachers, lets a serving
+replica score the student's training rows, writes them with the mean of the teachers' logits, and trains the student on that file, with and without its teacher, over the same seeds.
+  frappe   teacher docs/jobs/frappe-deepfm.yaml, student frappe-student.yaml; rows: the positive ones and two negatives of each, drawn here once
+  criteo   teachers criteo-deepfm.yaml and criteo-gbdt-lr.yaml together, student criteo-student.yaml; rows: the 64,000 of train
+With --folds K (2 or more) a row is scored by teachers that did not see it: rows are of K folds in turn (on Frappe positive rows, with their negatives), and of each teacher K are
+trained, one without each fold, which score that fold's rows (their validation and negatives are as before).
+--taught FILE keeps the file with the logits there, and takes it from there when it exists."""
 import csv
 import math
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -15,13 +19,20 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from cluster import Cluster, ROOT, data, http
 
-COLUMNS = "user item daytime weekday isweekend homework cost weather country city".split()
-folder, rest = data("frappe"), sys.argv[1:]
+TASK = sys.argv[1] if len(sys.argv) > 1 else ""
+if TASK not in ("frappe", "criteo"):
+    sys.exit(__doc__)
+COLUMNS = "user item daytime weekday isweekend homework cost weather country city".split() if TASK == "frappe" else [f"I{i}" for i in range(1, 14)] + [f"C{i}" for i in range(1, 27)]
+TEACHERS = ["frappe-deepfm"] if TASK == "frappe" else ["criteo-deepfm", "criteo-gbdt-lr"]
+EACH = 3 if TASK == "frappe" else 1  # rows that go together: a positive one and its negatives
+CRITEO = "criteo_first80000_hashed.txt.zst"
+folder, rest = data("frappe" if TASK == "frappe" else "criteo-sample"), sys.argv[2:]
 if not folder:
-    sys.exit("no ../shared/data/frappe")
+    sys.exit(f"no ../shared/data for {TASK}")
 seeds = int(rest[rest.index("--seeds") + 1]) if "--seeds" in rest else 5
 sets = [tuple(map(float, rest[i + 1].split(","))) for i, word in enumerate(rest) if word == "--set"] or [(0.5, 1.0)]
 folds = int(rest[rest.index("--folds") + 1]) if "--folds" in rest else 1
+kept = rest[rest.index("--taught") + 1] if "--taught" in rest else ""
 changes = [rest[i + 1].split("=>") for i, word in enumerate(rest) if word == "--change"]
 
 
@@ -33,6 +44,27 @@ def job(name):
 def lines(name):
     text = subprocess.run(["zstd", "-dcq", os.path.join(folder, name + ".zst")], capture_output=True, text=True, check=True).stdout
     return [[p.split(":")[0] for p in line.split()] for line in text.splitlines()]
+
+
+def criteo_rows():
+    """The rows of train as they stand in the file: the label, 13 numbers, 26 values, empty where missing."""
+    text = subprocess.run(["zstd", "-dcq", os.path.join(folder, CRITEO)], capture_output=True, text=True, check=True).stdout
+    return [line.split("\t") for line in text.split("\n")[:64000]]
+
+
+def teacher(name, model, part, rows):
+    """The teacher's job; `part`: a file to write the rows it may see into, None for all."""
+    text = re.sub(r"publish: \{model: [\w-]+", f"publish: {{model: {model}", job(name))
+    if part is not None and TASK == "frappe":
+        with open(part, "w") as f:
+            f.writelines(" ".join(["1"] + [v + ":1" for v in r[1:]]) + "\n" for r in rows if r[0] == "1")
+        text = text.replace('uri: "${PINION_DATA}/frappe.train-positives.libfm"', f'uri: "{part}"', 1)
+    elif part is not None:
+        with open(part, "w") as f:
+            f.writelines("\t".join(r) + "\n" for r in rows)
+        text = text.replace('uri: "${PINION_DATA}/' + CRITEO + '", rows: 64000', f'uri: "{part}"', 1)
+    assert model in text and (part is None or part in text), name
+    return text.replace("${PINION_DATA}", folder)
 
 
 def training_rows():
@@ -67,27 +99,36 @@ def logits(cluster, model, rows):
     return out
 
 
+def teach(c, file):
+    """Trains the teachers and writes the student's rows with their logits."""
+    rows = training_rows() if TASK == "frappe" else criteo_rows()
+    scores = [0.0] * len(rows)
+    for name in TEACHERS:
+        for fold in range(folds):
+            model, mine = f"{name}-{fold}", [i for i in range(len(rows)) if i // EACH % folds == fold]
+            seen = [r for i, r in enumerate(rows) if i // EACH % folds != fold]
+            done = c.wait(c.submit(teacher(name, model, os.path.join(tmp, model) if folds > 1 else None, seen)), 900)
+            assert done["state"] == "SUCCEEDED", done
+            print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
+            for i, z in zip(mine, logits(c, model, [rows[i] for i in mine])):
+                scores[i] += z / len(TEACHERS)
+    with open(file, "w", newline="") as f:
+        out = csv.writer(f)
+        out.writerow(["label", *COLUMNS, "teacher"])
+        out.writerows([*r, f"{z:.6g}"] for r, z in zip(rows, scores))
+
+
 tmp = tempfile.mkdtemp(prefix="pinion-distill-")
 try:
     with Cluster(ps=2, workers=2, serving=1) as c:
-        rows, scores = training_rows(), {}
-        for fold in range(folds):
-            model, text = f"frappe-teacher{fold}", job("frappe-deepfm").replace("model: frappe-deepfm", f"model: frappe-teacher{fold}")
-            if folds > 1:
-                part = os.path.join(tmp, f"without{fold}.libfm")
-                with open(part, "w") as f:
-                    f.writelines(" ".join(["1"] + [v + ":1" for v in r[1:]]) + "\n" for i, r in enumerate(rows) if r[0] == "1" and i // 3 % folds != fold)
-                text = text.replace('uri: "${PINION_DATA}/frappe.train-positives.libfm"', f'uri: "{part}"', 1)
-            done = c.wait(c.submit(text.replace("${PINION_DATA}", folder)), 900)
-            assert done["state"] == "SUCCEEDED", done
-            print(f"teacher {fold}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
-            mine = [i for i in range(len(rows)) if i // 3 % folds == fold]  # a positive row and its two negatives are of one fold
-            scores.update(zip(mine, logits(c, model, [rows[i] for i in mine])))
-        with open(os.path.join(tmp, "frappe-taught.csv"), "w", newline="") as f:
-            out = csv.writer(f)
-            out.writerow(["label", *COLUMNS, "teacher"])
-            out.writerows([*r, f"{z:.6g}"] for r, z in zip(rows, (scores[i] for i in range(len(rows)))))
-        text = job("frappe-student").replace("${PINION_DATA}/frappe-taught.csv", tmp + "/frappe-taught.csv").replace("${PINION_DATA}", folder)
+        taught_file = os.path.join(tmp, f"{TASK}-taught.csv")
+        if os.path.exists(kept):
+            shutil.copyfile(kept, taught_file)
+        else:
+            teach(c, taught_file)
+            if kept:
+                shutil.copyfile(taught_file, kept)
+        text = job(f"{TASK}-student").replace(f"${{PINION_DATA}}/{TASK}-taught.csv", taught_file).replace("${PINION_DATA}", folder)
         for old, new in changes:
             assert old in text, f"the job has no {old}"
             text = text.replace(old, new)

@@ -223,7 +223,7 @@ static void step(const char *name, const char *model, size_t n, const char *prec
 }
 
 static void cache(size_t room, size_t n, size_t dim) {
-    const struct pn_cache_ops *ops = parity_cache();
+    const struct pn_cache_ops *ops = be->cache;
     struct pn_cache *c = ops->open(ctx, room, dim);
     if (c == NULL) {
         fprintf(stderr, "parity-bench: no memory for a cache of %zu rows\n", room);

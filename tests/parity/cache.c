@@ -160,10 +160,52 @@ static void follows_gradients(void) {
     ops->close(c);
 }
 
+/* A batch of rows that were found and rows that were pulled; beyond it nothing is written. */
+static void assembles(void) {
+    const size_t n = 777;
+    size_t pulled = 0;
+    for (size_t i = 0; i < n; i++) {
+        keys[i] = pn_mix64(i);
+        hit[i] = i % 3 == 1 ? UINT32_MAX : (uint32_t)pulled++;
+    }
+    fill_rows(n, 1);
+    up(n);
+    float *found = be->alloc(ctx, n * DIM * sizeof *rows), *out = be->alloc(ctx, (n + 1) * DIM * sizeof *rows);
+    be->upload(ctx, found, rows, n * DIM * sizeof *rows);
+    be->finish(ctx, NULL);
+    for (size_t i = 0; i < n; i++) /* a pulled row says where it lay */
+        for (size_t d = 0; d < DIM; d++) rows[i * DIM + d] = (float)(i * 10 + d);
+    be->upload(ctx, dev.rows, rows, n * DIM * sizeof *rows);
+    memset(rows, 0xff, (n + 1) * DIM * sizeof *rows);
+    be->upload(ctx, out, rows, (n + 1) * DIM * sizeof *rows);
+    be->finish(ctx, NULL);
+    ops->assemble(ctx, found, dev.rows, dev.hit, n, DIM, out);
+    be->finish(ctx, NULL);
+    be->download(ctx, rows, out, (n + 1) * DIM * sizeof *rows);
+    be->finish(ctx, NULL);
+    for (size_t i = 0; i < n; i++)
+        for (size_t d = 0; d < DIM; d++) CHECK(rows[i * DIM + d] == (i % 3 == 1 ? value(keys[i], d, 1) : (float)(hit[i] * 10 + d)), "row %zu of a batch is another", i);
+    CHECK(isnan(rows[n * DIM]), "a row behind the batch was written");
+    be->free(ctx, found);
+    be->free(ctx, out);
+}
+static void empties(void) {
+    struct pn_cache *c = ops->open(ctx, 1024, DIM);
+    const size_t n = 300;
+    for (size_t i = 0; i < n; i++) keys[i] = pn_mix64(i);
+    insert(c, n, 1, 1);
+    CHECK(find(c, n, 1, 1, 0) == n, "rows are not there");
+    ops->empty(c);
+    CHECK(find(c, n, 1, 1, 1000) == 0, "an emptied cache has rows");
+    insert(c, n, 2, 2);
+    CHECK(find(c, n, 2, 2, 0) == n, "an emptied cache takes no rows");
+    ops->close(c);
+}
+
 int main(int argc, char **argv) {
     struct pn_error err = {""};
-    be = parity_backend(argc, argv);
-    ops = parity_cache();
+    be = argc > 1 && strcmp(argv[1], "cpu") == 0 ? &pn_backend_cpu : parity_backend(argc, argv); /* the reference too */
+    ops = be->cache;
     if (be->open(&ctx, 0, PN_FLOAT32, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
@@ -177,6 +219,8 @@ int main(int argc, char **argv) {
     evicts();
     grows_stale();
     follows_gradients();
+    assembles();
+    empties();
     if (failures == 0) printf("%-8s eviction goes by use, staleness is bounded, copies follow gradients\n", be->name);
     else fprintf(stderr, "%d checks failed\n", failures);
     be->free(ctx, dev.keys);

@@ -368,6 +368,98 @@ static void losses(void) {
     free(t);
     free(items_);
 }
+static void two_vectors(void) {
+    const size_t n = a_count(), k = a_width(), rows = 2 * (1 + below(n + 2)), dim = k + 1;
+    const bool wide = below(2), one = below(4) == 0;
+    struct keys keys = make_keys(n, 2, rows, 1, one, dim);
+    struct array *all = floats(rows * dim, 1), *out = poisoned(n), *g = floats(n, 1), *gradients = floats(rows * dim, 1);
+    for (int s = 0; s < 2; s++) {
+        const struct pn_pool_view v = {n, 2, k, wide, 1.5f, U(keys.pooling), U(keys.begin), U(keys.position)};
+        const struct pn_inverse i = inverse(&keys, s);
+        table[s]->pair_forward(ctx[s], &v, F(all), F(out));
+        table[s]->pair_backward(ctx[s], &v, &i, F(all), F(g), F(gradients));
+    }
+    SAME(out, 3e-5);
+    SAME(gradients, 3e-5);
+    struct array *x = floats(n * k, 1), *unit = poisoned(n * k), *du = floats(n * k, 1), *dx = floats(n * k, 1);
+    BOTH(unit_forward, F(x), n, k, F(unit));
+    SAME(unit, 1e-5);
+    BOTH(unit_backward, F(x), F(unit), F(du), n, k, F(dx));
+    SAME(dx, 1e-4);
+    uint32_t used_[1] = {(uint32_t)below(rows + 1)};
+    float *share_ = calloc(rows + 1, sizeof *share_);
+    for (size_t r = 0; r < rows; r++) share_[r] = r >= used_[0] ? NAN : below(3) == 0 ? 0 : (float)pn_rng_uniform(&rng); /* beyond: whatever was there */
+    struct array *used = put(used_, 1, 4), *share = put(share_, rows, 4), *decayed = floats(rows * dim, 1), *loss = zeros(1, 8);
+    free(share_);
+    BOTH(decay, F(all), F(share), U(used), rows, dim, 3.0, F(decayed), D(loss));
+    SAME(decayed, 1e-6);
+    SAME(loss, 1e-5);
+}
+/* Tokens against their own rows, and against rows that all share; some without a target, some targets among the shared. */
+static void tokens(void) {
+    const size_t n = 1 + below(8), k = a_width(), rows = 1 + below(80), n_at = below(rows + 1);
+    uint32_t *of = calloc(n + 1, 4), *target_, *begin_, *row_, *token_, *at_ = calloc(rows + 1, 4), *order = calloc(4000, 4), *cb = calloc(4000, 4), *cr = calloc(4000, 4), *wb = calloc(4000, 4), two[2],
+             *scratch_ = calloc(rows + 2, 4);
+    for (size_t e = 0; e < n; e++) of[e + 1] = of[e] + (uint32_t)below(9);
+    const size_t t = of[n];
+    const bool one = below(3) == 0;
+    size_t entries = 0;
+    target_ = calloc(t + 1, 4), begin_ = calloc(t + 2, 4), row_ = calloc(5 * t + 1, 4), token_ = calloc(5 * t + 1, 4);
+    for (size_t i = 0; i < t; i++) {
+        target_[i] = below(4) == 0 ? UINT32_MAX : one ? 0 : (uint32_t)below(rows);
+        begin_[i] = (uint32_t)entries;
+        for (size_t j = 0, each = 1 + below(4); j < each && target_[i] != UINT32_MAX; j++, entries++) row_[entries] = j == 0 ? target_[i] : (uint32_t)below(rows), token_[entries] = (uint32_t)i;
+    }
+    begin_[t] = (uint32_t)entries;
+    for (size_t j = 0; j < n_at; j++) at_[j] = (uint32_t)((j + 3) % rows);
+    const double share = t > 0 ? 1 / (double)t : 0;
+    struct array *example = put(of, n + 1, 4), *target = put(target_, t, 4), *begin = put(begin_, t + 1, 4), *row = put(row_, entries, 4), *token = put(token_, entries, 4), *at = put(at_, n_at, 4),
+                 *x = floats(t * k, 1), *all = floats(rows * k, 0.5f), *scores = poisoned(n);
+    for (int softmax = 0; softmax < 2; softmax++) {
+        if (softmax) pn_inverse_build(target_, NULL, t, rows, order, cb, cr, wb, two, scratch_);
+        else pn_inverse_build(row_, NULL, entries, rows, order, cb, cr, wb, two, scratch_);
+        struct keys keys = {.order = put(order, 5 * t + 1, 4), .chunk_begin = put(cb, two[0] + 1, 4), .chunk_row = put(cr, two[0], 4), .wide_begin = put(wb, two[1] + 1, 4), .counts = put(two, 2, 4),
+                            .partial = poisoned((2 * (entries / PN_CHUNK + t / PN_CHUNK) + 2) * k), .n_chunks = two[0], .n_wide = two[1]};
+        struct array *z = poisoned(3 * (entries + t) + 4), *dx = floats(t * k, 1e-3f), *drows = floats(rows * k, 1e-3f), *loss = zeros(1, 8), *scratch = poisoned((2 * k + PN_TOKEN_CHUNK) * n_at);
+        for (int s = 0; s < 2; s++) {
+            const struct pn_tokens_view v = {t, k, U(begin), U(row), U(token), U(target), U(at), n_at};
+            const struct pn_inverse i = inverse(&keys, s);
+            if (softmax) table[s]->token_softmax(ctx[s], &v, &i, F(x), F(all), share, 7, F(z), F(scratch), F(dx), F(drows), D(loss));
+            else table[s]->token_bce(ctx[s], &v, &i, F(x), F(all), share, 7, F(z), F(dx), F(drows), D(loss));
+        }
+        SAME(loss, softmax ? close_to(1e-5) : 1e-5);
+        SAME(dx, softmax ? close_to(1e-4) : 1e-4);
+        SAME(drows, softmax ? close_to(1e-4) : 1e-4);
+    }
+    BOTH(token_scores, F(x), F(all), U(target), U(example), n, k, F(scores));
+    SAME(scores, 1e-5);
+    void *host[] = {of, target_, begin_, row_, token_, at_, order, cb, cr, wb, scratch_};
+    for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) free(host[i]);
+}
+static void privates(void) {
+    const size_t n = a_count(), f = 1 + below(5), k = below(6) == 0 ? 0 : a_width(), rows = 1 + below(2 * n + 2), width = a_width();
+    const bool wide = k == 0 || below(2), one = below(3) == 0; /* one: an example that names a row many times */
+    const struct keys keys = make_keys(n, f, rows, below(2), one, wide + k), pairs = make_keys(n, 2, rows, 1, false, wide + k);
+    struct array *dl = floats(n, 1), *de = floats(n * f * k, 1), *all = floats(rows * (wide + k), 1), *of_rows = floats(n, 1), *of_pairs = floats(n, 1), *of_layer = floats(n, 1), *of_cross = floats(n, 1);
+    for (int s = 0; s < 2; s++) {
+        const struct pn_pool_view v = {n, f, k, wide, 1.5f, U(keys.pooling), U(keys.begin), U(keys.position)}, two = {n, 2, k, wide, 1.5f, U(pairs.pooling), U(pairs.begin), U(pairs.position)};
+        table[s]->row_norms(ctx[s], &v, F(dl), F(de), F(of_rows));
+        table[s]->pair_norms(ctx[s], &two, F(all), F(dl), F(of_pairs));
+    }
+    SAME(of_rows, 1e-4);
+    SAME(of_pairs, 1e-5);
+    struct array *x = floats(n * width, 1), *y = floats(n * width, 1), *g = floats(n * width, 1);
+    BOTH(layer_norms, F(x), F(g), n, width, F(of_layer));
+    SAME(of_layer, 1e-5);
+    BOTH(cross_norms, F(x), F(y), F(g), n, width, F(of_cross));
+    SAME(of_cross, 1e-4);
+    float *norms_ = calloc(n + 1, sizeof *norms_);
+    for (size_t e = 0; e < n; e++) norms_[e] = below(4) == 0 ? (below(2) ? NAN : INFINITY) : 9 * (float)pn_rng_uniform(&rng);
+    struct array *norms_of = put(norms_, n, 4); /* no number: nothing of that example may pass */
+    free(norms_);
+    BOTH(clip_examples, F(norms_of), 1.5f, n, width, F(g));
+    SAME(g, 1e-5);
+}
 static void dense(void) {
     const size_t n = 200 * a_count() + below(7), e = a_count(), width = a_width(), from = a_width();
     struct array *x = floats(n, 1), *sum = zeros(1, 8), *g = floats(n, 1), *p = floats(n, 1), *state = zeros(2 * n, 4), *in = floats(e * from, 1), *ge = floats(e * width, 1),
@@ -394,7 +486,7 @@ int main(int argc, char **argv) {
     static const struct { const char *name; void (*run)(void); int rounds; bool product; } tests[] = {
         {"pool", pool, 60, false}, {"fm", fm, 20, false}, {"linear", linear, 40, true}, {"cross", cross, 20, true}, {"dot", dot, 20, false}, {"layer norm", norms, 25, false},
         {"batch norm", batch_norms, 25, false}, {"attention", attention, 30, false}, {"dropout", dropout, 30, false}, {"small ones", small, 40, false}, {"sequences", sequences, 25, false},
-        {"losses", losses, 30, true}, {"dense", dense, 25, false}};
+        {"losses", losses, 30, true}, {"two vectors", two_vectors, 20, false}, {"tokens", tokens, 8, true}, {"private", privates, 25, false}, {"dense", dense, 25, false}};
     const enum pn_precision all[] = {PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16};
     table[0] = &pn_backend_cpu;
     table[1] = parity_backend(argc, argv);

@@ -13,8 +13,6 @@
 #include "nn/cache.h"
 #include "nn/cuda/module.h"
 
-static void *parity_module; /* NULL: emulated */
-
 static inline const struct pn_backend *parity_backend(int argc, char **argv) {
     struct pn_error why = {""};
     const struct pn_backend *be = NULL;
@@ -35,19 +33,11 @@ static inline const struct pn_backend *parity_backend(int argc, char **argv) {
         fprintf(stderr, "%s: %s\n", argv[1], dlerror());
         exit(1);
     }
-    parity_module = module;
     be = get();
     if (be->devices(&why) == 0) {
         printf("no CUDA device: %s\n", why.text);
         exit(77);
     }
     return be;
-}
-static inline const struct pn_cache_ops *parity_cache(void) {
-    if (parity_module == NULL) return pn_cache_module();
-    const void *at = dlsym(parity_module, "pn_cache_module");
-    const struct pn_cache_ops *(*get)(void);
-    memcpy(&get, &at, sizeof get);
-    return get();
 }
 #endif

@@ -1,4 +1,4 @@
-/* sim --seeds A..B [--clients] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
+/* sim --seeds A..B [--clients | --private | --secure] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
  * core is a finding, and a killed node's memory goes with it); prints faults by kind and every seed that broke something. */
 #include <errno.h>
 #include <signal.h>
@@ -12,7 +12,7 @@
 
 struct child { pid_t pid; int fd; uint64_t seed; };
 
-static bool clients;
+static enum sim_kind kind;
 
 static struct child start(uint64_t seed, bool verbose) {
     int ends[2];
@@ -23,7 +23,7 @@ static struct child start(uint64_t seed, bool verbose) {
         close(ends[0]);
         alarm(240); /* a livelock is a finding too */
         struct sim_verdict v = {0};
-        sim_scenario(seed, clients, verbose ? stderr : NULL, &v);
+        sim_scenario(seed, kind, verbose ? stderr : NULL, &v);
         if (write(ends[1], &v, sizeof v) != (ssize_t)sizeof v) _exit(3);
         _exit(0);
     }
@@ -69,9 +69,11 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--verbose") == 0) verbose = true;
         else if (strcmp(argv[i], "--until-failure") == 0) until_failure = true;
         else if (strcmp(argv[i], "--repeat") == 0) repeat = true;
-        else if (strcmp(argv[i], "--clients") == 0) clients = true;
+        else if (strcmp(argv[i], "--clients") == 0) kind = SIM_CLIENTS;
+        else if (strcmp(argv[i], "--private") == 0) kind = SIM_PRIVATE;
+        else if (strcmp(argv[i], "--secure") == 0) kind = SIM_SECURE;
         else {
-            fprintf(stderr, "usage: sim --seeds A..B [--clients] [--verbose] [--until-failure] [--repeat]\n");
+            fprintf(stderr, "usage: sim --seeds A..B [--clients | --private | --secure] [--verbose] [--until-failure] [--repeat]\n");
             return 2;
         }
     }

@@ -65,7 +65,9 @@ struct sim {
     bool disk_full;
     struct sim_disk *disk;
     struct sim_store *store;
+    struct sim_budget *budget; /* NULL: not a private job */
     const char *mark_names[64];
+    struct { uint64_t bytes[256], n, pushes; uint8_t seen[8192]; } wire; /* secure.c: what servers get of data holders */
 };
 
 /* world.c */
@@ -91,11 +93,21 @@ void sim_disk_apply(struct sim *, struct sim_node *, struct pn_io *); /* at comp
 void sim_disk_power_cut(struct sim *, struct sim_node *);
 enum pn_result sim_disk_map(struct sim *, const char *path, const void **data, size_t *n_bytes);
 void sim_disk_unmap(const void *data);
+void sim_disk_put(struct sim_disk *, const char *path, const void *data, size_t n_bytes); /* a file that was there before */
 
 /* store.c: the coordinator's records; a commit is atomic and lasts. */
 struct sim_store *sim_store_open(struct sim *);
 void sim_store_close(struct sim_store *);
 struct pn_store *sim_store_connect(struct sim_store *); /* drops a transaction left open by a dead life */
+
+const char *sim_store_first(const struct sim_store *, const char *kind); /* the first committed record of a kind; NULL: none */
+
+/* budget.c: a private job, and what its noise cost. */
+struct sim_budget;
+void sim_budget_draw(struct sim *, uint32_t n_producers, const char *mode, char *yaml, size_t room);
+struct sim_budget *sim_budget_open(void);
+void sim_budget_sent(struct sim_budget *, struct sim *, const struct pn_msg *); /* any message, as it is sent */
+const char *sim_budget_close(struct sim_budget *, struct sim *, char *line, size_t room); /* NULL: it held */
 
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
 /* client.c: a process that pushes the oracle's steps as a client of an external job. */
@@ -108,7 +120,15 @@ struct sim_client_options {
 void *sim_client_open(struct pn_env *, const struct sim_client_options *);
 extern const struct pn_core_ops sim_client_core;
 
+/* secure.c: a job of secure sums */
+void sim_secure_job(struct sim *, char *yaml, size_t room, uint64_t *steps);
+void sim_secure_sent(struct sim *, const struct pn_msg *);
+bool sim_secure_wire(const struct sim *, char *line, size_t room); /* false: a push in the clear, or masked words that are not uniform */
+void sim_secure_identity(int holder, uint8_t secret[64]);
+bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room);
+
 struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
-void sim_scenario(uint64_t seed, bool clients /* the job is external */, FILE *log, struct sim_verdict *out);
+enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE };
+void sim_scenario(uint64_t seed, enum sim_kind, FILE *log, struct sim_verdict *out);
 
 #endif

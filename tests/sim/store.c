@@ -121,6 +121,12 @@ struct pn_store *sim_store_connect(struct sim_store *s) {
     return &s->store;
 }
 
+const char *sim_store_first(const struct sim_store *s, const char *kind) {
+    for (const struct record *r = s->committed; r != NULL; r = r->next)
+        if (strcmp(r->kind, kind) == 0) return r->json;
+    return NULL;
+}
+
 void sim_store_close(struct sim_store *s) {
     drop(&s->committed);
     drop(&s->pending);

@@ -157,6 +157,8 @@ static void send_message(struct pn_env *e, pn_peer to, struct pn_msg *m) {
     struct sim_node *n = node_of(e);
     struct sim *s = n->sim;
     s->counts.sent++;
+    sim_secure_sent(s, m);
+    if (s->budget != NULL) sim_budget_sent(s->budget, s, m);
     int index = (int)(to & 0xffff) - 1;
     assert(index >= 0 && index < s->n_nodes && "a peer that this env gave");
     struct sim_node *target = &s->nodes[index];

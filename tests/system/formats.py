@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rows that a worker reads from a list of files, from JSON lines, and from Parquet by `pinion convert` train the same model bit by bit. And a worker's memory does not grow
+"""Rows that a worker reads from a list of files, a pattern, a folder, from JSON lines, and from Parquet by `pinion convert` train the same model bit by bit. And a worker's memory does not grow
 with the data: VmHWM on ten times the rows (the replay ring, which grows up to checkpoint.ringBytes, is kept small). DuckDB goes into a virtual environment under build/; without it the Parquet part is left out, and said so."""
 import gzip
 import json
@@ -71,18 +71,23 @@ with tempfile.TemporaryDirectory() as folder:
     assert subprocess.run(["zstd", "-q", "--rm", at("c.csv")]).returncode == 0
     with open(at("one.jsonl"), "w") as f:
         f.writelines(json.dumps({"click": y, "hour": h, "item": i, "user": u}) + "\n" for u, i, h, y in rows)
-    sources = {"csv": f'format: csv, uri: "{at("one.csv")}"', "list": f'format: csv, uri: ["{at("a.csv")}", "{at("b.csv")}", "{at("c.csv.zst")}"]',
+    os.mkdir(at("day"))
+    for name in ("a.csv", "b.csv.gz", "c.csv.zst"):
+        os.link(at(name), os.path.join(at("day"), name))
+    with open(os.path.join(at("day"), "_SUCCESS"), "w"):
+        pass
+    sources = {"pattern": f'format: csv, uri: "{at("[abc]*.csv")}"', "folder": f'format: csv, uri: "{at("day")}/"', "csv": f'format: csv, uri: "{at("one.csv")}"', "list": f'format: csv, uri: ["{at("a.csv")}", "{at("b.csv")}", "{at("c.csv.zst")}"]',
                "jsonl": f'format: jsonl, columns: [user, item, hour], uri: "{at("one.jsonl")}"'}
     python, library = duckdb()
     if python is not None:
         sql = f"COPY (SELECT * FROM read_csv('{at('one.csv')}')) TO '{at('one.parquet')}'"
         subprocess.run([python, "-c", f"import duckdb; duckdb.sql({sql!r})"], check=True)
-        code, out, err = run("convert", at("one.parquet"), at("converted.csv.zst"), "--duckdb", library)
+        code, out, err = run("convert", at("one.parquet"), at("parquet.csv.zst"), "--duckdb", library)
         assert code == 0, err
-        assert subprocess.run(["zstd", "-dcq", at("converted.csv.zst")], capture_output=True, text=True).stdout == head + "".join(lines)
+        assert subprocess.run(["zstd", "-dcq", at("parquet.csv.zst")], capture_output=True, text=True).stdout == head + "".join(lines)
         code, out, err = run("convert", at("one.csv"), at("no.csv"), "--duckdb", library)  # no Parquet file
         assert code == 1 and "DuckDB: " in err and err.count("\n") == 1 and not os.path.exists(at("no.csv")) and not os.path.exists(at("no.csv.part")), err
-        sources["parquet"] = f'format: csv, uri: "{at("converted.csv.zst")}"'
+        sources["parquet"] = f'format: csv, uri: "{at("parquet.csv.zst")}"'
     assert run("convert", at("one.parquet"), at("x.txt"), "--duckdb", "x")[0] == 2
     code, out, err = run("convert", at("one.parquet"), at("x.csv"), "--duckdb", at("nothing.so"))
     assert code == 1 and "pip install duckdb" in err, err
@@ -93,6 +98,8 @@ with tempfile.TemporaryDirectory() as folder:
             done = c.wait(c.submit(JOB % (source, source, 64, 2)), 60)
             assert done["state"] == "SUCCEEDED", (name, done)
             figures[name] = (done["test_auc"], done["test_logloss"], done["test_rows"], done["samples"])
+        status, body = c.api("POST", "/api/v1/jobs", {"text": JOB % (f'format: csv, uri: "{at("d*.csv")}"', sources["csv"], 64, 1), "file": "job.yaml", "base": folder, "key": "none"})
+        assert status == 400 and "no file fits" in body["error"] and "\n" not in body["error"], (status, body)
         assert len(set(figures.values())) == 1 and figures["csv"][2:] == (6000, 12000), figures
 
     def worker_peak(n):

@@ -3,7 +3,8 @@ flight, graphs, gradients pushed as usual) is walked by a worker whose module ha
 import os
 import shutil
 import tempfile
-from cluster import BUILD, Cluster, run, skip
+import time
+from cluster import BUILD, Cluster, skip, synth
 
 if "san" in BUILD:
     skip("a sanitizer does not know fibers")
@@ -21,15 +22,27 @@ spec:
   optimizer: {{name: adam, lr: 0.01}}
   training: {{batchSize: 128, epochs: 1, seed: 5, dataShards: 2, device: "{device}", consistency: {{mode: {mode}}}}}
 """
+PRIVATE = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: private}}
+spec:
+  data:
+    train: {{format: csv, uri: "{dir}/train.csv", label: click}}
+    test: {{format: csv, uri: "{dir}/test.csv", label: click, rows: 400}}
+  features:
+    - {{name: item, type: categorical, buckets: 64}}
+    - {{name: genre, type: categorical, buckets: 32}}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}, init: {{normal: 0.01}}}}}}
+  model: {{name: deepfm, embeddingDim: 4, hidden: [8]}}
+  optimizer: {{name: adam, lr: 0.01}}
+  training: {{batchSize: 200, epochs: 1, seed: 5, dataShards: 1, device: "{device}"{more}, consistency: {{mode: async}}}}
+  privacy: {{rows: 3000, epsilon: 8, delta: 1.0e-4, budget: 60, clip: 1, selection: dense, dataset: d}}
+"""
 emulated = os.path.join(BUILD, "tests", "parity", "libpinion-emulated.so")
 nvidia = os.path.exists("/dev/nvidiactl")
 tmp = tempfile.mkdtemp(prefix="pinion-gpu-")
 try:
-    code, out, err = run("synth", "--rows", "4000", "--out", tmp, "--seed", "7")
-    assert code == 0, err
-    with open(os.path.join(tmp, "train.csv")) as f:
-        header = f.readline().strip().split(",")
-    features = "\n".join(f"    - {{name: {c}, type: categorical}}" for c in header if c != "click")
+    features = synth(tmp, 4000, 7)
     text = lambda device, mode="sync": TEXT.format(dir=tmp, features=features, device=device, mode=mode)
     figures = {}
     with Cluster(ps=1, workers=1, serving=0) as c:
@@ -48,9 +61,23 @@ try:
     os.environ["PINION_CUDA_MODULE"] = emulated
     with Cluster(ps=1, workers=1, serving=0) as c:
         for device, mode in (("cuda:0", "sync"), ("auto", "async")):
-            done = c.wait(c.submit(text(device, mode)), 120)
+            id, stages = c.submit(text(device, mode)), {}
+            while (done := c.job(id))["state"] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+                stages = next((n["stages"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if "kernels" in n.get("stages", {})), stages)
+                time.sleep(0.02)
             assert done["state"] == "SUCCEEDED", done
             figures[f"emulated {device} {mode}"] = done["test_logloss"], done["test_auc"]
+            print("seconds of stages:", stages)
+            assert all(stages[s] > 0 for s in ("compute", "copy_in", "kernels", "copy_out")), stages
+        private = {}
+        for device in ("cpu", "cuda:0"):
+            done = c.wait(c.submit(PRIVATE.format(dir=tmp, device=device, more="")), 120)
+            assert done["state"] == "SUCCEEDED", done
+            private[device] = done["test_logloss"]
+        print("private, by the CPU and by the device, each with its own noise: log loss", private)
+        assert abs(private["cpu"] - private["cuda:0"]) < 0.1, private
+        done = c.wait(c.submit(PRIVATE.format(dir=tmp, device="cuda:0", more=", precision: tf32")), 60)
+        assert done["state"] == "FAILED" and "float32" in done["reason"], done
         done = c.wait(c.submit(text("cuda:1")), 60)
         assert done["state"] == "FAILED" and "cuda:1: this machine has 1 CUDA device" in done["reason"], done
         with open(os.path.join(c.dir, "logs", "worker-0.log")) as f:

@@ -1,12 +1,80 @@
 #!/usr/bin/env python3
-"""The learning curve of a job as CSV and SVG, by the command: points rise in samples, the loss is the producers' own, a restart of the coordinator keeps them."""
+"""The learning curve of a job as CSV, SVG and TensorBoard event files, by the command: points rise in samples, the loss is the producers' own, a restart of the coordinator keeps
+them. The event files are read by TensorBoard's own reader where it is installed, and always by one written here from the formats' descriptions."""
 import csv
 import os
 import signal
+import struct
 import sys
 import tempfile
 import xml.etree.ElementTree
 from cluster import Cluster, run
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data):
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def message(data):
+    """A Protocol Buffers message as [(field, value)]: numbers, or bytes."""
+    fields, at = [], 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            value |= (data[at] & 127) << shift
+            shift += 7
+            at += 1
+            if data[at - 1] < 128:
+                return value
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            value = varint()
+        elif key & 7 == 2:
+            n = varint()
+            value, at = data[at:at + n], at + n
+        else:
+            form = {1: "<d", 5: "<f"}[key & 7]
+            value, at = struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
+        fields.append((key >> 3, value))
+    return fields
+
+
+def events(run):
+    """{tag: [(seconds, step, value)]} of a run's one event file, every checksum looked at."""
+    (name,) = os.listdir(run)
+    assert "tfevents" in name, name
+    found, at = {}, 0
+    with open(os.path.join(run, name), "rb") as f:
+        data = f.read()
+    while at < len(data):
+        n, crc = struct.unpack_from("<QI", data, at)
+        body = data[at + 12:at + 12 + n]
+        assert crc == masked(data[at:at + 8]) and struct.unpack_from("<I", data, at + 12 + n)[0] == masked(body), (run, at)
+        fields = dict(message(body))
+        if at == 0:
+            assert fields == {1: 0.0, 3: b"brain.Event:2"}, fields
+        else:
+            ((one, value),) = message(fields[5])
+            value = dict(message(value))
+            found.setdefault(value[1].decode(), []).append((fields[1], fields.get(2, 0), value[2]))
+        at += 16 + n
+    return found
+
+
+assert crc32c(b"123456789") == 0xE3069283  # the value that the checksum is known by
+
 
 with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0) as c:
     code, out, err = run("synth", "--rows", "900000", "--out", folder)
@@ -36,9 +104,33 @@ with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0
     assert code == 0, err
     lines = [e for e in xml.etree.ElementTree.parse(svg).iter() if e.tag.endswith("polyline")]
     assert len(lines) >= 1 and len(lines[0].get("points").split()) == len(train), svg
+    board = os.path.join(folder, "some", "board")
+    for _ in range(2):  # the second time in place of the first
+        code, out, err = run("plot", id, "--tensorboard", board, "--dir", c.dir)
+        assert code == 0 and board in out, err
+    runs = {name: events(os.path.join(board, id, name)) for name in os.listdir(os.path.join(board, id))}
+    assert set(runs) == {"train", "validation"} and set(runs["train"]) == {"loss"} and set(runs["validation"]) == {"loss", "auc"}, runs
+
+    def same(points, part, column):
+        wanted = [r for r in rows if r["part"] == part]
+        return len(points) == len(wanted) and all(abs(p[0] - float(r["seconds"])) < 0.002 and p[1] == int(r["samples"]) and abs(p[2] - float(r[column])) < 2e-6 for p, r in zip(points, wanted))
+    assert same(runs["train"]["loss"], "train", "loss") and same(runs["validation"]["loss"], "validation", "loss") and same(runs["validation"]["auc"], "validation", "auc"), runs
+    reader = "its own reader was not installed"
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        EventAccumulator = None
+    if EventAccumulator is not None:
+        reader = "read by TensorBoard, too"
+        for name, tags in runs.items():
+            theirs = EventAccumulator(os.path.join(board, id, name), size_guidance={"scalars": 0})
+            theirs.Reload()
+            assert sorted(theirs.Tags()["scalars"]) == sorted(tags), theirs.Tags()
+            for tag, points in tags.items():
+                assert [(e.wall_time, e.step, e.value) for e in theirs.Scalars(tag)] == points, tag
     c.kill("coordinator", signal.SIGKILL)
     c.wait_api()
     assert plotted() == rows
     assert run("plot", "job-99", "--out", svg, "--dir", c.dir)[0] == 4
     assert run("plot", id, "--out", "curve.png", "--dir", c.dir)[0] == 2
-    print(f"figure curve of {len(train)} points of training and {len(validation)} of validation, the same behind a killed coordinator")
+    print(f"figure curve of {len(train)} points of training and {len(validation)} of validation, the same behind a killed coordinator; event files: {reader}")

@@ -86,6 +86,13 @@ with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0
     assert [float(r["auc"]) for r in points if r["segment"] == ""] == [round(w["auc"], 6) for w in first]
     svg = os.path.join(folder, "stream.svg")
     assert run("plot", id, "--out", svg, "--dir", c.dir)[0] == 0 and "AUC of the stream" in open(svg).read()
+    assert run("plot", id, "--tensorboard", folder, "--dir", c.dir)[0] == 0  # plot.py reads such files to the last byte
+    for name, n in (("stream", 1 + 5 * 50), ("stream/M", 1 + 5 * 50), ("stream/F", 1 + 5 * 50)):
+        with open(os.path.join(folder, id, name, "events.out.tfevents.0000000000.pinion"), "rb") as f:
+            data, at, found = f.read(), 0, 0
+        while at < len(data):
+            at, found = at + 16 + int.from_bytes(data[at:at + 8], "little"), found + 1
+        assert (at, found) == (len(data), n), (name, at, found)
 
     # a worker dies on the way: windows stay whole, in order, each once, but for the one in which its checkpoint fell
     id = c.submit(JOB % (path, 2000, "", 20, "async"))

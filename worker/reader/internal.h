@@ -4,6 +4,7 @@
 #define PN_WORKER_READER_INTERNAL_H
 
 #include "common/hash.h"
+#include "common/ledger.h"
 #include "worker/reader/reader.h"
 #include "worker/reader/stream.h"
 
@@ -75,7 +76,7 @@ struct pn_pairs {
     bool list;
 };
 
-enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_FAILED };
+enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_WAIT /* topics: nothing is there now */, PN_ADVANCE_FAILED };
 
 struct pn_reader {
     struct pn_env *env;
@@ -120,6 +121,7 @@ struct pn_reader {
     struct pn_movielens movielens;
     struct pn_negatives negatives;
     struct pn_pairs pairs;
+    struct pn_topic_rows *topic;  /* NULL: rows come from files */
     struct pn_sequences {
         uint64_t most;                /* the highest item */
         struct pn_text user, given;   /* sasrec: the user under way, and the one before, given out */
@@ -170,6 +172,17 @@ bool pn_pairs_load(struct pn_reader *, const struct pn_record *);     /* a line 
 enum pn_advance pn_pairs_advance(struct pn_reader *);                 /* fills the batch; PN_ADVANCE_END: nothing is left */
 void pn_pairs_free(struct pn_reader *);
 static inline bool pn_reader_pairs(const struct pn_reader *r) { return r->data.format == PN_FORMAT_NCF || r->data.format == PN_FORMAT_LIGHTGCN; }
+/* topic_rows.c: messages of a topic in place of files */
+struct pn_topic_rows;
+bool pn_topic_rows_open(struct pn_reader *);           /* false: no memory, unless r->result says more */
+void pn_topic_rows_free(struct pn_reader *);
+enum pn_advance pn_topic_advance(struct pn_reader *);  /* fills the batch, across calls */
+/* The core's side: before a piece of work; behind it; it has to wait (false: no, there is news); no more waiting. */
+void pn_topic_rows_prepare(struct pn_reader *);
+void pn_topic_rows_worked(struct pn_reader *);
+bool pn_topic_rows_wait(struct pn_reader *);
+void pn_topic_rows_stop(struct pn_reader *);
+void pn_reader_go_on(struct pn_reader *);              /* reader.c: works on at what was asked for */
 /* sequences.c: sasrec and s3rec */
 bool pn_sequence_columns(struct pn_reader *);
 bool pn_sequence_load(struct pn_reader *, const struct pn_record *);   /* a line on the first pass: the highest item */

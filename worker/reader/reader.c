@@ -23,6 +23,7 @@ static void run(struct pn_work *w) {
 }
 
 static void start_work(struct pn_reader *r) {
+    if (r->topic != NULL) pn_topic_rows_prepare(r);
     r->work_busy = true;
     r->work = (struct pn_work){.run = run, .done = on_work, .owner = r};
     pn_work_start(r->env, &r->work);
@@ -82,8 +83,8 @@ static void hand_over(struct pn_reader *r) {
         return;
     }
     if (r->read_error) {
-        r->result = pn_fail(&r->err, PN_IO, "%.300s: cannot be read at byte %llu: %s", r->path, (unsigned long long)r->offset,
-                            strerror(r->read_error));
+        r->result = pn_fail(&r->err, PN_IO, "%.300s: cannot be read at byte %llu: %s%s", r->path, (unsigned long long)r->offset,
+                            strerror(r->read_error), r->read_error == EISDIR ? "; a uri that ends in / stands for all files of a folder" : "");
         fail_file(r);
         return;
     }
@@ -101,7 +102,11 @@ static void on_work(struct pn_work *w) {
         if (!r->io_busy) free_reader(r);
         return;
     }
+    if (r->topic != NULL) pn_topic_rows_worked(r);
     switch (r->advance) {
+        case PN_ADVANCE_WAIT:
+            if (!pn_topic_rows_wait(r)) start_work(r);
+            return;
         case PN_ADVANCE_BATCH: deliver(r, PN_OK); return;
         case PN_ADVANCE_END: deliver(r, PN_NOT_FOUND); return;
         case PN_ADVANCE_FAILED: deliver(r, r->result); return;
@@ -201,6 +206,11 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
     r->piece[0] = malloc(PN_READ_BYTES);
     r->piece[1] = malloc(PN_READ_BYTES);
     bool good = r->piece[0] && r->piece[1];
+    if (data->kafka.brokers[0] != '\0') {
+        if (good && (pn_topic_rows_open(r) || r->result != PN_OK)) return r;
+        free_reader(r);
+        return NULL;
+    }
     if (data->format == PN_FORMAT_CRITEO) good = good && pn_criteo_columns(r);
     if (data->format == PN_FORMAT_MOVIELENS) good = good && pn_movielens_columns(r);
     if (pn_format_sequences(data->format)) good = good && pn_sequence_columns(r);
@@ -215,7 +225,12 @@ struct pn_reader *pn_reader_open(struct pn_env *env, const struct pn_data *data,
 void pn_reader_close(struct pn_reader *r) {
     if (!r) return;
     r->closed = true;
+    if (r->topic != NULL) pn_topic_rows_stop(r);
     if (!r->io_busy && !r->work_busy) free_reader(r);
+}
+
+void pn_reader_go_on(struct pn_reader *r) {
+    if (r->done != NULL && !r->work_busy) start_work(r);
 }
 
 bool pn_reader_again(struct pn_reader *r, uint32_t epoch) {
@@ -237,7 +252,7 @@ void pn_reader_next(struct pn_reader *r, void (*done)(void *, enum pn_result, co
     r->done = done;
     r->owner = owner;
     r->batch.n_rows = r->batch.i_column = r->batch.text.n = 0;
-    if (!r->opened && r->result == PN_OK) {
+    if (!r->opened && r->result == PN_OK && r->topic == NULL) {
         r->opened = true;
         open_file(r);
     } else {

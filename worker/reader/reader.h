@@ -8,7 +8,9 @@
 
 #include "common/env.h"
 #include "nn/model.h"
+#include "worker/reader/topic.h"
 
+struct json_object;
 struct pn_reader;
 struct pn_reader_options {
     uint32_t producer, n_producers;
@@ -17,6 +19,10 @@ struct pn_reader_options {
     uint32_t batch_size;
     const char *user;                /* NULL: none. Rows are dealt by a hash of this column, not batch by batch: all rows of one value are one producer's. A row without a value is bad. Borrowed */
     uint64_t skip_batches;           /* of this producer, in this epoch: to go on after a restore */
+    /* of a topic (data->kafka) only: */
+    pn_topic_open *topic;
+    void (*proposes)(void *owner);   /* pn_reader_proposal has news. On the core's thread; must not close the reader */
+    void *owner;
 };
 /* The rows of one batch; raw points into arrays owned by the reader, valid until the next call of pn_reader_next. */
 struct pn_reader *pn_reader_open(struct pn_env *, const struct pn_data *, const struct pn_reader_options *);
@@ -29,6 +35,12 @@ void pn_reader_close(struct pn_reader *);
  * wrong number of columns (file, line, found, expected). A bad row stops the job: nothing is dropped in silence. */
 void pn_reader_next(struct pn_reader *, void (*done)(void *owner, enum pn_result, const struct pn_raw *raw, const struct pn_error *),
                     void *owner);
+/* A topic's reader gives no row before a ledger says which (common/ledger.h). What it would have in it next, for the coordinator: the caller's; NULL: nothing yet. */
+struct json_object *pn_reader_proposal(const struct pn_reader *);
+/* How many offsets of its partitions are behind the last batch, as far as the log's ends are known; UINT64_MAX: not known, or no topic. */
+uint64_t pn_reader_lag(const struct pn_reader *);
+/* The ledger as it stands, of which all is durable. Borrowed. */
+void pn_reader_deal(struct pn_reader *, struct json_object *ledger);
 /* The columns that the data will have: fixed for movielens, criteo and libfm; for csv known after the first batch (NULL before). */
 const char *const *pn_reader_columns(const struct pn_reader *, size_t *n);
 

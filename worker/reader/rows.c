@@ -216,6 +216,11 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
         if (a == PN_ADVANCE_BATCH) finish_batch(r);
         return a;
     }
+    if (r->topic != NULL) {
+        const enum pn_advance a = pn_topic_advance(r);
+        if (a == PN_ADVANCE_BATCH) finish_batch(r);
+        return a;
+    }
     bool full = false;
     while (!full) {
         if (r->negatives.n_owed > 0) {
@@ -273,5 +278,6 @@ void pn_reader_rows_free(struct pn_reader *r) {
     pn_movielens_free(r);
     pn_negatives_free(r);
     pn_pairs_free(r);
+    pn_topic_rows_free(r);
     pn_sequence_free(r);
 }

@@ -36,6 +36,58 @@ START_TEST(each_codec_comes_back_within_its_error_for_every_dimension) {
     }
 } END_TEST
 
+START_TEST(rows_that_lie_apart_are_encoded_to_the_same_bytes) {
+    enum { N = 70, MOST = 67 };
+    struct pn_rng rng = {8};
+    static const size_t dims[] = {1, 7, 8, 15, 16, 24, 64, MOST};
+    float *apart[N], *together = malloc(N * MOST * sizeof *together);
+    for (int i = 0; i < N; i++) apart[i] = malloc(MOST * sizeof *apart[i]);
+    for (size_t k = 0; k < sizeof dims / sizeof *dims; k++)
+        for (enum pn_codec c = PN_CODEC_FLOAT32; c < PN_CODECS; c++) {
+            const size_t dim = dims[k], bytes = pn_codec_row_bytes(c, dim);
+            const float *rows[N];
+            uint8_t *a = malloc(N * bytes + 1), *b = malloc(N * bytes + 1);
+            for (size_t i = 0; i < N; i++) {
+                for (size_t d = 0; d < dim; d++) { /* any bits: large ones, tiny ones, what is no number */
+                    const uint32_t bits = (uint32_t)(pn_rng_next(&rng) >> 32);
+                    memcpy(&together[i * dim + d], &bits, sizeof bits);
+                    if (c == PN_CODEC_INT8) together[i * dim + d] = (float)pn_rng_uniform(&rng);
+                }
+                memcpy(apart[i], together + i * dim, dim * sizeof *apart[i]);
+                rows[i] = i % 9 == 4 ? NULL : apart[i];
+            }
+            memset(a, 77, N * bytes + 1);
+            memset(b, 77, N * bytes + 1);
+            for (size_t i = 0; i < N; i++)
+                if (rows[i] != NULL) pn_codec_encode(c, together + i * dim, 1, dim, a + i * bytes);
+            pn_codec_encode_rows(c, rows, N, dim, b);
+            ck_assert_mem_eq(a, b, N * bytes + 1);
+            free(a);
+            free(b);
+        }
+    for (int i = 0; i < N; i++) free(apart[i]);
+    free(together);
+} END_TEST
+
+START_TEST(float16_is_the_clipped_number_rounded_whatever_the_machine) {
+    enum { N = 4099 };
+    struct pn_rng rng = {9};
+    static float x[N];
+    static uint16_t wire[N];
+    for (int round = 0; round < 50; round++) {
+        for (size_t i = 0; i < N; i++) {
+            const uint32_t bits = (uint32_t)(pn_rng_next(&rng) >> 32);
+            memcpy(&x[i], &bits, sizeof bits);
+            if (i % 4 == 0) x[i] = (float)((pn_rng_uniform(&rng) - 0.5) * 140000); /* about the limit */
+        }
+        pn_codec_encode(PN_CODEC_FLOAT16, x, 1, N, wire);
+        for (size_t i = 0; i < N; i++) {
+            const float c = !isfinite(x[i]) ? x[i] : fminf(fmaxf(x[i], -65504.0f), 65504.0f);
+            ck_assert_msg(wire[i] == pn_half_from_float(c), "%g became %x, not %x", (double)x[i], wire[i], pn_half_from_float(c));
+        }
+    }
+} END_TEST
+
 START_TEST(large_numbers_are_clipped_and_what_is_no_number_stays_none) {
     float row[35], back[35];
     unsigned char wire[4 * 35];
@@ -118,6 +170,8 @@ START_TEST(stochastic_rounding_has_the_number_as_its_expectation) {
 int main(void) {
     Suite *s = suite_create("codec");
     TCase *c = tcase_create("codec");
+    tcase_add_test(c, rows_that_lie_apart_are_encoded_to_the_same_bytes);
+    tcase_add_test(c, float16_is_the_clipped_number_rounded_whatever_the_machine);
     tcase_add_test(c, each_codec_comes_back_within_its_error_for_every_dimension);
     tcase_add_test(c, large_numbers_are_clipped_and_what_is_no_number_stays_none);
     tcase_add_test(c, bfloat16_rounds_to_nearest_even);

@@ -33,6 +33,7 @@ struct node {
     bool hold_drain, ring_full, hold_evaluation, fail_evaluation;
     uint64_t steps;                     /* a worker's producers end here */
     uint64_t per_epoch;                 /* steps an epoch, producer 0 one more: for jobs with early stopping */
+    uint64_t deals;                     /* rows that a worker of a job that reads a topic proposes with each beat; under a cut it reads nothing */
     const char *serves;                 /* a client: the job that it came for */
     bool leaving;
     /* ps */
@@ -189,6 +190,8 @@ static inline void check_plan(const struct node *n, uint64_t epoch, struct json_
         for (size_t i = 0; i < pn_json_length(list); i++) {
             struct json_object *e = pn_json_at(list, i);
             ck_assert_uint_eq(pn_json_u64(e, "incarnation", 0), pn_json_u64(pn_json_at(units, pn_json_u64(e, "producer", 99)), "incarnation", 0));
+            struct json_object *ledger = pn_json_get(e, "ledger"); /* what it shows may be made into batches */
+            if (ledger != NULL) ck_assert(json_object_equal(ledger, pn_json_at(pn_json_get(record, "ledgers"), pn_json_u64(e, "producer", 99))));
         }
         struct json_object *k = n->role == PS ? pn_json_get(job, "restore") : pn_json_get(job, "committed");
         if (k != NULL) {
@@ -261,6 +264,7 @@ static inline void file_write(const char *path, const void *data, size_t n) {
     W->files[W->n_files++].n = n;
 }
 static inline bool file_exists(const char *path) { return file_at(path) != SIZE_MAX; }
+static inline int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 static inline void complete_io(struct pn_io *io) {
     size_t i = file_at(io->path);
     bool writes = io->op == PN_IO_CREATE || io->op == PN_IO_WRITE || io->op == PN_IO_SYNC || io->op == PN_IO_RENAME;
@@ -298,6 +302,7 @@ static inline void complete_io(struct pn_io *io) {
                 while (k < count && strcmp(names[k], name) != 0) k++;
                 if (k == count) names[count++] = strcpy(text + 80 * k, name);
             }
+            qsort(names, count, sizeof *names, by_name);
             io->names = names;
             if (count == 0) {
                 free(names);
@@ -439,6 +444,19 @@ static inline struct json_object *ps_beat(struct node *n, struct json_object *o)
     pn_json_add(o, "snapshot", snapshot);
     return o;
 }
+/* What a reader would propose behind this ledger: `rows` more of one partition, after it has said where that begins. */
+static inline struct json_object *fake_deal(struct json_object *ledger, uint64_t partition, uint64_t rows) {
+    struct json_object *extents = pn_json_get(ledger, "extents"), *positions = pn_json_get(ledger, "positions"), *o = json_object_new_object(), *list = json_object_new_array(), *e = json_object_new_array();
+    const size_t n = pn_json_length(extents);
+    const bool known = n > 0 || pn_json_length(positions) > 0;
+    const uint64_t first = n > 0 ? json_object_get_uint64(pn_json_at(pn_json_at(extents, n - 1), 2)) : known ? json_object_get_uint64(pn_json_at(pn_json_at(positions, 0), 1)) : 100;
+    const uint64_t v[4] = {partition, first, known ? first + rows + 1 : first, known ? rows : 0};
+    for (size_t i = 0; i < 4; i++) json_object_array_add(e, json_object_new_uint64(v[i]));
+    json_object_array_add(list, e);
+    pn_json_add_u64(o, "at", pn_json_u64(ledger, "at", 0) + n);
+    pn_json_add(o, "extents", list);
+    return o;
+}
 static inline struct json_object *worker_beat(struct node *n, struct json_object *o) {
     struct json_object *plan = pn_json_get(n->plan, "job"), *job = NULL, *cut = NULL, *evaluation = NULL, *producers = json_object_new_array(), *model = NULL;
     if (plan != NULL) {
@@ -473,6 +491,7 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
             pn_json_add_double(r, "loss_sum", (double)*clock);
             pn_json_add_u64(r, "loss_rows", *clock * 2);
             pn_json_add_bool(r, "ring_full", n->ring_full && c == NULL);
+            if (n->deals > 0 && c == NULL) pn_json_add(r, "deal", fake_deal(pn_json_get(p, "ledger"), id, n->deals));
             json_object_array_add(producers, r);
             drained = drained && !stuck && (*clock >= upto || *clock >= n->steps || upto == 0);
         }

@@ -43,11 +43,41 @@ START_TEST(impossible_devices_are_named) {
     }
 } END_TEST
 
+START_TEST(a_device_cache_is_read_printed_and_read_again) {
+    static struct pn_job job, again;
+    struct pn_error err = {""};
+    ck_assert_msg(parse(&job, "deviceCache: {rows: 5000, staleness: 4}, consistency: {mode: ssp, staleness: 3}", &err) == PN_OK, "%s", err.text);
+    ck_assert(job.cache_rows == 5000 && job.cache_staleness == 4 && job.staleness == 3);
+    char *text = pn_job_text(&job);
+    ck_assert_msg(pn_job_parse(&again, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s in %s", err.text, text);
+    ck_assert(again.cache_rows == 5000 && again.cache_staleness == 4);
+    free(text);
+    pn_job_free(&job);
+    pn_job_free(&again);
+    ck_assert_int_eq(parse(&job, "deviceCache: {rows: 5000, staleness: 0}, consistency: {mode: sync}", &err), PN_OK); /* every row is pulled each step: the bits of a job without */
+    ck_assert(job.cache_rows == 5000 && job.cache_staleness == 0);
+    pn_job_free(&job);
+} END_TEST
+
+START_TEST(impossible_device_caches_are_named) {
+    static const char *const wrong[][2] = {{"deviceCache: {rows: 5000}", "deviceCache needs rows (of each table) and staleness (steps)"}, {"deviceCache: {rows: 0, staleness: 1}", "rows"},
+                                           {"deviceCache: {rows: 9, staleness: 1, bytes: 3}", "bytes"}, {"device: cpu, deviceCache: {rows: 9, staleness: 1}", "on a GPU only"},
+                                           {"deviceCache: {rows: 9, staleness: 1}, consistency: {mode: sync}", "deviceCache.staleness: 0, or consistency.mode async or ssp"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        static struct pn_job job;
+        struct pn_error err = {""};
+        ck_assert_int_eq(parse(&job, wrong[i][0], &err), PN_INVALID);
+        ck_assert_msg(strstr(err.text, wrong[i][1]) != NULL, "%s: %s", wrong[i][0], err.text);
+    }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("device");
     TCase *c = tcase_create("device");
     tcase_add_test(c, a_device_and_a_precision_are_read_printed_and_read_again);
     tcase_add_test(c, impossible_devices_are_named);
+    tcase_add_test(c, a_device_cache_is_read_printed_and_read_again);
+    tcase_add_test(c, impossible_device_caches_are_named);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -83,7 +83,7 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"every: 10s", "every: 10 parsecs", "job.yaml:19:", "30s"},
     {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
     {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "pinion convert"},
-    {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "not available yet"},
+    {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "format must be one of"},
     {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml", "1 to 64"},
     {"format: csv, uri: train.csv", "format: jsonl, uri: train.csv", "job.yaml:6:", "needs columns"},
     {"format: csv, uri: train.csv", "format: movielens, uri: [a, b]", "job.yaml:6:", "a list of files"},

@@ -80,7 +80,7 @@ START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
         {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000, epsilon: 2, delta: 1.0e-7, threshold: 10, dataset: d", "fewer than all"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", budget: 1", "below what this job alone"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", noiseMultiplier: 0.4", "the job would spend epsilon"},
-        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", aggregation: secure", "not available yet"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", aggregation: secure", "needs minWorkers"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user", "needs users"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", unit: user, users: 100000, userField: u", "rows has no meaning for unit: user"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", examplesPerUser: 3", "unit: user only"},

@@ -39,16 +39,15 @@ START_TEST(an_inverse_names_every_entry_once_in_order_and_rows_of_several_chunks
     }
 } END_TEST
 
-START_TEST(a_model_that_a_device_does_not_compute_is_refused_with_what_to_do) {
+START_TEST(a_model_that_a_device_cannot_compute_is_refused_with_what_to_do) {
     static struct pn_job job;
     struct pn_error err = {""};
     struct pn_device *d;
-    const char *text = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data:\n    train: {format: sasrec, uri: /s, part: train, history: 5, negatives: {perPositive: 1}}\n  features:\n"
-                       "    - {name: h, type: sequence, maxLength: 5, hash: {share: i}}\n    - {name: t, type: sequence, maxLength: 5, hash: {share: i}}\n    - {name: n, type: sequence, maxLength: 5, hash: {share: i}}\n"
-                       "  model: {name: sasrec, embeddingDim: 4, sequence: {fields: [h], target: t, negatives: n}}\n";
+    const char *text = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n    - {name: u, type: categorical}\n"
+                       "    - {name: s, type: sequence, maxLength: 5, hash: {share: i}}\n  model: {name: deepfm, embeddingDim: 4, hidden: [4], sequence: {fields: [s], blocks: 1, heads: 1, width: 256}}\n";
     ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
     ck_assert_int_eq(pn_device_open(&d, &pn_backend_cpu, 0, &job, 0, &err), PN_REFUSED);
-    ck_assert(strstr(err.text, "device: cpu") != NULL);
+    ck_assert_msg(strstr(err.text, "heads wider than 128") != NULL && strstr(err.text, "device: cpu") != NULL, "%s", err.text);
     pn_job_free(&job);
 } END_TEST
 
@@ -56,7 +55,7 @@ int main(void) {
     Suite *s = suite_create("device");
     TCase *c = tcase_create("device");
     tcase_add_test(c, an_inverse_names_every_entry_once_in_order_and_rows_of_several_chunks_first);
-    tcase_add_test(c, a_model_that_a_device_does_not_compute_is_refused_with_what_to_do);
+    tcase_add_test(c, a_model_that_a_device_cannot_compute_is_refused_with_what_to_do);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

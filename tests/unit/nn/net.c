@@ -163,7 +163,7 @@ static void run_linear(const float *in, float *out) { pn_linear_forward(in, 2, 3
 static void back_linear(const float *in, const float *g, float *din) {
     float copy[8];
     memcpy(copy, g, sizeof copy);
-    pn_linear_backward(in, NULL, 2, 3, 4, in + 6, false, copy, din + 6, din + 18, din);
+    pn_linear_backward(in, NULL, 2, 3, 4, in + 6, false, copy, din + 6, din + 18, din, true);
 }
 /* in: qkv of 5 tokens (examples of 2, 0 and 3) of width 4 with 2 heads. */
 static const uint32_t attended[] = {7, 9, 9, 12};

@@ -1,7 +1,9 @@
 /* The same raw rows through every transform, on training's way (a file, the reader, the pass for statistics) and on serving's (a request as a client writes it), are the
  * keys and numbers of golden.txt. A change of either way, or of what a stored model's keys mean, fails here: published models would no longer be read right.
  * (PINION_GOLDEN=write writes golden.txt anew: only for a transform that is new.) */
+#include "nn/vocabulary.h"
 #include "serving/request.h"
+#include "snapshot/artifacts.h"
 #include "tests/unit/reader/env.h"
 
 static const char job_text[] =
@@ -20,6 +22,11 @@ static const char job_text[] =
     "    - {name: bucket, column: age, type: numeric, bucketize: [18, 30, 65]}\n"
     "    - {name: count, column: price, type: numeric, criteoLog: true}\n"
     "    - {name: both, type: cross, of: [user, bucket, city]}\n"
+    "    - {name: known, column: item, type: categorical, vocabulary: {minCount: 3, oov: 2}}\n"
+    "    - {name: past, column: history, type: multi, hash: {share: known}, vocabulary: {of: known, oov: 2}}\n"
+    "    - {name: few, column: tags, type: multi, maxLength: 3, default: c, vocabulary: {values: [a, c]}}\n"
+    "    - {name: part, column: price, type: numeric, transform: [log1p], bucketize: {quantiles: 3}}\n"
+    "    - {name: pair, type: cross, of: [known, part]}\n"
     "  model: {name: wide_deep, embeddingDim: 2, hidden: [2], sequence: {fields: [liked], width: 4, heads: 1, feedForward: 4}}\n";
 
 /* user item city tags words history age price */
@@ -31,6 +38,25 @@ static const char *const cells[ROWS][COLUMNS] = {
     {"u3", "9", "Bern", "c|b|a", "one", "9", "65", "2"},                 {"u3", "7", " Bern", "b", "One", "7", "old", "2.0001"},
     {"u1", "42", "Bern", "a", "one", "42", "1e400", ""},
 };
+
+/* What a worker writes as a file of the job, and a snapshot holds. */
+static char vocabulary[1000];
+
+/* As training and serving get them: those of the job, and the file that the statistics name. */
+static void open_vocabularies(struct pn_vocabularies *v, const struct pn_job *job, const char *statistics) {
+    struct pn_artifact *files;
+    struct pn_error err = {""};
+    size_t n;
+    ck_assert_int_eq(pn_vocabularies_open(v, job, &err), PN_OK);
+    ck_assert_int_eq(pn_artifacts_read(statistics, &files, &n, &err), PN_OK);
+    ck_assert_uint_eq(n, 1);
+    for (size_t i = 0; i < job->n_fields; i++) {
+        if (strcmp(job->fields[i].name, files[0].feature) != 0) continue;
+        ck_assert_int_eq(pn_artifact_verify(&files[0], vocabulary, strlen(vocabulary), &err), PN_OK);
+        ck_assert_int_eq(pn_vocabulary_read(&v->of[i], vocabulary, strlen(vocabulary), job->fields[i].hash_seed, &err), PN_OK);
+    }
+    free(files);
+}
 
 static struct pn_features *open_features(const struct pn_job *job, const char *const *columns, size_t n) {
     struct pn_features *f;
@@ -63,6 +89,7 @@ static void dump(struct pn_features *f, const struct pn_raw *raw, char *out) {
 static char *trained(const struct pn_job *job, char *out) {
     struct fake_env f;
     char text[2000] = "", *at = text, *statistics = NULL;
+    struct pn_vocabularies vocabularies;
     for (int c = 0; c < COLUMNS; c++) at += sprintf(at, "%s,", names[c]);
     at += sprintf(at, "click\n");
     for (int r = 0; r < ROWS; r++) {
@@ -80,11 +107,20 @@ static char *trained(const struct pn_job *job, char *out) {
         if (pass == 0) {
             ck_assert(pn_features_need_statistics(features));
             pn_features_observe(features, a.raw);
+            ck_assert_msg(pn_features_train(features, &err) == PN_OK, "%s", err.text);
             pn_features_freeze(features);
             statistics = pn_features_statistics(features);
+            for (size_t i = 0, n; i < job->n_fields; i++) {
+                char name[PN_VOCABULARY_NAME];
+                const char *made = pn_features_file(features, i, &n, name);
+                if (made != NULL) snprintf(vocabulary, sizeof vocabulary, "%s", made);
+            }
         } else {
             ck_assert_msg(pn_features_set_statistics(features, statistics, &err) == PN_OK, "%s", err.text);
+            open_vocabularies(&vocabularies, job, statistics);
+            pn_features_use(features, &vocabularies);
             dump(features, a.raw, out);
+            pn_vocabularies_close(&vocabularies);
         }
         pn_features_close(features);
         close_reader(&f, r);
@@ -112,7 +148,11 @@ static void served(const struct pn_job *job, const char *statistics, char *out) 
     const struct pn_raw raw = pn_candidates_raw(&columns, &q.candidates, 0, ROWS, offset, length);
     struct pn_features *f = open_features(job, columns.names, columns.n);
     ck_assert_msg(pn_features_set_statistics(f, statistics, &err) == PN_OK, "%s", err.text);
+    struct pn_vocabularies vocabularies;
+    open_vocabularies(&vocabularies, job, statistics);
+    pn_features_use(f, &vocabularies);
     dump(f, &raw, out);
+    pn_vocabularies_close(&vocabularies);
     pn_features_close(f);
     pn_infer_free(&q);
 }

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Secure aggregation through real processes: five data holders, of whom one may drop out; rounds that outlive a holder, a server and the coordinator; the budget."""
+import os
+import subprocess
+import tempfile
+import time
+
+from cluster import BUILD, Cluster, run
+
+JOB = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: secure}}
+spec:
+  data:
+    train: {{format: csv, uri: {data}/train.csv, label: click}}
+    test:  {{format: csv, uri: {data}/test.csv, label: click}}
+  features:
+    - {{name: item, type: categorical, buckets: 200}}
+    - {{name: genre, type: categorical, buckets: 16}}
+    - {{name: hour, type: categorical, buckets: 24}}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}, init: zero}}}}
+  model: {{name: lr}}
+  optimizer: {{name: adam, lr: 0.001}}
+  training: {{batchSize: {batch}, epochs: {epochs}, seed: 1, dataShards: {shards}, consistency: {{mode: {mode}}}}}
+  checkpoint: {{every: 500ms, keep: 3}}
+  privacy: {{rows: 40000, epsilon: {epsilon}, delta: 1.0e-6, budget: {budget}, clip: 1, dataset: {name}{more}}}
+"""
+HOLDERS = ", aggregation: secure, minWorkers: 3, maxDropout: 0.2, phaseTimeout: 1s"
+
+
+def text(data, name, epochs=5, epsilon=50, budget=60, selection="adafest", mode="sync", holders=HOLDERS, shards=5, batch=1600):
+    votes = ", selection: dense" if selection == "dense" else ", selection: adafest, voteClip: 2, threshold: 30"
+    return JOB.format(data=data, name=name, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, shards=shards, batch=batch, more=votes + holders)
+
+
+def account(c, name):
+    a = next(d for d in c.api("GET", "/api/v1/privacy")[1]["datasets"] if d["dataset"] == name)
+    return a, a["jobs"][0]
+
+
+def until(c, name, steps, seconds=30):
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            if account(c, name)[1]["steps_done"] >= steps:
+                return account(c, name)
+        except (OSError, StopIteration):
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"{name} did not come to step {steps}: {account(c, name)}")
+
+
+def learns(c, data):
+    plain = c.wait(c.submit(text(data, "plain", selection="dense", holders="")), 60)
+    for selection in ("adafest", "dense"):
+        began = time.time()
+        job = c.wait(c.submit(text(data, f"secure-{selection}", selection=selection)), 60)
+        a, j = account(c, f"secure-{selection}")
+        assert job["state"] == "SUCCEEDED", job
+        assert j["steps_done"] == j["steps"] == 25 <= j["steps_charged"] <= 27 and 0 < a["epsilon_spent"] <= 60 * (1 + 1e-6), a
+        assert job["test_auc"] > 0.55 and job["test_auc"] > plain["test_auc"] - 0.03, (job["test_auc"], plain["test_auc"])
+        assert job.get("train_logloss", 0) == 0
+        print(f"figure secure, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f} (central, dense: {plain['test_auc']:.3f}), {time.time() - began:.1f} s for 25 steps")
+
+
+def outlives(c, data):
+    id = c.submit(text(data, "faults", epochs=24, epsilon=60, budget=100))
+    until(c, "faults", 5)
+    c.kill("worker-3")
+    at = account(c, "faults")[1]["steps_done"]
+    until(c, "faults", at + 8)
+    print("held: a data holder that is killed in a round does not stop the others, and comes back")
+    c.kill("ps-1")
+    time.sleep(0.1)
+    charged = account(c, "faults")[1]["steps_charged"]
+    until(c, "faults", at + 20)
+    assert account(c, "faults")[1]["steps_charged"] > charged
+    c.kill("coordinator")
+    c.wait_api()
+    assert account(c, "faults")[1]["steps_charged"] >= charged
+    job = c.wait(id, 60)
+    a, j = account(c, "faults")
+    assert job["state"] == "SUCCEEDED" and j["steps_done"] == j["steps"] == 120, (job, j)
+    assert j["steps_charged"] > 120 and a["epsilon_spent"] > 60, a
+    print(f"held: a server and the coordinator killed: {j['steps_charged']} rounds charged for {j['steps']} steps, epsilon {a['epsilon_spent']:.1f}; nothing is given back")
+
+
+def refuses(data, folder):
+    path = os.path.join(folder, "job.yaml")
+    cases = [(dict(mode="async"), "needs training.consistency {mode: sync}"), (dict(holders=HOLDERS.replace("minWorkers: 3", "minWorkers: 2")), "minWorkers: at least 3"),
+             (dict(holders=HOLDERS.replace("minWorkers: 3", "minWorkers: 6")), "fewer data holders than minWorkers")]
+    for change, words in cases:
+        with open(path, "w") as f:
+            f.write(text(data, "refused", **change))
+        code, out, err = run("submit", "--dry-run", path)
+        assert code != 0 and words in out + err, (words, out, err)
+    with open(path, "w") as f:
+        f.write(text(data, "ahead"))
+    code, out, err = run("submit", "--dry-run", path)
+    assert code == 0 and "epsilon after epoch 5: 50 at delta 1e-06" in out and "secure sums of 5 data holders: the fewest are 4" in out, (out, err)
+    print("held: --dry-run says epsilon, and refuses what cannot be kept with the reason")
+
+
+with tempfile.TemporaryDirectory() as folder:
+    data = os.path.join(folder, "data")
+    subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "50000", "--out", data], check=True, capture_output=True)
+    refuses(data, folder)
+    with Cluster(ps=2, workers=5, serving=0) as c:
+        learns(c, data)
+        outlives(c, data)
+        code, out, err = run("privacy", "--dir", c.dir, "faults")
+        assert code == 0 and "data set faults: epsilon" in out and "of 120 steps done" in out, (out, err)

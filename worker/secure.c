@@ -1,0 +1,484 @@
+/* The idea: one thing at a time. Rows are read once. Then each plan's round is prepared: the copy of the model is brought to the servers' step, a batch is drawn, its
+ * clipped gradients and votes are made (counts and update are of the same draw), words with this holder's share of noise go into a secure sum. A round that
+ * is no longer the plan's is dropped wherever it stands, and what was drawn for it with it. */
+#include "worker/secure.h"
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/hash.h"
+#include "privacy/discrete.h"
+#include "privacy/secagg/worker.h"
+#include "privacy/select.h"
+#include "secure/noise.h"
+#include "secure/plan.h"
+#include "worker/private.h"
+
+struct pn_holder {
+    struct pn_run *run;
+    uint32_t producer;
+    pn_peer coordinator, servers[PN_AGG_MAX_SERVERS];
+    uint8_t identity[64];
+    bool closed, busy;                /* busy: a computation is on a work thread */
+    struct pn_work work;
+    enum pn_result result;
+    struct pn_error why;
+    /* the holder's rows */
+    struct pn_private_spec spec;
+    struct pn_private *pool;
+    struct pn_reader *reader;
+    struct pn_features *features;
+    struct pn_batch batch;
+    const struct pn_raw *raw;
+    uint64_t n_bad;
+    bool reading, loaded;
+    /* the copy of the model */
+    struct pn_secure_rows rows;
+    bool have_rows, have_copy, pulling;
+    float *copy[PN_MAX_TABLES];
+    uint64_t copy_step;
+    struct pn_secure_layout last;     /* what the last update that was seen changes, and whose it is */
+    uint64_t last_attempt;
+    struct { uint64_t *keys; float *values; } pulled[PN_MAX_TABLES];
+    struct pn_client_part parts[PN_MAX_TABLES];
+    /* the round */
+    struct pn_secure_plan plan, at;   /* what is wanted; what is being made */
+    struct pn_net *net;
+    uint64_t drawn_attempt;           /* whose gradients and votes are here; 0: none */
+    float *sums[PN_MAX_TABLES], *votes; /* clipped sums of all rows; votes by bucket */
+    struct pn_secure_layout layout;
+    struct pn_fixed fixed;
+    void *words;
+    size_t n_words, n_clipped;
+    bool ready;
+    uint8_t seed[PN_DRAWS_KEY_BYTES]; /* of the draw and the rounding; used once */
+    struct pn_agg_worker *agg;
+};
+
+static void pump(struct pn_holder *);
+
+static void free_pulled(struct pn_holder *h) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(h->pulled[t].keys);
+        free(h->pulled[t].values);
+        h->pulled[t].keys = NULL;
+        h->pulled[t].values = NULL;
+    }
+}
+static void wipe(float **at, size_t n) {
+    if (*at != NULL) sodium_memzero(*at, n * sizeof **at);
+    free(*at);
+    *at = NULL;
+}
+static void forget_draw(struct pn_holder *h) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++)
+        if (h->have_rows) wipe(&h->sums[t], h->rows.n[t] * h->rows.dim[t]);
+    wipe(&h->votes, h->rows.n_buckets);
+    h->drawn_attempt = 0;
+}
+static void drop_round(struct pn_holder *h) {
+    pn_agg_worker_close(h->agg);
+    h->agg = NULL;
+    if (h->words != NULL) sodium_memzero(h->words, h->n_words * h->fixed.word_bytes);
+    free(h->words);
+    h->words = NULL;
+    h->ready = false;
+    pn_secure_layout_close(&h->layout);
+}
+
+static void free_holder(struct pn_holder *h) {
+    forget_draw(h);
+    free_pulled(h);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(h->copy[t]);
+    pn_secure_layout_close(&h->last);
+    pn_secure_rows_close(&h->rows);
+    pn_secure_plan_close(&h->plan);
+    pn_secure_plan_close(&h->at);
+    if (h->reader != NULL) pn_reader_close(h->reader);
+    if (h->features != NULL) pn_features_close(h->features);
+    if (h->net != NULL) pn_net_close(h->net);
+    pn_batch_free(&h->batch);
+    pn_private_close(h->pool);
+    pn_run_unref(h->run);
+    sodium_memzero(h->identity, sizeof h->identity);
+    free(h);
+}
+
+struct pn_holder *pn_holder_open(struct pn_run *run, uint32_t producer, pn_peer coordinator, const uint8_t identity[64]) {
+    struct pn_holder *h = calloc(1, sizeof *h);
+    struct pn_error err;
+    if (h == NULL) return NULL;
+    h->run = run;
+    run->refs++;
+    h->producer = producer;
+    h->coordinator = coordinator;
+    memcpy(h->identity, identity, 64);
+    if (pn_private_spec_of(&run->job, run->n_producers, &h->spec) && (h->pool = pn_private_open(&run->job, &h->spec)) != NULL && pn_net_open(&h->net, &run->job, run->n_dense_inputs, &err) == PN_OK) {
+        pump(h);
+        return h;
+    }
+    free_holder(h);
+    return NULL;
+}
+
+void pn_holder_close(struct pn_holder *h) {
+    if (h == NULL) return;
+    pn_client_cancel(h->run->client, h);
+    drop_round(h);
+    h->closed = true;
+    if (h->reader != NULL && !h->busy) {
+        pn_reader_close(h->reader);
+        h->reader = NULL;
+    }
+    if (!h->busy) free_holder(h);
+}
+
+static void fail(struct pn_holder *h, enum pn_result r, const char *text) { pn_run_fail(h->run, r, text); }
+
+static void start_work(struct pn_holder *h, void (*run)(struct pn_work *), void (*done)(struct pn_work *)) {
+    h->busy = true;
+    h->work = (struct pn_work){.run = run, .done = done, .owner = h};
+    pn_work_start(h->run->env, &h->work);
+}
+/* Back from a work thread: false if there is nobody any more. */
+static bool back(struct pn_holder *h) {
+    h->busy = false;
+    if (h->closed) {
+        free_holder(h);
+        return false;
+    }
+    if (h->result == PN_OK) return true;
+    fail(h, h->result, h->why.text[0] != '\0' ? h->why.text : "a secure step could not be computed");
+    return false;
+}
+
+/* ---- the holder's rows, once ---- */
+
+static void features_run(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    h->why.text[0] = '\0';
+    h->result = pn_features_batch(h->features, h->raw, &h->batch, &h->n_bad);
+    if (h->result == PN_OK && !pn_private_add(h->pool, &h->batch)) h->result = pn_fail(&h->why, PN_NO_MEMORY, "no memory for the examples of a secure job, which are all kept");
+}
+static void features_done(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    if (back(h)) pump(h);
+}
+static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
+    struct pn_holder *h = owner;
+    struct pn_error why = {""};
+    h->reading = false;
+    if (r == PN_NOT_FOUND) {
+        pn_reader_close(h->reader);
+        h->reader = NULL;
+        if (!pn_private_seal(h->pool)) {
+            fail(h, PN_NO_MEMORY, "no memory for the examples of a secure job");
+            return;
+        }
+        h->loaded = true;
+        pn_log(h->run->env, PN_INFO, "job %s: data holder %u is ready", h->run->job_id, h->producer);
+        h->run->changed(h->run->owner);
+        pump(h);
+        return;
+    }
+    if (err != NULL) why = *err;
+    if (r == PN_OK && h->features == NULL) {
+        r = pn_features_open(&h->features, &h->run->job, raw->names, raw->n_columns, &why);
+        if (r == PN_OK) r = pn_features_set_statistics(h->features, h->run->statistics, &why);
+        if (r == PN_OK) pn_features_use(h->features, &h->run->vocabularies);
+        if (r == PN_OK) r = pn_features_labelled(h->features, true, &why);
+    }
+    if (r != PN_OK) {
+        fail(h, r, why.text);
+        return;
+    }
+    h->raw = raw;
+    start_work(h, features_run, features_done);
+}
+static void read_on(struct pn_holder *h) {
+    const struct pn_job *job = &h->run->job;
+    if (h->reader == NULL) {
+        const bool own = job->privacy.own_data;
+        const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size};
+        if ((h->reader = pn_reader_open(h->run->env, &job->train, &o)) == NULL) {
+            fail(h, PN_NO_MEMORY, "no memory for a reader");
+            return;
+        }
+    }
+    h->reading = true;
+    pn_reader_next(h->reader, on_rows, h);
+}
+
+/* ---- the copy of the model ---- */
+
+static void pulled(void *owner, enum pn_result r) {
+    struct pn_holder *h = owner;
+    h->pulling = false;
+    if (r != PN_OK) {
+        fail(h, r, "the model could not be pulled");
+        return;
+    }
+    for (size_t t = 0; t < h->rows.n_tables; t++) {
+        const size_t dim = h->rows.dim[t];
+        const uint32_t *row = h->have_copy ? h->last.row[t] : NULL;
+        const size_t n = h->have_copy ? h->last.begin[t][h->last.n_servers] : h->rows.n[t];
+        for (size_t i = 0; i < n; i++) memcpy(h->copy[t] + (row != NULL ? row[i] : i) * dim, h->pulled[t].values + i * dim, dim * sizeof(float));
+    }
+    free_pulled(h);
+    h->have_copy = true;
+    h->copy_step = h->at.applied;
+    pump(h);
+}
+
+/* Rows that changed since the copy: those of the last update if nothing else came between, else all. */
+static void pull(struct pn_holder *h) {
+    const bool follows = h->have_copy && h->at.applied == h->copy_step + 1 && h->at.applied_attempt != 0 && h->at.applied_attempt == h->last_attempt;
+    size_t n_parts = 0;
+    h->have_copy = follows;
+    for (size_t t = 0; t < h->rows.n_tables; t++) {
+        const size_t n = follows ? h->last.begin[t][h->last.n_servers] : h->rows.n[t], dim = h->rows.dim[t];
+        h->pulled[t].keys = malloc((n + 1) * sizeof *h->pulled[t].keys);
+        h->pulled[t].values = malloc((n * dim + 1) * sizeof *h->pulled[t].values);
+        if (h->copy[t] == NULL) h->copy[t] = malloc((h->rows.n[t] * dim + 1) * sizeof *h->copy[t]);
+        if (h->pulled[t].keys == NULL || h->pulled[t].values == NULL || h->copy[t] == NULL) {
+            fail(h, PN_NO_MEMORY, "no memory for a copy of the model");
+            return;
+        }
+        for (size_t i = 0; i < n; i++) h->pulled[t].keys[i] = h->rows.keys[t][follows ? h->last.row[t][i] : i];
+        if (n > 0) h->parts[n_parts++] = (struct pn_client_part){(uint32_t)t, n, h->pulled[t].keys, h->pulled[t].values, NULL};
+    }
+    h->pulling = true;
+    pn_client_pull(h->run->client, UINT32_MAX, 0, h->parts, n_parts, pulled, h);
+}
+
+/* ---- a step: a batch, its clipped sums, its votes (on a work thread) ---- */
+
+/* Each example votes for the buckets that its rows are in. */
+static enum pn_result count_votes(struct pn_holder *h, const struct pn_batch *b, const size_t *sparse) {
+    uint32_t *stamp = calloc(h->rows.n_buckets + 1, sizeof *stamp), *mine = malloc((b->n_keys + 1) * sizeof *mine);
+    if (stamp == NULL || mine == NULL) {
+        free(stamp);
+        free(mine);
+        return PN_NO_MEMORY;
+    }
+    for (size_t e = 0; e < b->n_examples; e++) {
+        size_t m = 0;
+        for (size_t s = 0; s < b->n_sparse; s++) {
+            const uint32_t t = h->run->job.fields[sparse[s]].i_table;
+            for (uint32_t i = b->begin[s * b->n_examples + e]; i < b->begin[s * b->n_examples + e + 1]; i++) {
+                const uint32_t bucket = h->rows.bucket[t][pn_secure_row(&h->rows, t, b->keys[i])];
+                if (stamp[bucket] == (uint32_t)e + 1) continue;
+                stamp[bucket] = (uint32_t)e + 1;
+                mine[m++] = bucket;
+            }
+        }
+        const float vote = (float)pn_vote(m, h->spec.vote_clip);
+        for (size_t i = 0; i < m; i++) h->votes[mine[i]] += vote;
+    }
+    free(stamp);
+    free(mine);
+    return PN_OK;
+}
+
+static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
+    const struct pn_job *job = &h->run->job;
+    const uint32_t dense = job->i_dense_table;
+    struct pn_batch b = {0};
+    float *rows[PN_MAX_TABLES] = {NULL}, *gradients[PN_MAX_TABLES] = {NULL}, *scores = NULL;
+    const float *in[PN_MAX_TABLES] = {NULL};
+    size_t *place[PN_MAX_TABLES] = {NULL}, sparse[PN_MAX_FIELDS];
+    double loss;
+    enum pn_result r = pn_private_draw(h->pool, g, &b);
+    if (r != PN_OK) return r;
+    pn_batch_fields(job, sparse);
+    bool ok = (scores = malloc((b.n_examples + 1) * sizeof *scores)) != NULL && (h->votes = calloc(h->rows.n_buckets + 1u, sizeof *h->votes)) != NULL;
+    for (size_t t = 0; ok && t < job->n_tables; t++) {
+        const size_t n = t == dense ? 0 : b.n_unique[t], dim = h->rows.dim[t];
+        ok = (h->sums[t] = calloc(h->rows.n[t] * dim + 1, sizeof(float))) != NULL;
+        if (t == dense) continue;
+        ok = ok && (rows[t] = malloc((n * dim + 1) * sizeof(float))) != NULL && (gradients[t] = malloc((n * dim + 1) * sizeof(float))) != NULL && (place[t] = malloc((n + 1) * sizeof(size_t))) != NULL;
+        for (size_t i = 0; ok && i < n; i++) {
+            place[t][i] = pn_secure_row(&h->rows, t, b.unique[t][i]);
+            if (place[t][i] == SIZE_MAX) {
+                r = pn_fail(&h->why, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", job->tables[t].name);
+                goto out;
+            }
+            memcpy(rows[t] + i * dim, h->copy[t] + place[t][i] * dim, dim * sizeof(float));
+        }
+        in[t] = rows[t];
+    }
+    if (!ok) r = PN_NO_MEMORY;
+    /* The weights lie in the copy in the order of their keys' mix; the model wants them by place. */
+    float *weights = r == PN_OK ? malloc((h->rows.n[dense] + 1) * PN_DENSE_ROW * sizeof(float)) : NULL, *weight_sums = r == PN_OK ? malloc((h->rows.n[dense] + 1) * PN_DENSE_ROW * sizeof(float)) : NULL;
+    if (weights == NULL || weight_sums == NULL) r = r == PN_OK ? PN_NO_MEMORY : r;
+    if (r == PN_OK) {
+        for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->copy[dense] + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
+        const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(h->at.attempt * PN_MAX_PRODUCERS + h->producer));
+        in[dense] = weights;
+        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, gradients, weight_sums, scores, NULL, &loss);
+    }
+    if (r == PN_OK) {
+        for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(h->sums[dense] + i * PN_DENSE_ROW, weight_sums + h->rows.keys[dense][i] * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
+        for (size_t t = 0; t < job->n_tables; t++)
+            for (size_t i = 0; t != dense && i < b.n_unique[t]; i++) memcpy(h->sums[t] + place[t][i] * h->rows.dim[t], gradients[t] + i * h->rows.dim[t], h->rows.dim[t] * sizeof(float));
+    }
+    if (r == PN_OK && job->privacy.selection == PN_SELECT_ADAFEST) r = count_votes(h, &b, sparse);
+    free(weights);
+    free(weight_sums);
+out:
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(rows[t]);
+        free(gradients[t]);
+        free(place[t]);
+    }
+    free(scores);
+    pn_batch_free(&b);
+    return r;
+}
+
+/* The vector of a round's phase: clipped, rounded, with this holder's share of noise. */
+static enum pn_result make_words(struct pn_holder *h, struct pn_draws *g) {
+    const struct pn_secure_plan *p = &h->at;
+    enum pn_result r = p->phase == PN_SECURE_COUNTS ? pn_secure_fixed_counts(&h->fixed, &h->run->job, &h->why) : pn_secure_fixed_update(&h->fixed, &h->run->job, h->rows.n_values, &h->why);
+    if (r != PN_OK) return r;
+    if (p->phase == PN_SECURE_COUNTS) pn_secure_layout_counts(&h->layout, h->rows.n_buckets, p->n_servers);
+    else r = pn_secure_layout_update(&h->layout, &h->rows, p->slots, p->n_servers, p->passed, &h->why);
+    if (r != PN_OK) return r;
+    h->n_words = (size_t)h->layout.first[p->n_servers];
+    float *values = calloc(h->n_words, sizeof *values);
+    h->words = malloc(h->n_words * h->fixed.word_bytes);
+    struct pn_discrete *noise = NULL;
+    if (values == NULL || h->words == NULL) r = PN_NO_MEMORY;
+    else r = pn_discrete_open(&noise, &h->why);
+    if (r == PN_OK && p->phase == PN_SECURE_COUNTS) memcpy(values, h->votes, h->rows.n_buckets * sizeof *values);
+    for (uint32_t s = 0; r == PN_OK && p->phase == PN_SECURE_UPDATE && s < p->n_servers; s++) {
+        float *at = values + h->layout.first[s];
+        for (size_t t = 0; t < h->rows.n_tables; t++)
+            for (size_t i = h->layout.begin[t][s]; i < h->layout.begin[t][s + 1]; i++, at += h->rows.dim[t])
+                memcpy(at, h->sums[t] + (size_t)h->layout.row[t][i] * h->rows.dim[t], h->rows.dim[t] * sizeof *at);
+    }
+    if (r == PN_OK) r = pn_secure_words(&h->fixed, g, noise, values, h->n_words, h->words, &h->n_clipped, &h->why);
+    wipe(&values, h->n_words);
+    pn_discrete_close(noise);
+    return r;
+}
+
+static void prepare_run(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    struct pn_draws g;
+    pn_draws_open(&g, h->seed);
+    sodium_memzero(h->seed, sizeof h->seed);
+    h->why.text[0] = '\0';
+    h->result = PN_OK;
+    if (h->drawn_attempt != h->at.attempt) {
+        h->result = step(h, &g);
+        h->drawn_attempt = h->at.attempt;
+    }
+    if (h->result == PN_OK) h->result = make_words(h, &g);
+    pn_draws_close(&g);
+}
+
+static void sum_done(void *owner, enum pn_result r, const char *line) {
+    const struct pn_holder *h = owner;
+    if (r != PN_OK) pn_log(h->run->env, PN_WARN, "job %s: round %" PRIu64 " is over for this data holder: %s", h->run->job_id, h->at.attempt, line);
+}
+
+static void prepare_done(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    if (!back(h)) return;
+    if (!pn_secure_same_round(&h->plan, &h->at)) { /* the plan has moved on meanwhile */
+        pump(h);
+        return;
+    }
+    const struct pn_agg_terms terms = pn_secure_terms(&h->run->job, &h->at, h->layout.first, h->fixed.word_bytes);
+    const struct pn_agg_worker_setup setup = {.terms = &terms, .self = h->producer, .identity = h->identity, .words = h->words, .coordinator = h->coordinator,
+                                              .servers = h->servers, .done = sum_done, .owner = h};
+    struct pn_error err = {""};
+    const enum pn_result r = pn_agg_worker_open(&h->agg, h->run->env, &setup, &err);
+    if (r != PN_OK) {
+        fail(h, r, err.text);
+        return;
+    }
+    if (h->n_clipped > 0) pn_log(h->run->env, PN_DEBUG, "job %s: %zu values of round %" PRIu64 " were outside the range", h->run->job_id, h->n_clipped, h->at.attempt);
+    if (h->at.phase == PN_SECURE_UPDATE) { /* what this update, if it comes to be applied, changes */
+        pn_secure_layout_close(&h->last);
+        h->last_attempt = pn_secure_layout_update(&h->last, &h->rows, h->at.slots, h->at.n_servers, h->at.passed, &err) == PN_OK ? h->at.attempt : 0;
+    }
+    h->ready = true;
+    h->run->changed(h->run->owner);
+}
+
+/* ---- what is next ---- */
+
+static void pump(struct pn_holder *h) {
+    if (h->closed || h->busy || h->reading || h->pulling || h->run->failed) return;
+    if (!h->loaded) {
+        read_on(h);
+        return;
+    }
+    const bool sums = h->plan.phase == PN_SECURE_COUNTS || h->plan.phase == PN_SECURE_UPDATE;
+    if (!sums || (h->agg != NULL && pn_secure_same_round(&h->plan, &h->at))) return;
+    /* Counts and update are of one draw: a holder that was not in the counts has no part in the update. */
+    if (h->plan.phase == PN_SECURE_UPDATE && h->run->job.privacy.selection == PN_SELECT_ADAFEST && h->drawn_attempt != h->plan.attempt) return;
+    drop_round(h);
+    pn_secure_plan_close(&h->at);
+    h->at = h->plan;
+    h->at.passed = NULL;
+    const size_t n = pn_secure_bitmap_bytes(h->run->job.privacy.vote_buckets);
+    struct pn_error err = {""};
+    enum pn_result r = PN_OK;
+    if (h->plan.passed != NULL && (h->at.passed = malloc(n + 1)) == NULL) r = pn_fail(&err, PN_NO_MEMORY, "no memory for a round");
+    else if (h->plan.passed != NULL) memcpy(h->at.passed, h->plan.passed, n);
+    if (r == PN_OK && h->at.n_weights != h->run->n_parameters) r = pn_fail(&err, PN_INVALID, "a round with %" PRIu64 " weights; this model has %zu", h->at.n_weights, h->run->n_parameters);
+    if (r == PN_OK && !h->have_rows) {
+        r = pn_secure_rows_open(&h->rows, &h->run->job, h->run->n_parameters, &err);
+        h->have_rows = r == PN_OK;
+    }
+    if (r != PN_OK) {
+        fail(h, r, err.text);
+        return;
+    }
+    if (h->drawn_attempt != h->at.attempt) {
+        forget_draw(h);
+        if (!h->have_copy || h->copy_step != h->at.applied) {
+            pull(h);
+            return;
+        }
+    }
+    pn_agg_random(h->run->env, h->seed, sizeof h->seed);
+    start_work(h, prepare_run, prepare_done);
+}
+
+void pn_holder_plan(struct pn_holder *h, struct json_object *plan_job) {
+    struct pn_secure_plan next;
+    struct pn_error err = {""};
+    struct json_object *shards = pn_json_get(plan_job, "shards"), *secure = pn_json_get(plan_job, "secure");
+    if (secure == NULL) return;
+    if (pn_secure_plan_read(&next, secure, &h->run->job, &err) != PN_OK) {
+        pn_log(h->run->env, PN_WARN, "%s", err.text);
+        return;
+    }
+    pn_secure_plan_close(&h->plan);
+    h->plan = next;
+    for (size_t s = 0; s < pn_json_length(shards) && s < PN_AGG_MAX_SERVERS; s++) {
+        const char *address = pn_json_str(pn_json_at(shards, s), "address", "");
+        if (address[0] != '\0') h->servers[s] = h->run->env->ops->connect(h->run->env, address);
+    }
+    /* A sum that the plan has left behind answers nobody any more. */
+    if (!h->busy && h->agg != NULL && h->plan.attempt != h->at.attempt) drop_round(h);
+    pump(h);
+}
+
+void pn_holder_message(struct pn_holder *h, pn_peer from, const struct pn_frame *f) {
+    if (h->agg != NULL) pn_agg_worker_message(h->agg, from, f);
+}
+
+struct json_object *pn_holder_state(const struct pn_holder *h) {
+    struct json_object *o = json_object_new_object();
+    pn_json_add_bool(o, "loaded", h->loaded);
+    pn_json_add_u64(o, "attempt", h->at.attempt);
+    pn_json_add_str(o, "phase", pn_secure_phases[h->at.phase]);
+    pn_json_add_bool(o, "ready", h->ready);
+    return o;
+}
+uint32_t pn_holder_producer(const struct pn_holder *h) { return h->producer; }
