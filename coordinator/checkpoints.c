@@ -251,7 +251,7 @@ static void thin_out(struct pn_coordinator *c, struct pn_job_run *j) {
         next = k->next;
         if (k->dirty) return;
         if (!k->bad) good++;
-        if (good > j->job.checkpoint_keep && k->epoch != j->best_checkpoint && !pn_publication_uses(c, j, k->epoch)) {
+        if (good > j->job.checkpoint_keep && k->epoch != j->best_checkpoint && !pn_publication_uses(c, j, k->epoch) && !pn_forget_copies(c, j, k->epoch)) {
             pn_records_forget(c, j, k);
             return; /* one an event */
         }

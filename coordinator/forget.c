@@ -174,6 +174,10 @@ bool pn_forget_settled(struct pn_coordinator *c, const struct pn_job_run *j) {
     return true;
 }
 
+bool pn_forget_copies(const struct pn_coordinator *c, const struct pn_job_run *j, uint64_t epoch) {
+    return c->scrubbing != NULL && c->scrubbing->epoch == epoch && strcmp(c->scrubbing->job, j->id) == 0;
+}
+
 struct json_object *pn_forget_scrub_plan(struct pn_coordinator *c, const struct pn_node *n) {
     const struct pn_scrubbing *s = c->scrubbing;
     if (s == NULL || s->saving) return NULL;

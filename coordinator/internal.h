@@ -268,6 +268,7 @@ void pn_forget_post(struct pn_coordinator *, struct pn_http_request *, struct js
 struct json_object *pn_forget_describe(const struct pn_coordinator *);
 uint64_t pn_forget_number(const struct pn_coordinator *, const struct pn_job_run *); /* the job's newest request; 0: none */
 bool pn_forget_settled(struct pn_coordinator *, const struct pn_job_run *);         /* all shards are without what is to be forgotten: a cut may begin */
+bool pn_forget_copies(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* a server reads that checkpoint's files */
 struct json_object *pn_forget_plan(const struct pn_coordinator *, const struct pn_job_run *);  /* for a shard of the job; NULL: nothing */
 struct json_object *pn_forget_scrub_plan(struct pn_coordinator *, const struct pn_node *);     /* for a ps; NULL: nothing */
 /* secure.c: the rounds of a secure job */

@@ -268,6 +268,7 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(3));
     rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
+    rocksdb_options_set_max_sequential_skip_in_iterations(o, UINT64_MAX); /* an iterator that met many versions of a key would seek, which plain tables cannot in the order of keys */
     rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
     rocksdb_options_set_level0_stop_writes_trigger(o, 60);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, 0.1); /* most lookups are of rows that were flushed long ago */

@@ -303,11 +303,9 @@ static inline void complete_io(struct pn_io *io) {
                 if (k == count) names[count++] = strcpy(text + 80 * k, name);
             }
             qsort(names, count, sizeof *names, by_name);
-            io->names = names;
-            if (count == 0) {
-                free(names);
-                io->result = -ENOENT;
-            }
+            io->result = count > 0 ? 0 : -ENOENT;
+            if (count > 0) io->names = names;
+            else free(names); /* no such folder: there is nothing to own */
             break;
         }
         default: break;
