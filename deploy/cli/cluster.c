@@ -72,12 +72,12 @@ static void start(struct child *k, const char *coordinator) {
     dup2(fd, 1);
     dup2(fd, 2);
     for (int i = 3; i < 256; i++) close(i);
-    const bool coordinates = strcmp(k->program, "pinion-coordinator") == 0, works = strcmp(k->program, "pinion-worker") == 0;
-    if (works) snprintf(dir, sizeof dir, "%s/%s", S.dir, k->name);
+    const bool coordinates = strcmp(k->program, "pinion-coordinator") == 0, serves = strcmp(k->program, "pinion-serve") == 0;
+    if (!coordinates) snprintf(dir, sizeof dir, "%s/%s", S.dir, k->name);
     char *argv[20] = {program, "--name", k->name, "--http", http, "--address-file", address_file};
     int n = 7;
     const struct { bool given; const char *option, *value; } more[] = {{coordinates || strcmp(k->program, "pinion-ps") == 0, "--bind", zmq}, {!coordinates, "--coordinator", coordinator},
-                                                                       {coordinates || works, "--dir", dir}, {S.keys[0] != '\0', "--keys", S.keys}};
+                                                                       {!serves, "--dir", dir}, {S.keys[0] != '\0', "--keys", S.keys}};
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         if (more[i].given) argv[n++] = (char *)more[i].option, argv[n++] = (char *)more[i].value;
     execv(program, argv);
