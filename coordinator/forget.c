@@ -66,6 +66,7 @@ struct json_object *pn_forget_write(const struct pn_forget *f) {
     pn_json_add_u64(o, "asked_ms", f->asked_ms);
     pn_json_add_u64(o, "done_ms", f->done_ms);
     pn_json_add_bool(o, "done", f->done);
+    pn_json_add_bool(o, "again", f->again);
     pn_json_add_u64(o, "server_rows", f->server_rows);
     pn_json_add_u64(o, "checkpoint_rows", f->checkpoint_rows);
     pn_json_add_u64(o, "checkpoints", f->n_checkpoints);
@@ -94,6 +95,7 @@ bool pn_forget_load(struct pn_coordinator *c, struct json_object *o) {
     f->asked_ms = pn_json_u64(o, "asked_ms", 0);
     f->done_ms = pn_json_u64(o, "done_ms", 0);
     f->done = pn_json_bool(o, "done", false);
+    f->again = pn_json_bool(o, "again", false);
     f->server_rows = pn_json_u64(o, "server_rows", 0);
     f->checkpoint_rows = pn_json_u64(o, "checkpoint_rows", 0);
     f->n_checkpoints = pn_json_u64(o, "checkpoints", 0);
@@ -144,14 +146,14 @@ void pn_forgets_free(struct pn_coordinator *c) {
 uint64_t pn_forget_number(const struct pn_coordinator *c, const struct pn_job_run *j) {
     uint64_t number = 0;
     for (const struct pn_forget *f = c->forgets; f != NULL; f = f->next)
-        if (strcmp(f->job, j->id) == 0) number = f->number; /* they rise */
+        if (strcmp(f->job, j->id) == 0 && !f->again) number = f->number; /* they rise */
     return number;
 }
 
 static struct json_object *keys_of(const struct pn_coordinator *c, const char *job) {
     struct json_object *all = json_object_new_array();
     for (const struct pn_forget *f = c->forgets; f != NULL; f = f->next)
-        for (size_t i = 0; strcmp(f->job, job) == 0 && i < pn_json_length(f->keys); i++) json_object_array_add(all, json_object_get(pn_json_at(f->keys, i)));
+        for (size_t i = 0; strcmp(f->job, job) == 0 && !f->again && i < pn_json_length(f->keys); i++) json_object_array_add(all, json_object_get(pn_json_at(f->keys, i)));
     return all;
 }
 
@@ -568,7 +570,7 @@ void pn_forget_step(struct pn_coordinator *c) {
     struct pn_forget *f = c->forgets;
     while (f != NULL && f->done) f = f->next;
     if (f == NULL) return;
-    struct pn_job_run *j = pn_job_find(c, f->job);
+    struct pn_job_run *j = f->again ? NULL : pn_job_find(c, f->job); /* those before it are done */
     if (j != NULL && (!servers(c, f, j) || !checkpoints(c, f, j) || !versions(c, f, j))) return;
     if (!pn_records_flush(c)) return; /* before a file goes, no record names it */
     if (j != NULL && !files(c, f, j)) return;
@@ -589,6 +591,12 @@ static bool take_target(struct pn_coordinator *c, struct json_object *body, stru
     if (field[0] == '\0' || strlen(field) >= sizeof f->field || strlen(who) >= sizeof f->who) return pn_fail(err, PN_INVALID, "field and who: 1 to 63 characters") == PN_OK;
     struct json_object *before = keys_of(c, j->id);
     const size_t n_before = pn_json_length(before);
+    f->again = true;
+    for (size_t i = 0; i < pn_json_length(keys); i++) {
+        size_t k = 0;
+        while (k < n_before && json_object_equal(pn_json_at(keys, i), pn_json_at(before, k)) == 0) k++;
+        f->again = f->again && k < n_before;
+    }
     json_object_put(before);
     if (pn_json_length(keys) == 0 || pn_json_length(keys) + n_before > MAX_KEYS) return pn_fail(err, PN_INVALID, "keys: 1 to %u of a job, all requests together", MAX_KEYS) == PN_OK;
     for (size_t i = 0; i < pn_json_length(keys); i++) {

@@ -258,6 +258,7 @@ struct pn_forget {
     struct json_object *keys;        /* [[table, key], ..] */
     uint64_t server_rows, checkpoint_rows, n_checkpoints, n_versions; /* what was removed */
     bool done, dirty;
+    bool again;                      /* earlier requests have all its keys: it is done when they are */
     char note[300];                  /* what it waits for */
 };
 struct json_object *pn_forget_write(const struct pn_forget *);

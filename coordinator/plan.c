@@ -145,7 +145,8 @@ static void plan_serving(struct pn_coordinator *c, struct json_object *plan) {
             if (v->version == m->active) {
                 pn_json_add_str(e, "dir", v->dir);
                 json_object_array_add(keep, json_object_new_uint64(v->version));
-                if (v->next != NULL) json_object_array_add(keep, json_object_new_uint64(v->next->version));
+                if (v->next != NULL) json_object_array_add(keep, json_object_new_uint64(v->next->version)); /* where a rollback goes */
+                if (v != m->versions) json_object_array_add(keep, json_object_new_uint64(m->versions->version)); /* and where one came from */
             }
         pn_json_add(e, "keep", keep);
         json_object_array_add(models, e);
