@@ -8,50 +8,22 @@
  *                 so I1 holds as if nothing had happened. Ones that are marked bad are removed
  *   versions      of the active one a new version is published from such a checkpoint; all older ones go, records and files
  *   files         at the end every folder of checkpoints and versions that no record names is removed: the originals, and what abandoned attempts left */
-#include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "coordinator/internal.h"
 
-#define SCRUB_MS 600000u
 #define RETRY_MS 2000u
 #define MAX_KEYS 4096u
 
-/* A checkpoint's copy under way. */
-struct pn_scrubbing {
-    struct pn_coordinator *c;
-    uint64_t task, number, epoch, since_ms;
-    char job[32], from[480], to[480], path[520];
-    struct json_object *parts;       /* [{name, digest, node}] in the record's order */
-    struct json_object *files;       /* of the copy */
-    uint64_t removed;
-    bool closed, saving;
-    char *text;
-    struct pn_save save;
-};
-
-/* Files that no record names. */
-struct pn_sweep {
-    struct pn_coordinator *c;
-    uint64_t number;
-    char job[32];
-    bool closed, over, failed;
-    struct json_object *roots;       /* the job's checkpoints, then its model's versions */
-    size_t i_root, i_name, i_inner;
-    char **names, **inner;
-    char root[480], folder[600], path[720];
-    struct pn_io io;
-};
-
-static void say(struct pn_forget *f, const char *format, const char *a, const char *b) {
-    char text[sizeof f->note];
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(text, sizeof text, format, a, b);
-#pragma GCC diagnostic pop
-    memcpy(f->note, text, sizeof text); /* not durable: it is said again after a restart */
+/* Not durable: it is said again after a restart. */
+void pn_forget_say(struct pn_forget *f, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(f->note, sizeof f->note, format, list);
+    va_end(list);
 }
 
 /* ---- records ---- */
@@ -104,35 +76,9 @@ bool pn_forget_load(struct pn_coordinator *c, struct json_object *o) {
     return true;
 }
 
-static void free_scrubbing(struct pn_scrubbing *s) {
-    json_object_put(s->parts);
-    if (s->files != NULL) json_object_put(s->files);
-    free(s->text);
-    free(s);
-}
-
-static void drop_scrubbing(struct pn_coordinator *c) {
-    struct pn_scrubbing *s = c->scrubbing;
-    if (s == NULL) return;
-    c->scrubbing = NULL;
-    s->closed = true;
-    if (!s->saving) free_scrubbing(s);
-}
-
-static void free_sweep(struct pn_sweep *s) {
-    json_object_put(s->roots);
-    free(s->names);
-    free(s->inner);
-    free(s);
-}
-
 void pn_forgets_free(struct pn_coordinator *c) {
-    drop_scrubbing(c);
-    if (c->sweep != NULL) {
-        c->sweep->closed = true;
-        if (c->sweep->over) free_sweep(c->sweep);
-        c->sweep = NULL;
-    }
+    pn_scrubbing_drop(c);
+    pn_sweep_close(c);
     while (c->forgets != NULL) {
         struct pn_forget *f = c->forgets;
         c->forgets = f->next;
@@ -150,7 +96,7 @@ uint64_t pn_forget_number(const struct pn_coordinator *c, const struct pn_job_ru
     return number;
 }
 
-static struct json_object *keys_of(const struct pn_coordinator *c, const char *job) {
+struct json_object *pn_forget_keys(const struct pn_coordinator *c, const char *job) {
     struct json_object *all = json_object_new_array();
     for (const struct pn_forget *f = c->forgets; f != NULL; f = f->next)
         for (size_t i = 0; strcmp(f->job, job) == 0 && !f->again && i < pn_json_length(f->keys); i++) json_object_array_add(all, json_object_get(pn_json_at(f->keys, i)));
@@ -162,7 +108,7 @@ struct json_object *pn_forget_plan(const struct pn_coordinator *c, const struct 
     if (number == 0) return NULL;
     struct json_object *o = json_object_new_object();
     pn_json_add_u64(o, "number", number);
-    pn_json_add(o, "keys", keys_of(c, j->id));
+    pn_json_add(o, "keys", pn_forget_keys(c, j->id));
     return o;
 }
 
@@ -174,29 +120,6 @@ bool pn_forget_settled(struct pn_coordinator *c, const struct pn_job_run *j) {
         if (job == NULL || pn_json_u64(job, "term", 0) != j->seats[s].term || pn_json_u64(job, "forgot", 0) < number) return false;
     }
     return true;
-}
-
-bool pn_forget_copies(const struct pn_coordinator *c, const struct pn_job_run *j, uint64_t epoch) {
-    return c->scrubbing != NULL && c->scrubbing->epoch == epoch && strcmp(c->scrubbing->job, j->id) == 0;
-}
-
-struct json_object *pn_forget_scrub_plan(struct pn_coordinator *c, const struct pn_node *n) {
-    const struct pn_scrubbing *s = c->scrubbing;
-    if (s == NULL || s->saving) return NULL;
-    struct json_object *files = json_object_new_array();
-    for (size_t i = 0; i < pn_json_length(s->parts); i++)
-        if (strcmp(pn_json_str(pn_json_at(s->parts, i), "node", ""), n->name) == 0) json_object_array_add(files, json_object_get(pn_json_at(s->parts, i)));
-    if (pn_json_length(files) == 0) {
-        json_object_put(files);
-        return NULL;
-    }
-    struct json_object *o = json_object_new_object();
-    pn_json_add_u64(o, "task", s->task);
-    pn_json_add_str(o, "from", s->from);
-    pn_json_add_str(o, "to", s->to);
-    pn_json_add(o, "files", files);
-    pn_json_add(o, "keys", keys_of(c, s->job));
-    return o;
 }
 
 /* ---- servers ---- */
@@ -211,7 +134,7 @@ static bool servers(struct pn_coordinator *c, struct pn_forget *f, struct pn_job
         if (j->state != PN_RUNNING && (!alive || n->incarnation != seat->incarnation)) continue; /* its memory has gone */
         struct json_object *job = alive && n->beat != NULL ? pn_node_job(n, j) : NULL;
         if (job == NULL || pn_json_u64(job, "forgot", 0) < f->number || (j->state == PN_RUNNING && seat->open_term != seat->term)) {
-            say(f, "waits for server %s%s", seat->node, "");
+            pn_forget_say(f, "waits for server %s", seat->node);
             return false;
         }
         rows += pn_json_u64(job, "forgotten", 0);
@@ -219,165 +142,6 @@ static bool servers(struct pn_coordinator *c, struct pn_forget *f, struct pn_job
     if (f->server_rows == 0 && rows > 0) {
         f->server_rows = rows;
         f->dirty = true;
-    }
-    return true;
-}
-
-/* ---- checkpoints ---- */
-
-static struct pn_checkpoint *checkpoint_of(struct pn_job_run *j, uint64_t epoch) {
-    struct pn_checkpoint *k = j != NULL ? j->checkpoints : NULL;
-    while (k != NULL && k->epoch != epoch) k = k->next;
-    return k;
-}
-
-/* The copy is whole: the record points at it. The original stays until the end: a server may be reading it. */
-static void swap(struct pn_coordinator *c, struct pn_scrubbing *s) {
-    struct pn_checkpoint *k = checkpoint_of(pn_job_find(c, s->job), s->epoch);
-    if (k == NULL || k->dirty || strcmp(k->dir, s->from) != 0) return;
-    snprintf(k->dir, sizeof k->dir, "%s", s->to);
-    json_object_put(k->files);
-    k->files = json_object_get(s->files);
-    k->bytes = k->rows = 0;
-    for (size_t i = 0; i < pn_json_length(k->files); i++) {
-        k->bytes += pn_json_u64(pn_json_at(k->files, i), "bytes", 0);
-        k->rows += pn_json_u64(pn_json_at(k->files, i), "rows", 0);
-    }
-    k->forgot = s->number;
-    k->dirty = true;
-    for (struct pn_forget *f = c->forgets; f != NULL; f = f->next)
-        if (f->number == s->number) {
-            f->checkpoint_rows += s->removed;
-            f->n_checkpoints += s->removed > 0;
-            f->dirty = true;
-        }
-    pn_records_flush(c); /* if it fails, with the next event: until then the record counts for nobody */
-    pn_log(c->env, PN_INFO, "job %s: checkpoint %" PRIu64 " is now without %" PRIu64 " rows that were to be forgotten", s->job, s->epoch, s->removed);
-}
-
-static void manifest_saved(struct pn_save *save) {
-    struct pn_scrubbing *s = save->owner;
-    struct pn_coordinator *c = s->c;
-    s->saving = false;
-    if (s->closed) {
-        free_scrubbing(s);
-        return;
-    }
-    if (save->result >= 0) swap(c, s);
-    else c->forget_retry_ms = pn_now_ms(c->env) + RETRY_MS;
-    drop_scrubbing(c);
-    pn_reconcile(c);
-}
-
-static void write_manifest(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_checkpoint *k) {
-    struct pn_scrubbing *s = c->scrubbing;
-    struct json_object *o = json_object_new_object(), *steps = json_object_new_array(), *finished = json_object_new_array();
-    pn_json_add_u64(o, "format", 1);
-    pn_json_add_str(o, "job", j->id);
-    pn_json_add_u64(o, "epoch", k->epoch);
-    pn_json_add_u64(o, "generation", j->generation);
-    for (uint32_t p = 0; p < j->n_producers; p++) {
-        json_object_array_add(steps, json_object_new_uint64(k->steps[p]));
-        json_object_array_add(finished, json_object_new_boolean(k->finished[p]));
-    }
-    pn_json_add(o, "steps", steps);
-    pn_json_add(o, "finished", finished);
-    pn_json_add(o, "files", json_object_get(s->files));
-    pn_json_add_u64(o, "forgot", s->number);
-    if (j->model != NULL) pn_json_add(o, "model", json_object_get(j->model));
-    pn_json_add_str(o, "job_text", j->text);
-    s->text = strdup(pn_json_text(o));
-    json_object_put(o);
-    if (s->text == NULL) {
-        drop_scrubbing(c);
-        return;
-    }
-    snprintf(s->path, sizeof s->path, "%s/manifest.json", s->to);
-    s->saving = true;
-    s->save.done = manifest_saved;
-    s->save.owner = s;
-    pn_save_start(&s->save, c->env, s->path, s->text, strlen(s->text));
-}
-
-static void start_scrubbing(struct pn_coordinator *c, struct pn_forget *f, struct pn_job_run *j, const struct pn_checkpoint *k) {
-    struct pn_node *n = NULL;
-    bool any = false;
-    for (n = c->nodes; n != NULL; n = n->next) any = any || (n->role == PN_ROLE_PS && pn_node_alive(c, n));
-    if (!any) {
-        say(f, "waits for a server that can write checkpoint files%s%s", "", "");
-        return;
-    }
-    struct pn_scrubbing *s = calloc(1, sizeof *s);
-    if (s == NULL) return;
-    *s = (struct pn_scrubbing){.c = c, .task = c->epoch << 24 | ++c->scrub_sequence, .number = pn_forget_number(c, j), .epoch = k->epoch, .since_ms = pn_now_ms(c->env), .parts = json_object_new_array()};
-    snprintf(s->job, sizeof s->job, "%s", j->id);
-    snprintf(s->from, sizeof s->from, "%s", k->dir);
-    snprintf(s->to, sizeof s->to, "%s/jobs/%s/checkpoints/%" PRIu64 "-%" PRIu64, c->options.dir, j->id, k->epoch, s->task);
-    n = NULL;
-    for (size_t i = 0; i < pn_json_length(k->files); i++) { /* dealt to the live servers in turn */
-        do n = n == NULL || n->next == NULL ? c->nodes : n->next;
-        while (n->role != PN_ROLE_PS || !pn_node_alive(c, n));
-        struct json_object *e = json_object_new_object();
-        pn_json_add_str(e, "name", pn_json_str(pn_json_at(k->files, i), "name", "?"));
-        pn_json_add_str(e, "digest", pn_json_str(pn_json_at(k->files, i), "digest", ""));
-        pn_json_add_str(e, "node", n->name);
-        json_object_array_add(s->parts, e);
-    }
-    c->scrubbing = s;
-}
-
-/* What the servers say of the copy. */
-static void look_at_scrubbing(struct pn_coordinator *c, struct pn_forget *f, struct pn_job_run *j, struct pn_checkpoint *k) {
-    struct pn_scrubbing *s = c->scrubbing;
-    if (s->saving) return;
-    say(f, "waits for a copy of checkpoint folder %s without the rows%s", s->from, "");
-    struct json_object *files = json_object_new_array();
-    uint64_t removed = 0;
-    bool lost = pn_now_ms(c->env) - s->since_ms > SCRUB_MS;
-    for (size_t i = 0; i < pn_json_length(s->parts); i++) {
-        struct json_object *part = pn_json_at(s->parts, i);
-        struct pn_node *n = pn_node_find(c, pn_json_str(part, "node", ""));
-        lost = lost || !pn_node_alive(c, n);
-        struct json_object *state = n != NULL && n->beat != NULL ? pn_json_get(n->beat, "scrub") : NULL;
-        if (state == NULL || pn_json_u64(state, "task", 0) != s->task) continue;
-        if (strcmp(pn_json_str(state, "state", ""), "failed") == 0) {
-            pn_log(c->env, PN_WARN, "job %s: rows could not be taken out of checkpoint %" PRIu64 ": %s", j->id, s->epoch, pn_json_str(state, "error", "?"));
-            if (strcmp(pn_json_str(state, "code", ""), "corrupt") == 0) k->bad = k->dirty = true; /* nobody can go back to it; it is removed */
-            lost = true;
-        }
-        if (strcmp(pn_json_str(state, "state", ""), "written") != 0) continue;
-        struct json_object *list = pn_json_get(state, "files");
-        for (size_t e = 0; e < pn_json_length(list); e++)
-            if (strcmp(pn_json_str(pn_json_at(list, e), "name", ""), pn_json_str(part, "name", "")) == 0) {
-                removed += pn_json_u64(pn_json_at(list, e), "removed", 0);
-                json_object_array_add(files, json_object_get(pn_json_at(list, e)));
-                break;
-            }
-    }
-    if (!lost && pn_json_length(files) == pn_json_length(s->parts)) {
-        s->files = files;
-        s->removed = removed;
-        write_manifest(c, j, k);
-        return;
-    }
-    json_object_put(files);
-    if (!lost) return;
-    drop_scrubbing(c);
-    c->forget_retry_ms = pn_now_ms(c->env) + RETRY_MS;
-}
-
-static bool checkpoints(struct pn_coordinator *c, struct pn_forget *f, struct pn_job_run *j) {
-    for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) {
-        if (k->forgot >= f->number && !k->dirty) continue;
-        if (k->dirty) return false; /* the store fails */
-        if (k->bad) {
-            if (!pn_publication_uses(c, j, k->epoch)) pn_records_forget(c, j, k);
-            return false; /* one an event */
-        }
-        if (c->scrubbing != NULL && (c->scrubbing->epoch != k->epoch || strcmp(c->scrubbing->job, j->id) != 0)) drop_scrubbing(c);
-        if (c->scrubbing != NULL) look_at_scrubbing(c, f, j, k);
-        else if (pn_now_ms(c->env) >= c->forget_retry_ms) start_scrubbing(c, f, j, k);
-        return false;
     }
     return true;
 }
@@ -394,10 +158,10 @@ static bool versions(struct pn_coordinator *c, struct pn_forget *f, struct pn_jo
             }
             if (v->version == m->active) {
                 struct pn_error err = {""};
-                say(f, "waits for a new version of model %s%s", m->name, "");
+                pn_forget_say(f, "waits for a new version of model %s", m->name);
                 if (c->publication != NULL || pn_now_ms(c->env) < c->forget_retry_ms) return false;
                 c->forget_retry_ms = pn_now_ms(c->env) + RETRY_MS;
-                if (!pn_publication_start(c, j, true, NULL, &err)) say(f, "model %s cannot be published anew, and its active version has the row: %s", m->name, err.text);
+                if (!pn_publication_start(c, j, true, NULL, &err)) pn_forget_say(f, "model %s cannot be published anew, and its active version has the row: %s", m->name, err.text);
                 return false;
             }
             pn_log(c->env, PN_INFO, "%s version %" PRIu64 " is removed: it has rows that are to be forgotten", m->name, v->version);
@@ -415,7 +179,7 @@ static bool versions(struct pn_coordinator *c, struct pn_forget *f, struct pn_jo
                 const struct pn_version *v = m->versions;
                 while (v != NULL && v->version != json_object_get_uint64(pn_json_at(loaded, e))) v = v->next;
                 if (v != NULL) continue;
-                say(f, "waits for replica %s to let go of an older version of model %s", n->name, m->name);
+                pn_forget_say(f, "waits for replica %s to let go of an older version of model %s", n->name, m->name);
                 return false;
             }
         }
@@ -423,157 +187,14 @@ static bool versions(struct pn_coordinator *c, struct pn_forget *f, struct pn_jo
     return true;
 }
 
-/* ---- files ---- */
-
-static bool is_last(const char *dir, const char *name) {
-    const char *slash = strrchr(dir, '/');
-    return slash != NULL && strcmp(slash + 1, name) == 0;
-}
-
-/* Does a record, or what is under way, name this folder? By its last part alone: the same place may have been written in another way in an earlier life. */
-static bool named(const struct pn_sweep *s, const char *name) {
-    const struct pn_coordinator *c = s->c;
-    const struct pn_job_run *j = pn_job_find(s->c, s->job);
-    if (s->i_root == 0) {
-        if (j == NULL || (j->cut.phase != PN_NO_CUT && is_last(j->cut.dir, name)) || (c->scrubbing != NULL && strcmp(c->scrubbing->job, s->job) == 0 && is_last(c->scrubbing->to, name))) return true;
-        for (const struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next)
-            if (is_last(k->dir, name)) return true;
-        return false;
-    }
-    const char *model = strrchr(s->root, '/') + 1;
-    for (const struct pn_model_entry *m = c->models; m != NULL; m = m->next)
-        for (const struct pn_version *v = strcmp(m->name, model) == 0 ? m->versions : NULL; v != NULL; v = v->next)
-            if (is_last(v->dir, name)) return true;
-    return pn_publication_writes(c, model, name);
-}
-
-static void sweep_root(struct pn_sweep *s);
-static void sweep_name(struct pn_sweep *s);
-static void sweep_inner(struct pn_sweep *s);
-
-static bool swept_away(struct pn_sweep *s) {
-    if (!s->closed) return false;
-    free_sweep(s);
-    return true;
-}
-
-static void sweep_io(struct pn_sweep *s, enum pn_io_op op, const char *path, void (*done)(struct pn_io *)) {
-    s->io = (struct pn_io){.op = op, .path = path, .done = done, .owner = s};
-    pn_io_start(s->c->env, &s->io);
-}
-
-static void folder_removed(struct pn_io *io) {
-    struct pn_sweep *s = io->owner;
-    if (swept_away(s)) return;
-    s->failed = s->failed || io->result < 0;
-    sweep_name(s);
-}
-
-static void file_removed(struct pn_io *io) {
-    struct pn_sweep *s = io->owner;
-    if (swept_away(s)) return;
-    s->failed = s->failed || io->result < 0;
-    sweep_inner(s);
-}
-
-static void sweep_inner(struct pn_sweep *s) {
-    const char *name = s->inner != NULL ? s->inner[s->i_inner] : NULL;
-    if (name == NULL) {
-        sweep_io(s, PN_IO_REMOVE, s->folder, folder_removed);
-        return;
-    }
-    s->i_inner++;
-    snprintf(s->path, sizeof s->path, "%s/%.110s", s->folder, name);
-    sweep_io(s, PN_IO_REMOVE, s->path, file_removed);
-}
-
-static void folder_listed(struct pn_io *io) {
-    struct pn_sweep *s = io->owner;
-    if (io->result >= 0) s->inner = io->names;
-    if (swept_away(s)) return;
-    s->i_inner = 0;
-    sweep_inner(s);
-}
-
-static void sweep_name(struct pn_sweep *s) {
-    free(s->inner);
-    s->inner = NULL;
-    for (;;) {
-        const char *name = s->names != NULL ? s->names[s->i_name] : NULL;
-        if (name == NULL) {
-            s->i_root++;
-            sweep_root(s);
-            return;
-        }
-        s->i_name++;
-        snprintf(s->folder, sizeof s->folder, "%s/%.110s", s->root, name);
-        if (!named(s, name)) break;
-    }
-    sweep_io(s, PN_IO_LIST, s->folder, folder_listed);
-}
-
-static void root_listed(struct pn_io *io) {
-    struct pn_sweep *s = io->owner;
-    if (io->result >= 0) s->names = io->names;
-    if (swept_away(s)) return;
-    s->failed = s->failed || (io->result < 0 && io->result != -ENOENT);
-    s->i_name = 0;
-    sweep_name(s);
-}
-
-static void sweep_root(struct pn_sweep *s) {
-    free(s->names);
-    s->names = NULL;
-    struct json_object *root = pn_json_at(s->roots, s->i_root);
-    if (root == NULL) {
-        s->over = true;
-        pn_reconcile(s->c);
-        return;
-    }
-    snprintf(s->root, sizeof s->root, "%s", json_object_get_string(root));
-    sweep_io(s, PN_IO_LIST, s->root, root_listed);
-}
-
-static bool files(struct pn_coordinator *c, struct pn_forget *f, struct pn_job_run *j) {
-    struct pn_sweep *s = c->sweep;
-    if (s != NULL && !s->over) return false;
-    if (s != NULL) {
-        const bool done = !s->failed && s->number == f->number;
-        if (s->failed) c->sweep_retry_ms = pn_now_ms(c->env) + RETRY_MS;
-        free_sweep(s);
-        c->sweep = NULL;
-        if (done) return true;
-    }
-    say(f, "removes files that no record names%s%s", "", "");
-    if (c->publication != NULL || pn_now_ms(c->env) < c->sweep_retry_ms) return false; /* what it reads may be an original */
-    for (uint32_t i = 0; j->state == PN_RUNNING && i < j->n_shards; i++)
-        if (j->seats[i].open_term != j->seats[i].term) return false;
-    if ((s = calloc(1, sizeof *s)) == NULL) return false;
-    s->c = c;
-    s->number = f->number;
-    snprintf(s->job, sizeof s->job, "%s", j->id);
-    s->roots = json_object_new_array();
-    char path[480];
-    snprintf(path, sizeof path, "%s/jobs/%s/checkpoints", c->options.dir, j->id);
-    json_object_array_add(s->roots, json_object_new_string(path));
-    const char *model = j->job.publish_model[0] ? j->job.publish_model : j->job.name;
-    if (pn_model_find(c, model, false) != NULL) {
-        snprintf(path, sizeof path, "%s/models/%s", c->options.dir, model);
-        json_object_array_add(s->roots, json_object_new_string(path));
-    }
-    c->sweep = s;
-    sweep_root(s); /* goes on from callbacks */
-    return false;
-}
-
 void pn_forget_step(struct pn_coordinator *c) {
     struct pn_forget *f = c->forgets;
     while (f != NULL && f->done) f = f->next;
     if (f == NULL) return;
     struct pn_job_run *j = f->again ? NULL : pn_job_find(c, f->job); /* those before it are done */
-    if (j != NULL && (!servers(c, f, j) || !checkpoints(c, f, j) || !versions(c, f, j))) return;
+    if (j != NULL && (!servers(c, f, j) || !pn_forget_checkpoints(c, f, j) || !versions(c, f, j))) return;
     if (!pn_records_flush(c)) return; /* before a file goes, no record names it */
-    if (j != NULL && !files(c, f, j)) return;
+    if (j != NULL && !pn_forget_files(c, f, j)) return;
     f->done = f->dirty = true;
     f->note[0] = '\0';
     f->done_ms = c->env->ops->wall_ms(c->env);
@@ -589,7 +210,7 @@ static bool take_target(struct pn_coordinator *c, struct json_object *body, stru
     const char *field = pn_json_str(body, "field", ""), *who = pn_json_str(body, "who", "");
     if (j == NULL) return pn_fail(err, PN_NOT_FOUND, "there is no job %s", pn_json_str(target, "job", "(none named)")) == PN_OK;
     if (field[0] == '\0' || strlen(field) >= sizeof f->field || strlen(who) >= sizeof f->who) return pn_fail(err, PN_INVALID, "field and who: 1 to 63 characters") == PN_OK;
-    struct json_object *before = keys_of(c, j->id);
+    struct json_object *before = pn_forget_keys(c, j->id);
     const size_t n_before = pn_json_length(before);
     f->again = true;
     for (size_t i = 0; i < pn_json_length(keys); i++) {

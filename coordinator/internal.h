@@ -269,6 +269,14 @@ void pn_forget_post(struct pn_coordinator *, struct pn_http_request *, struct js
 struct json_object *pn_forget_describe(const struct pn_coordinator *);
 uint64_t pn_forget_number(const struct pn_coordinator *, const struct pn_job_run *); /* the job's newest request; 0: none */
 bool pn_forget_settled(struct pn_coordinator *, const struct pn_job_run *);         /* all shards are without what is to be forgotten: a cut may begin */
+struct json_object *pn_forget_keys(const struct pn_coordinator *, const char *job);  /* of all its requests. The caller's */
+void pn_forget_say(struct pn_forget *, const char *format, ...) __attribute__((format(printf, 2, 3))); /* what it waits for */
+/* scrub.c, sweep.c: parts of pn_forget_step. True: nothing is left to do */
+bool pn_forget_checkpoints(struct pn_coordinator *, struct pn_forget *, struct pn_job_run *);
+void pn_scrubbing_drop(struct pn_coordinator *);
+bool pn_scrubbing_writes(const struct pn_coordinator *, const struct pn_job_run *, const char *folder); /* its last part */
+bool pn_forget_files(struct pn_coordinator *, struct pn_forget *, struct pn_job_run *);
+void pn_sweep_close(struct pn_coordinator *);
 bool pn_forget_copies(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* a server reads that checkpoint's files */
 struct json_object *pn_forget_plan(const struct pn_coordinator *, const struct pn_job_run *);  /* for a shard of the job; NULL: nothing */
 struct json_object *pn_forget_scrub_plan(struct pn_coordinator *, const struct pn_node *);     /* for a ps; NULL: nothing */
