@@ -132,10 +132,10 @@ static void demote(struct pn_shard *s) {
     for (size_t t = 0; t < s->job.n_tables; t++) {
         struct pn_table *table = s->tables[t];
         if (s->job.tables[t].memory == 0) continue;
-        if (s->demotion != NULL && !pn_table_crowded(table)) continue;
+        if ((s->demotion != NULL || s->forget_waits) && !pn_table_crowded(table)) continue;
         struct pn_demotion *rows = pn_table_demote(table, &s->demote_slot[t], newest_step(s));
         if (rows == NULL) continue;
-        struct pn_shard_demotion *d = s->demotion == NULL ? malloc(sizeof *d) : NULL;
+        struct pn_shard_demotion *d = s->demotion == NULL && !s->forget_waits ? malloc(sizeof *d) : NULL;
         if (d == NULL) { /* rows come faster than they can go beside the requests: the limit comes first */
             pn_demotion_write(rows);
             pn_table_demoted(table, rows);
@@ -165,6 +165,21 @@ void pn_shard_close(struct pn_shard *s) {
     free(s->windows);
     pn_job_free(&s->job);
     free(s);
+}
+
+enum pn_result pn_shard_forget(struct pn_shard *s, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed) {
+    for (size_t i = 0; i < n; i++)
+        if (tables[i] >= s->job.n_tables || s->job.tables[tables[i]].explicit_rows) return PN_INVALID;
+    for (size_t i = 0; i < n; i++) {
+        if (!pn_shard_owns(s, keys[i])) continue;
+        const enum pn_result r = pn_table_forget(s->tables[tables[i]], &keys[i], 1, removed);
+        if (r == PN_OK) continue;
+        s->broken = s->broken || r == PN_IO;
+        s->forget_waits = r == PN_BUSY;
+        return r; /* all of them again: what is forgotten is so twice */
+    }
+    s->forget_waits = false;
+    return PN_OK;
 }
 
 /* ---- answers ---- */

@@ -41,6 +41,7 @@ struct pn_shard {
     size_t n_waiting;
     struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
     struct pn_shard_demotion *demotion;/* rows are on their way to the second tier */
+    bool forget_waits;                 /* for the demotion under way; no other begins */
     uint32_t demote_slot[PN_MAX_TABLES];
     bool broken;                       /* memory ran out in the middle of a push, or the second tier failed: the shard must be restored */
     struct pn_shard_counters counters;
@@ -51,6 +52,9 @@ struct pn_tiers;
 enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tiers * /* NULL: jobs that need one are refused */, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
 void pn_shard_close(struct pn_shard *);
+/* Rows that are forgotten for good (pn_table_forget): those of n keys, keys[i] of table tables[i], that are this shard's. May be called while the shard is being restored.
+ * *removed goes up. PN_BUSY: again later; PN_INVALID: no such table, or the dense one; others: the shard is broken. */
+enum pn_result pn_shard_forget(struct pn_shard *, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
 /* Answers PULL, PUSH and SEED. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
 /* Secure jobs: one step, the mean of a secure sum over all holders, applied as one event as a sync step is. parts: keys unique and rising by pn_mix64, of this
