@@ -201,6 +201,7 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     if (r == PN_OK)
         r = pn_shard_open(&p->shard, p->env, p->options.tiers, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
                           last, &err);
+    if (r == PN_OK && p->options.slice > 0) p->shard->slice = p->options.slice;
     struct json_object *restore = pn_json_get(job, "restore");
     if (r == PN_OK && restore != NULL) {
         struct restore *x = calloc(1, sizeof *x);
