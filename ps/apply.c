@@ -60,7 +60,7 @@ enum pn_result pn_apply_some(struct pn_shard *s, struct pn_apply *a, size_t budg
             a->begun = true;
             a->i_key += n;
             s->counters.rows_pushed += n;
-            cost += n + 4 * (size_t)(pn_table_rows(t) - before) + 63 * (size_t)(pn_table_counters(t)->promoted - promoted);
+            cost += n + 15 * (size_t)(pn_table_rows(t) - before) + 63 * (size_t)(pn_table_counters(t)->promoted - promoted);
         }
     *over = true;
     pn_apply_mark(s, &a->q, a->slots, a->any_old ? a->skip : NULL);
