@@ -18,7 +18,7 @@ struct pn_apply {
 
 /* Looks at the windows. PN_FENCED: nothing is to be done. */
 enum pn_result pn_apply_begin(struct pn_shard *, struct pn_apply *);
-/* Applies rows until they have cost `budget`, in units of a row that is there already (a new one is 16, one from the second tier 64), or the push is
+/* Applies rows until they have cost `budget`, in units of a row that is there already (a new one is 16, one from the second tier 32), or the push is
  * over. PN_EXISTS: over, and all of it was applied before. PN_NOT_SEEDED, PN_NO_MEMORY: nothing was done, or, where the push had begun, the shard is
  * broken; PN_IO: it is. */
 enum pn_result pn_apply_some(struct pn_shard *, struct pn_apply *, size_t budget, bool *over);

@@ -638,7 +638,7 @@ static void dispatch(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct 
     if (f->kind == PN_PULL && s->waiting != NULL) answer_waiting(s);
     if (f->kind != PN_PULL) {
         back_ahead(s);
-        demote(s);
+        if (s->open == NULL) demote(s);
     }
 }
 
@@ -660,7 +660,7 @@ static void take_turn(struct pn_timer *t) {
     if (s->open != NULL) {
         go_on(s, s->slice);
         back_ahead(s);
-        demote(s);
+        if (s->open == NULL) demote(s); /* once a push: it looks through many slots */
     } else {
         struct pn_shard_held *h = take_from_line(s);
         if (h != NULL) dispatch(s, h->from, h->m, &h->frame);
