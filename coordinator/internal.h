@@ -52,8 +52,9 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
+    uint64_t lag;                    /* of a topic: offsets behind its last batch, where lag_known */
     double loss_sum, seconds, fraction;
-    bool finished, ring_full, waiting;
+    bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
 struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
@@ -126,6 +127,7 @@ struct pn_job_run {
 
 struct pn_publication;
 struct pn_version { struct pn_version *next; uint64_t version, checkpoint; char job[32], dir[480]; }; /* newest first */
+struct json_object *pn_version_write(const struct pn_version *); /* as a record holds it and the API shows it */
 struct pn_model_entry {
     struct pn_model_entry *next;
     char name[64];
@@ -145,7 +147,7 @@ struct pn_coordinator {
     struct pn_job_run *jobs;
     struct pn_model_entry *models;
     struct pn_publication *publication; /* one at a time */
-    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
+    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans, liar_ms; /* liar_ms: when the log last told of one */
 };
 
 /* members.c */
@@ -179,6 +181,7 @@ void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evalu
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
 void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
+bool pn_job_evaluated(struct pn_coordinator *, struct pn_job_run *, struct pn_metric *); /* its figures are there; one that failed ends the job */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
 
 /* gate.c: early stopping */
@@ -208,6 +211,7 @@ void pn_ledgers_trim(struct pn_job_run *);                                   /* 
 struct json_object *pn_ledgers_write(const struct pn_job_run *);             /* for the job's record; NULL: no topic */
 struct json_object *pn_ledgers_at(const struct pn_job_run *, const uint64_t *steps); /* for a checkpoint; NULL: no topic */
 bool pn_ledgers_load(struct pn_job_run *, struct json_object *);             /* false: a damaged record */
+bool pn_ledgers_lag(const struct pn_job_run *, uint64_t *offsets);           /* what the topic has and no batch had, as last reported; false: not known, or no topic */
 void pn_ledgers_free(struct pn_job_run *);
 
 /* files.c: patterns and folders among a job's files become lists. done() takes the job, at once if there are none; else the request is answered and the job is freed. */

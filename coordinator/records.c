@@ -217,19 +217,21 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
 }
 
 /* ---- models ---- */
+struct json_object *pn_version_write(const struct pn_version *v) {
+    struct json_object *o = json_object_new_object();
+    pn_json_add_u64(o, "version", v->version);
+    pn_json_add_u64(o, "checkpoint", v->checkpoint);
+    pn_json_add_str(o, "job", v->job);
+    pn_json_add_str(o, "dir", v->dir);
+    return o;
+}
+
 static struct json_object *write_model(const struct pn_model_entry *m) {
     struct json_object *o = json_object_new_object(), *versions = json_object_new_array();
     pn_json_add_u64(o, "next_version", m->next_version);
     pn_json_add_u64(o, "active", m->active);
     pn_json_add_u64(o, "publication", m->publication);
-    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) {
-        struct json_object *e = json_object_new_object();
-        pn_json_add_u64(e, "version", v->version);
-        pn_json_add_u64(e, "checkpoint", v->checkpoint);
-        pn_json_add_str(e, "job", v->job);
-        pn_json_add_str(e, "dir", v->dir);
-        json_object_array_add(versions, e);
-    }
+    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
     pn_json_add(o, "versions", versions);
     return o;
 }

@@ -7,6 +7,7 @@
 #include "common/shell/shell.h"
 
 struct pn_transport;
+struct pn_keys;
 struct pn_files;
 struct pn_pool;
 
@@ -22,6 +23,7 @@ struct pn_shell {
     const struct pn_core_ops *ops;
     void *core;
     char name[64], address[128];
+    struct pn_keys *keys;         /* NULL: nothing is encrypted */
     struct pn_transport *transport;
     struct pn_files *files;
     struct pn_pool *pool;
@@ -40,6 +42,7 @@ void pn_transport_disconnect(struct pn_transport *, pn_peer);
 struct pn_msg *pn_transport_message(size_t n_bytes);
 void pn_transport_send(struct pn_transport *, pn_peer, struct pn_msg *);
 void pn_transport_drain(struct pn_transport *);
+bool pn_transport_sender(const struct pn_transport *, const char **role, const char **name);
 
 /* files.c */
 struct pn_files *pn_files_open(struct pn_shell *);

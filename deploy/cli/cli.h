@@ -46,6 +46,7 @@ int verb_rollback(const struct cli *);
 int verb_rank(const struct cli *);    /* rank.c */
 int verb_plot(const struct cli *);    /* plot.c */
 int verb_export(const struct cli *); /* export.c */
+int verb_keygen(const struct cli *);  /* keygen.c */
 int verb_synth(const struct cli *);   /* synth.c */
 int verb_convert(const struct cli *); /* convert.c */
 struct pn_job;

@@ -131,7 +131,7 @@ START_TEST(messages_work_files_and_timers_all_come_back_on_the_cores_thread) {
     static struct self s;
     struct pn_error err;
     the_self = &s;
-    ck_assert_int_eq(pn_shell_open(&s.shell, "test", "tcp://127.0.0.1:0", PN_ERROR, &err), PN_OK);
+    ck_assert_int_eq(pn_shell_open(&s.shell, "test", "tcp://127.0.0.1:0", NULL, PN_ERROR, &err), PN_OK);
     s.env = pn_shell_env(s.shell);
     snprintf(s.path, sizeof s.path, "/tmp/pinion-shell-test-%d", (int)getpid());
     pn_shell_run(s.shell, &ops, &s);
@@ -143,10 +143,10 @@ START_TEST(messages_work_files_and_timers_all_come_back_on_the_cores_thread) {
 START_TEST(an_address_in_use_and_one_that_is_not_loopback_are_refused_with_a_line) {
     struct pn_shell *a = NULL, *b = NULL;
     struct pn_error err;
-    ck_assert_int_eq(pn_shell_open(&a, "a", "tcp://127.0.0.1:0", PN_ERROR, &err), PN_OK);
-    ck_assert_int_eq(pn_shell_open(&b, "b", pn_shell_address(a), PN_ERROR, &err), PN_EXISTS);
+    ck_assert_int_eq(pn_shell_open(&a, "a", "tcp://127.0.0.1:0", NULL, PN_ERROR, &err), PN_OK);
+    ck_assert_int_eq(pn_shell_open(&b, "b", pn_shell_address(a), NULL, PN_ERROR, &err), PN_EXISTS);
     ck_assert_ptr_nonnull(strstr(err.text, pn_shell_address(a)));
-    ck_assert_int_eq(pn_shell_open(&b, "b", "tcp://0.0.0.0:0", PN_ERROR, &err), PN_REFUSED);
+    ck_assert_int_eq(pn_shell_open(&b, "b", "tcp://0.0.0.0:0", NULL, PN_ERROR, &err), PN_REFUSED);
     pn_shell_close(a);
 } END_TEST
 
