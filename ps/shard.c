@@ -497,6 +497,8 @@ static void pushed(struct pn_shard *s, pn_peer to, const struct pn_frame *f, con
         if (r == PN_EXISTS) s->counters.duplicates++;
 #if PN_MUTANT != 2
         acknowledge(s, to, f->request, q->step);
+#else
+        (void)q;
 #endif
         evict(s, s->counters.pushes);
     } else {
