@@ -293,6 +293,10 @@ static void run_step(struct pn_checkpoint_writer *w, enum step step) {
 
 struct pn_checkpoint_writer *pn_checkpoint_write(struct pn_shard *s, const char *dir, const char *name, uint64_t epoch,
                                                  void (*done)(void *, int64_t, uint64_t, const char *, uint64_t), void *owner) {
+#if PN_MUTANT != 9 /* a cut in the middle of a push: some of its rows are in the file, and it is not marked */
+    pn_shard_settle(s);
+    if (s->broken) return NULL;
+#endif
     struct pn_checkpoint_writer *w = calloc(1, sizeof *w);
     if (w == NULL) return NULL;
     w->shard = s;

@@ -211,6 +211,7 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     if (r == PN_OK)
         r = pn_shard_open(&p->shard, p->env, p->options.tiers, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
                           last, &err);
+    if (r == PN_OK && p->options.slice > 0) p->shard->slice = p->options.slice;
     if (r == PN_OK) take_forget(p); /* before anything is restored */
     struct json_object *restore = pn_json_get(job, "restore");
     if (r == PN_OK && restore != NULL) {

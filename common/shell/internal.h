@@ -16,6 +16,7 @@ struct pn_shell {
     uv_loop_t loop;
     uv_signal_t term, intr;
     uv_timer_t timer;             /* drives the heap of pn_timers */
+    uv_idle_t soon;               /* the same for what is due at once: sockets are read between one such timer and the next */
     struct pn_timer **heap;
     size_t n_heap, heap_room;
     uint64_t sequence;

@@ -60,8 +60,7 @@ static void sift(struct pn_shell *s, size_t i) {
 
 static void arm(struct pn_shell *s);
 
-static void fire_due(uv_timer_t *u) {
-    struct pn_shell *s = u->data;
+static void fire(struct pn_shell *s) {
     uint64_t now = now_ns(&s->env);
     while (s->n_heap > 0 && s->heap[0]->due_ns <= now) {
         struct pn_timer *t = s->heap[0];
@@ -71,14 +70,25 @@ static void fire_due(uv_timer_t *u) {
     arm(s);
 }
 
+static void fire_due(uv_timer_t *u) { fire(u->data); }
+static void fire_soon(uv_idle_t *h) {
+    uv_idle_stop(h);
+    fire(h->data);
+}
+
+/* A uv_timer of 0 ms started by a timer fires again before the loop looks at any socket; an idle handle waits for its next turn. */
 static void arm(struct pn_shell *s) {
-    if (s->n_heap == 0) {
-        uv_timer_stop(&s->timer);
+    const uint64_t now = now_ns(&s->env);
+    uv_timer_stop(&s->timer);
+    uv_idle_stop(&s->soon);
+    if (s->n_heap == 0) return;
+    const uint64_t due = s->heap[0]->due_ns;
+    if (due <= now) {
+        uv_idle_start(&s->soon, fire_soon);
         return;
     }
-    uint64_t now = now_ns(&s->env), due = s->heap[0]->due_ns;
     uv_update_time(&s->loop);
-    uv_timer_start(&s->timer, fire_due, due <= now ? 0 : (due - now + 999999u) / 1000000u, 0);
+    uv_timer_start(&s->timer, fire_due, (due - now + 999999u) / 1000000u, 0);
 }
 
 static void timer_stop(struct pn_env *e, struct pn_timer *t) {
@@ -156,7 +166,8 @@ static struct pn_shell *new_shell(const char *name, struct pn_keys *keys) {
     s->env.ops = &ops;
     snprintf(s->name, sizeof s->name, "%s", name);
     uv_timer_init(&s->loop, &s->timer);
-    s->timer.data = s;
+    uv_idle_init(&s->loop, &s->soon);
+    s->timer.data = s->soon.data = s;
     return s;
 }
 

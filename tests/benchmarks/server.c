@@ -41,6 +41,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    if (getenv("BENCH_SLICE")) shard->slice = strtoull(getenv("BENCH_SLICE"), NULL, 10); /* 0xffffffff: pushes go in whole */
     printf("%s\n", pn_shell_address(shell));
     fflush(stdout);
     static const struct pn_core_ops ops = {.start = start, .message = message};
