@@ -6,8 +6,9 @@
 #include "common/env.h"
 #include "common/wire.h"
 #include "job/job.h"
+#include "ps/changes.h"
+#include "ps/start/start.h"
 #include "ps/table/table.h"
-#include "ps/start.h"
 #include "ps/window.h"
 
 struct pn_shard_producer {
@@ -31,12 +32,13 @@ struct pn_shard {
     uint32_t n_producers, first_slot, last_slot;
     struct pn_table *tables[PN_MAX_TABLES];
     struct pn_starts *starts;          /* model.start; NULL: none */
+    struct pn_changes *changes;        /* of a private job, whose workers keep copies; else NULL */
     struct pn_window *windows;         /* [n_producers * PN_SLOTS] */
     struct pn_shard_producer producers[PN_MAX_PRODUCERS];
     uint64_t audit[PN_SLOTS];          /* sum of pn_mix64 over the (producer, step) applied in a slot: two servers with the same pushes agree */
     uint64_t sync_step;                /* sync: the last step applied for all */
     uint32_t n_files;                  /* checkpoint files taken in so far */
-    struct pn_shard_held *waiting;     /* ssp: held pulls */
+    struct pn_shard_held *waiting;     /* held pulls, and asks for changes */
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;
     struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
@@ -51,7 +53,7 @@ struct pn_tiers;
 enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tiers * /* NULL: jobs that need one are refused */, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
 void pn_shard_close(struct pn_shard *);
-/* Answers PULL, PUSH and SEED. The message may be kept. */
+/* Answers PULL, PUSH, SEED and CHANGES. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
 /* Secure jobs: one step, the mean of a secure sum over all holders, applied as one event as a sync step is. parts: keys unique and rising by pn_mix64, of this
  * shard's slots. PN_EXISTS: the step is in already, nothing was done. PN_INVALID: it is not the next. PN_NOT_SEEDED: nothing was done. Other errors: the shard is broken. */
