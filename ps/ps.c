@@ -343,7 +343,7 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
     if (pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return; /* whoever sent it gets no answer worth having */
     if (f.kind == PN_PLAN) {
         if (from == p->coordinator) on_plan(p, &f);
-    } else if (f.kind == PN_PULL || f.kind == PN_PUSH || f.kind == PN_SEED) {
+    } else if (f.kind == PN_PULL || f.kind == PN_PUSH || f.kind == PN_SEED || f.kind == PN_CHANGES) {
         if (p->state == OPEN && !p->shard->broken) pn_shard_message(p->shard, from, m, &f);
         else pn_shard_refuse(p->env, from, p->term, f.request, PN_STALE_TERM, "the shard is not open");
     } else if (f.kind >= 40 && f.kind <= 55) { /* privacy/secagg/round.h */

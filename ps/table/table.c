@@ -50,6 +50,10 @@ void pn_table_preallocate(struct pn_table *t, uint64_t n_bytes) {
     t->rows.index_memory.wanted = n_bytes / (t->rows.row_bytes + 12) * 12;
     t->rows.row_memory.wanted = n_bytes - t->rows.index_memory.wanted;
 }
+void pn_table_confine(struct pn_table *t, size_t most_bytes) {
+    pn_pages_confine(&t->rows.row_memory, most_bytes);
+    pn_pages_confine(&t->rows.index_memory, most_bytes);
+}
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
 }
@@ -356,6 +360,12 @@ enum pn_result pn_table_seed(struct pn_table *t, const uint64_t *keys, const flo
         pn_optimizer_start(&t->spec.optimizer, dim, rows + i * dim, pn_state_of(t, row));
     }
     return PN_OK;
+}
+
+size_t pn_table_list(const struct pn_table *t, uint32_t i_slot, uint64_t *keys) {
+    const uint32_t n = t->rows.slots[i_slot].n_rows;
+    if (keys != NULL) pn_index_keys(&t->rows, i_slot, n, keys);
+    return n;
 }
 
 /* ---- whole records ---- */
