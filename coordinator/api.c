@@ -327,6 +327,10 @@ static void on_job(struct pn_coordinator *c, struct pn_http_request *r, const ch
         pn_json_add(o, "curve", pn_curve_json(j));
         if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
         pn_answer_json(r, 200, o);
+    } else if (!post && strcmp(verb, "text") == 0) {
+        struct json_object *o = json_object_new_object();
+        pn_json_add_str(o, "text", j->text);
+        pn_answer_json(r, 200, o);
     } else if (post && strcmp(verb, "checkpoint") == 0) post_checkpoint(c, r, j);
     else if (post && strcmp(verb, "restore") == 0) post_restore(c, r, j, body);
     else if (post && strcmp(verb, "cancel") == 0) {
@@ -374,6 +378,8 @@ void pn_coordinator_http(void *core, struct pn_http_request *r) {
         pn_answer_json(r, 200, o);
     } else if (strncmp(path, "/api/v1/jobs/", 13) == 0) on_job(c, r, path + 13, body);
     else if (strcmp(path, "/api/v1/privacy") == 0) pn_answer_json(r, 200, pn_budget_describe(c));
+    else if (strcmp(path, "/api/v1/forget") == 0 && post) pn_forget_post(c, r, body);
+    else if (strcmp(path, "/api/v1/forget") == 0) pn_answer_json(r, 200, pn_forget_describe(c));
     else if (strcmp(path, "/api/v1/models") == 0) pn_answer_json(r, 200, describe_models(c));
     else if (strncmp(path, "/api/v1/models/", 15) == 0 && post && strlen(path) > 24 && strcmp(path + strlen(path) - 9, "/rollback") == 0) {
         char name[64] = "";

@@ -1,5 +1,6 @@
 #include "ps/apply.h"
 #include <string.h>
+#include "ps/changes.h"
 
 #define PIECE 512u       /* rows between two looks at the cost */
 #define TIER_BUDGETS 4u  /* of a tiered table so many budgets' rows: what two threads look for together costs a sixth less than in pieces of 4,096 */
@@ -15,6 +16,14 @@ void pn_apply_mark(struct pn_shard *s, const struct pn_request *q, const uint64_
     struct pn_shard_producer *p = &s->producers[q->producer];
     if (q->step > p->step) p->step = q->step;
     if (q->last) p->finished = 1;
+}
+
+enum pn_result pn_apply_rows(struct pn_shard *s, uint32_t t, const uint64_t *keys, const float *values, size_t n, uint64_t step, const uint64_t *skip) {
+    const enum pn_result r = pn_table_push(s->tables[t], keys, values, n, step, skip);
+    if (r != PN_OK) return r;
+    s->counters.rows_pushed += n;
+    if (s->changes != NULL && t < s->job.i_dense_table) pn_changes_add(s->changes, t, keys, n, pn_table_rows(s->tables[t]));
+    return PN_OK;
 }
 
 enum pn_result pn_apply_begin(struct pn_shard *s, struct pn_apply *a) {
@@ -57,12 +66,11 @@ enum pn_result pn_apply_some(struct pn_shard *s, struct pn_apply *a, size_t budg
             const size_t most = s->job.tables[p->i_table].memory > 0 ? many : few;
             const size_t n = a->pass == 0 || left < most ? left : most;
             const uint64_t before = pn_table_rows(t), promoted = pn_table_counters(t)->promoted;
-            const enum pn_result r = pn_table_push(t, p->keys + a->i_key, p->values + a->i_key * s->job.tables[p->i_table].dim, n, a->q.step, a->any_old ? a->skip : NULL);
+            const enum pn_result r = pn_apply_rows(s, p->i_table, p->keys + a->i_key, p->values + a->i_key * s->job.tables[p->i_table].dim, n, a->q.step, a->any_old ? a->skip : NULL);
             if (r == PN_IO || (r != PN_OK && a->begun)) s->broken = true; /* a part of a push is in, or rows are lost: only a restore mends that */
             if (r != PN_OK) return r;
             a->begun = true;
             a->i_key += n;
-            s->counters.rows_pushed += n;
             cost += n + 15 * (size_t)(pn_table_rows(t) - before) + 31 * (size_t)(pn_table_counters(t)->promoted - promoted);
         }
     *over = true;

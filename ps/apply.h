@@ -23,6 +23,9 @@ enum pn_result pn_apply_begin(struct pn_shard *, struct pn_apply *);
  * broken; PN_IO: it is. */
 enum pn_result pn_apply_some(struct pn_shard *, struct pn_apply *, size_t budget, bool *over);
 
+/* Rows of table t (pn_table_push), counted, and told to the copies of private jobs (ps/changes.h). */
+enum pn_result pn_apply_rows(struct pn_shard *, uint32_t t, const uint64_t *keys, const float *values, size_t n, uint64_t step, const uint64_t *skip);
+
 /* The push of one producer is in: its windows, its step, the audit hash. */
 void pn_apply_mark(struct pn_shard *, const struct pn_request *, const uint64_t slots[PN_SLOTS / 64], const uint64_t *skip);
 

@@ -453,7 +453,7 @@ static enum pn_result take(void *ctx, const struct pn_checkpoint_head *h, const 
             const uint8_t *r = (const uint8_t *)payload + i * record;
             uint64_t key;
             memcpy(&key, r, 8);
-            if (!pn_shard_owns(s, key)) continue;
+            if (!pn_shard_owns(s, key) || pn_table_denies(s->tables[b->i_table], key)) continue;
             enum pn_result e = pn_table_restore(s->tables[b->i_table], r, 1);
             if (e != PN_OK) return e;
         }

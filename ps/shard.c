@@ -66,6 +66,7 @@ enum pn_result pn_shard_open(struct pn_shard **out, struct pn_env *env, struct p
     for (size_t t = 0; t < s->job.n_tables; t++) s->job.tables[t].optimizer.decay_pace = s->job.consistency == PN_SYNC ? 1 : n_producers;
     bool ok = s->windows != NULL && s->ring != NULL;
     if (!ok) r = pn_fail(err, PN_NO_MEMORY, "no memory for the windows of job %s", job_id);
+    if (r == PN_OK && s->job.privacy.rows > 0 && (s->changes = pn_changes_open()) == NULL) r = pn_fail(err, PN_NO_MEMORY, "no memory for the changes of job %s", job_id);
     for (size_t t = 0; t < s->job.n_tables && r == PN_OK; t++) r = open_table(s, t, tiers, err);
     if (r == PN_OK) r = pn_starts_open(&s->starts, env, &s->job, s->tables, err);
     if (r != PN_OK) {
@@ -165,10 +166,10 @@ static void demote(struct pn_shard *s) {
     for (size_t t = 0; t < s->job.n_tables; t++) {
         struct pn_table *table = s->tables[t];
         if (s->job.tables[t].memory == 0) continue;
-        if (s->demotion != NULL && !pn_table_crowded(table)) continue;
+        if ((s->demotion != NULL || s->forget_waits) && !pn_table_crowded(table)) continue;
         struct pn_demotion *rows = pn_table_demote(table, &s->demote_slot[t], newest_step(s));
         if (rows == NULL) continue;
-        struct pn_shard_demotion *d = s->demotion == NULL ? malloc(sizeof *d) : NULL;
+        struct pn_shard_demotion *d = s->demotion == NULL && !s->forget_waits ? malloc(sizeof *d) : NULL;
         if (d == NULL) { /* rows come faster than they can go beside the requests: the limit comes first */
             pn_demotion_write(rows);
             pn_table_demoted(table, rows);
@@ -195,10 +196,27 @@ void pn_shard_close(struct pn_shard *s) {
     for (size_t t = 0; t < s->job.n_tables; t++)
         if (s->tables[t] != NULL) pn_table_close(s->tables[t]);
     pn_starts_close(s->starts);
+    pn_changes_close(s->changes);
     free(s->ring);
     free(s->windows);
     pn_job_free(&s->job);
     free(s);
+}
+
+enum pn_result pn_shard_forget(struct pn_shard *s, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed) {
+    for (size_t i = 0; i < n; i++)
+        if (tables[i] >= s->job.n_tables || s->job.tables[tables[i]].explicit_rows) return PN_INVALID;
+    for (size_t i = 0; i < n; i++) {
+        if (!pn_shard_owns(s, keys[i])) continue;
+        const enum pn_result r = pn_table_forget(s->tables[tables[i]], &keys[i], 1, removed);
+        if (r == PN_OK && s->changes != NULL) pn_changes_add(s->changes, (uint32_t)tables[i], &keys[i], 1, pn_table_rows(s->tables[tables[i]])); /* copies are told, too */
+        if (r == PN_OK) continue;
+        s->broken = s->broken || r == PN_IO;
+        s->forget_waits = r == PN_BUSY;
+        return r; /* all of them again: what is forgotten is so twice */
+    }
+    s->forget_waits = false;
+    return PN_OK;
 }
 
 /* ---- answers ---- */
@@ -279,8 +297,7 @@ static enum pn_result push_sum(struct pn_shard *s, const struct pn_request *all,
             }
             keys[n_keys++] = least;
         }
-        r = pn_table_push(s->tables[t], keys, sums, n_keys, step, skip);
-        if (r == PN_OK) s->counters.rows_pushed += n_keys;
+        r = pn_apply_rows(s, t, keys, sums, n_keys, step, skip);
     }
     free(keys);
     free(sums);
@@ -369,13 +386,12 @@ enum pn_result pn_shard_apply_sum(struct pn_shard *s, uint64_t step, bool last, 
     for (int pass = 0; pass < 2; pass++) /* the weights first: without their first values nothing is done */
         for (size_t i = 0; i < n_parts; i++) {
             if (s->job.tables[parts[i].i_table].explicit_rows != (pass == 0) || parts[i].n == 0) continue;
-            const enum pn_result r = pn_table_push(s->tables[parts[i].i_table], parts[i].keys, parts[i].values, parts[i].n, step, NULL);
+            const enum pn_result r = pn_apply_rows(s, parts[i].i_table, parts[i].keys, parts[i].values, parts[i].n, step, NULL);
             if (r != PN_OK) {
                 s->broken = s->broken || applied || r == PN_IO;
                 return r;
             }
             applied = true;
-            s->counters.rows_pushed += parts[i].n;
         }
     s->sync_step = step;
     for (uint32_t p = 0; p < s->n_producers; p++) {
@@ -443,6 +459,20 @@ static bool too_early(const struct pn_shard *s, uint64_t clock) {
     return s->job.consistency == PN_SSP && clock > s->job.staleness && slowest(s) < clock - s->job.staleness;
 }
 
+static void hold_back(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    for (struct pn_shard_held *h = s->waiting; h != NULL; h = h->next)
+        if (h->from == from && h->frame.request == f->request) return; /* asked again: it waits already */
+    struct pn_shard_held *h = s->n_waiting < MAX_WAITING ? hold(from, m, f) : NULL;
+    if (h == NULL) {
+        refuse(s, from, f, PN_BUSY, "too many pulls wait for the slowest producer");
+        return;
+    }
+    s->counters.held++;
+    s->n_waiting++;
+    h->next = s->waiting;
+    s->waiting = h;
+}
+
 static void on_pull(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
     struct pn_request q;
     const char *wrong = pn_request_read(s, f, &q, false, false);
@@ -458,18 +488,30 @@ static void on_pull(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct p
         answer_pull(s, from, f, &q);
         return;
     }
-    if (q.n_parts == 0) return; /* only tells a clock */
-    for (struct pn_shard_held *h = s->waiting; h != NULL; h = h->next)
-        if (h->from == from && h->frame.request == f->request) return; /* asked again: it waits already */
-    struct pn_shard_held *h = s->n_waiting < MAX_WAITING ? hold(from, m, f) : NULL;
-    if (h == NULL) {
-        refuse(s, from, f, PN_BUSY, "too many pulls wait for the slowest producer");
+    if (q.n_parts > 0) hold_back(s, from, m, f); /* else it only tells a clock */
+}
+
+/* Never held for the slowest: the worker has pulled its weights at the same clock before, and a copy that is brought up to date serves all of its producers. */
+static bool changes_too_early(const struct pn_shard *s, uint64_t clock) { return s->job.consistency == PN_SYNC && clock > s->sync_step; }
+
+static void answer_changes(struct pn_shard *s, pn_peer from, const struct pn_frame *f) {
+    const char *why = "the workers of this job keep no copies of rows";
+    uint64_t n_rows = 0;
+    struct pn_msg *m = s->changes == NULL ? NULL : pn_changes_answer(s->changes, s->env, &s->job, s->tables, s->first_slot, s->last_slot, s->term, f, &n_rows, &why);
+    if (m == NULL) {
+        refuse(s, from, f, PN_INVALID, why);
         return;
     }
-    s->counters.held++;
-    s->n_waiting++;
-    h->next = s->waiting;
-    s->waiting = h;
+    pn_send(s->env, from, m);
+    s->counters.pulls++;
+    s->counters.rows_pulled += n_rows;
+}
+
+static void on_changes(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct pn_frame *f) {
+    uint64_t clock = 0;
+    pn_frame_u64(f, "clock", &clock);
+    if (changes_too_early(s, clock)) hold_back(s, from, m, f);
+    else answer_changes(s, from, f);
 }
 
 static void answer_waiting(struct pn_shard *s) {
@@ -478,11 +520,13 @@ static void answer_waiting(struct pn_shard *s) {
         uint64_t clock = 0;
         struct pn_request q;
         pn_frame_u64(&h->frame, "clock", &clock);
-        if (too_early(s, clock)) {
+        const bool changes = h->frame.kind == PN_CHANGES;
+        if (changes ? changes_too_early(s, clock) : too_early(s, clock)) {
             at = &h->next;
             continue;
         }
-        if (pn_request_read(s, &h->frame, &q, false, false) == NULL) answer_pull(s, h->from, &h->frame, &q);
+        if (changes) answer_changes(s, h->from, &h->frame);
+        else if (pn_request_read(s, &h->frame, &q, false, false) == NULL) answer_pull(s, h->from, &h->frame, &q);
         *at = h->next;
         s->n_waiting--;
         drop_held(h);
@@ -635,10 +679,11 @@ static void dispatch(struct pn_shard *s, pn_peer from, struct pn_msg *m, struct 
     case PN_PULL: on_pull(s, from, m, f); break;
     case PN_PUSH: on_push(s, from, m, f); break;
     case PN_SEED: on_seed(s, from, f); break;
+    case PN_CHANGES: on_changes(s, from, m, f); break;
     default: break;
     }
     if (f->kind == PN_PULL && s->waiting != NULL) answer_waiting(s);
-    if (f->kind != PN_PULL) {
+    if (f->kind != PN_PULL && f->kind != PN_CHANGES) {
         back_ahead(s);
         if (s->open == NULL) demote(s);
     }

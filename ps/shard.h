@@ -6,8 +6,9 @@
 #include "common/env.h"
 #include "common/wire.h"
 #include "job/job.h"
+#include "ps/changes.h"
+#include "ps/start/start.h"
 #include "ps/table/table.h"
-#include "ps/start.h"
 #include "ps/window.h"
 
 struct pn_shard_producer {
@@ -33,12 +34,13 @@ struct pn_shard {
     uint32_t n_producers, first_slot, last_slot;
     struct pn_table *tables[PN_MAX_TABLES];
     struct pn_starts *starts;          /* model.start; NULL: none */
+    struct pn_changes *changes;        /* of a private job, whose workers keep copies; else NULL */
     struct pn_window *windows;         /* [n_producers * PN_SLOTS] */
     struct pn_shard_producer producers[PN_MAX_PRODUCERS];
     uint64_t audit[PN_SLOTS];          /* sum of pn_mix64 over the (producer, step) applied in a slot: two servers with the same pushes agree */
     uint64_t sync_step;                /* sync: the last step applied for all */
     uint32_t n_files;                  /* checkpoint files taken in so far */
-    struct pn_shard_held *waiting;     /* ssp: held pulls */
+    struct pn_shard_held *waiting;     /* held pulls, and asks for changes */
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;
     size_t slice;                      /* what a push may cost at a time; whoever opened the shard may change it */
@@ -48,6 +50,7 @@ struct pn_shard {
     size_t n_line;
     struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
     struct pn_shard_demotion *demotion;/* rows are on their way to the second tier */
+    bool forget_waits;                 /* for the demotion under way; no other begins */
     uint32_t demote_slot[PN_MAX_TABLES];
     bool broken;                       /* memory ran out in the middle of a push, or the second tier failed: the shard must be restored */
     struct pn_shard_counters counters;
@@ -58,7 +61,10 @@ struct pn_tiers;
 enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tiers * /* NULL: jobs that need one are refused */, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
 void pn_shard_close(struct pn_shard *);
-/* Answers PULL, PUSH and SEED. The message may be kept. */
+/* Rows that are forgotten for good (pn_table_forget): those of n keys, keys[i] of table tables[i], that are this shard's. May be called while the shard is being restored.
+ * *removed goes up. PN_BUSY: again later; PN_INVALID: no such table, or the dense one; others: the shard is broken. */
+enum pn_result pn_shard_forget(struct pn_shard *, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
+/* Answers PULL, PUSH, SEED and CHANGES. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
 /* Finishes the push that is open, if one is: between two calls of the shard's, rows and windows then agree. Before whatever looks at both. */
 void pn_shard_settle(struct pn_shard *);

@@ -566,6 +566,20 @@ static void pulled(void *owner, enum pn_result r) {
     advance(p);
 }
 
+/* A private step: the copy of the rows is as new as the weights are, or newer. */
+static void mirrored(void *owner, enum pn_result r) {
+    struct step *s = owner;
+    struct pn_producer *p = s->owner;
+    for (uint32_t t = 0; r == PN_OK && t < p->run->job.i_dense_table; t++) pn_mirror_rows(p->run->mirror, t, s->batch.unique[t], s->batch.n_unique[t], s->rows[t]);
+    pulled(s, r);
+}
+static void pulled_weights(void *owner, enum pn_result r) {
+    struct step *s = owner;
+    struct pn_producer *p = s->owner;
+    if (r == PN_OK) pn_mirror_refresh(p->run->mirror, pn_client_clock(p->run->client, p->id), mirrored, s);
+    else pulled(s, r);
+}
+
 /* ---- hot rows: what is on the device is not pulled ---- */
 
 static void look(struct pn_work *w) {
@@ -681,14 +695,18 @@ static void start(struct pn_producer *p, struct step *s) {
             s->state = LOOKING;
             return; /* advance looks for it next */
         }
-        for (uint32_t t = 0; t < job->i_dense_table; t++)
+        bool named = p->private == NULL;
+#if PN_MUTANT == 24 /* a private step names the rows of its batch */
+        named = true;
+#endif
+        for (uint32_t t = 0; named && t < job->i_dense_table; t++)
             if (s->batch.n_unique[t] > 0) parts[n++] = (struct pn_client_part){t, s->batch.n_unique[t], s->batch.unique[t], s->rows[t], NULL};
         parts[n++] = (struct pn_client_part){job->i_dense_table, p->run->n_dense_rows, p->dense_keys, s->rows[job->i_dense_table], NULL};
     } else { /* no data at all: one empty push says so */
         s->state = READY;
         return;
     }
-    pn_client_pull(p->run->client, p->id, clock, parts, n, pulled, s);
+    pn_client_pull(p->run->client, p->id, clock, parts, n, p->private != NULL ? pulled_weights : pulled, s); /* private: what is asked for does not depend on the batch */
 }
 
 static bool may_start(struct pn_producer *p) {
@@ -778,7 +796,10 @@ void pn_producer_close(struct pn_producer *p) {
         pn_reader_close(p->reader);
         p->reader = NULL;
     }
-    for (struct step *s = p->running; s != NULL; s = s->next) pn_client_cancel(p->run->client, s);
+    for (struct step *s = p->running; s != NULL; s = s->next) {
+        pn_client_cancel(p->run->client, s);
+        if (p->run->mirror != NULL) pn_mirror_cancel(p->run->mirror, s);
+    }
     pn_client_producer_remove(p->run->client, p->id);
     p->closed = true;
     if (p->computing || p->collecting || p->in_features) return;

@@ -52,5 +52,6 @@ int verb_convert(const struct cli *); /* convert.c */
 struct pn_job;
 void cli_privacy_ahead(const struct pn_job *); /* what a private job would spend, epoch by epoch; nothing for others */
 int verb_privacy(const struct cli *); /* privacy.c */
+int verb_forget(const struct cli *); /* forget.c */
 
 #endif

@@ -22,6 +22,7 @@ static const struct verb {
     {"rollback", "version", "MODEL [--version V]: back to an earlier version", verb_rollback},
     {"convert", "select duckdb", "FILE.parquet FILE.csv[.zst|.gz] [--select COLUMNS] [--duckdb LIBRARY]: Parquet to CSV, by DuckDB", verb_convert},
     {"privacy", "", "[DATASET|JOB]: what data sets have spent of their privacy budgets", verb_privacy},
+    {"forget", "field value who timeout list!", "--field F --value V [JOB] | --list: takes the rows keyed by a value out of servers, checkpoints and published versions, for good", verb_forget},
     {"plot", "out tensorboard", "JOB [--out FILE.svg|FILE.csv] [--tensorboard FOLDER]: its learning curve (JOB.svg)", verb_plot},
     {"export", "format out", "VERSION-FOLDER [--format onnx|safetensors] [--out FILE]: a published model for other programs", verb_export},
     {"rank", "model serving top set candidates titles repeat json", "--model M --set column=value ... --candidates FILE.csv [--titles COLUMN] [--top K]: ranks", verb_rank},

@@ -175,6 +175,26 @@ static bool put(struct pn_tier *tier, const uint64_t *keys, const void *records,
     return ok;
 }
 
+/* A delete is a mark that hides what older files hold; compacting the key's range writes these anew, without it. */
+static bool take_out(struct pn_tier *tier, const uint64_t *keys, size_t n) {
+    struct tier *t = tier_of(tier);
+    char *err = NULL;
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_delete_cf(t->db->db, t->db->write, t->family, (const char *)&wire, sizeof wire, &err);
+    }
+    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+    if (err == NULL) rocksdb_flush_cf(t->db->db, o, t->family, &err);
+    rocksdb_flushoptions_destroy(o);
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_compact_range_cf(t->db->db, t->family, (const char *)&wire, sizeof wire, (const char *)&wire, sizeof wire);
+    }
+    const bool ok = err == NULL;
+    free(err);
+    return ok;
+}
+
 static struct pn_tier_scan *scan(struct pn_tier *tier) {
     struct pn_tier_scan *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
@@ -222,7 +242,7 @@ static void destroy(struct pn_tier *tier) {
     free(t);
 }
 
-static const struct pn_tier_ops ops = {.get = get, .put = put, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
+static const struct pn_tier_ops ops = {.get = get, .put = put, .remove = take_out, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
 
 /* ---- the database ---- */
 static enum pn_result open_database(struct database *d, struct pn_error *err) {
@@ -292,6 +312,7 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(3));
     rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
+    rocksdb_options_set_max_sequential_skip_in_iterations(o, UINT64_MAX); /* an iterator that met many versions of a key would seek, which plain tables cannot in the order of keys */
     rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
     rocksdb_options_set_level0_stop_writes_trigger(o, 60);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, 0.1); /* most lookups are of rows that were flushed long ago */

@@ -449,7 +449,7 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
         free(a.seen);
     }
     char line[300];
-    if (kind == SIM_PRIVATE && sim_budget_close(sim->budget, sim, line, sizeof line) != NULL) fail(out, "%s", line);
+    if (kind == SIM_PRIVATE && sim_budget_close(sim->budget, sim, &out->asked, line, sizeof line) != NULL) fail(out, "%s", line);
     out->trace = sim->trace;
     out->counts = sim->counts;
     out->virtual_ms = sim->now_ns / MS;
