@@ -68,6 +68,7 @@ static void fire(struct pn_shell *s) {
         t->fire(t);
     }
     arm(s);
+    pn_transport_drain(s->transport); /* a send may have taken the descriptor's only sign that messages are there: the loop would sleep on them */
 }
 
 static void fire_due(uv_timer_t *u) { fire(u->data); }

@@ -1,6 +1,8 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +142,80 @@ START_TEST(messages_work_files_and_timers_all_come_back_on_the_cores_thread) {
     pn_shell_close(s.shell);
 } END_TEST
 
+/* A server that answers from a timer which takes its time, and a client in a thread of its own with two requests on their way. While the last answer is made
+ * the next request comes, and sending takes the descriptor's sign for it. Nothing else wakes the server's loop but the guard. */
+enum { ANSWERS = 300 };
+static struct { struct pn_shell *shell; struct pn_env *env; struct pn_timer timer, guard; pn_peer from[8]; unsigned n, sent; atomic_bool over; bool timed_out; } late;
+static struct { struct pn_shell *shell; struct pn_env *env; pn_peer peer; struct pn_timer again; unsigned got; } asker;
+static void answer_late(struct pn_timer *t) {
+    for (const uint64_t end = pn_now_ns(late.env) + 300000; pn_now_ns(late.env) < end;) {} /* the next one comes meanwhile */
+    pn_send(late.env, late.from[0], frame(late.env, PN_ROWS, 1, 16));
+    memmove(late.from, late.from + 1, --late.n * sizeof *late.from);
+    if (++late.sent == ANSWERS) pn_shell_stop(late.shell);
+    else if (late.n > 0) pn_timer_start(late.env, t, 0);
+}
+static void late_message(void *core, pn_peer from, struct pn_msg *m) {
+    (void)core;
+    (void)m;
+    if (late.n == 8) return;
+    late.from[late.n++] = from;
+    if (!late.timer.active) pn_timer_start(late.env, &late.timer, 0);
+}
+static void give_late_up(struct pn_timer *t) {
+    (void)t;
+    late.timed_out = true;
+    pn_shell_stop(late.shell);
+}
+static void late_start(void *core) {
+    (void)core;
+    late.timer = (struct pn_timer){.fire = answer_late};
+    late.guard = (struct pn_timer){.fire = give_late_up};
+    pn_timer_start(late.env, &late.guard, 20000);
+}
+static void ask_again(struct pn_timer *t) {
+    if (late.over) {
+        pn_shell_stop(asker.shell);
+        return;
+    }
+    for (uint64_t i = 0; asker.got == 0 && i < 2; i++) pn_send(asker.env, asker.peer, frame(asker.env, PN_PULL, i, 24)); /* until the connection stands */
+    pn_timer_start(asker.env, t, 500);
+}
+static void asker_start(void *core) {
+    (void)core;
+    asker.peer = asker.env->ops->connect(asker.env, pn_shell_address(late.shell));
+    asker.again = (struct pn_timer){.fire = ask_again};
+    pn_timer_start(asker.env, &asker.again, 100);
+}
+static void asker_message(void *core, pn_peer from, struct pn_msg *m) {
+    (void)core;
+    (void)from;
+    (void)m;
+    asker.got++;
+    pn_send(asker.env, asker.peer, frame(asker.env, PN_PULL, asker.got, 24));
+}
+static void *ask_all(void *unused) {
+    static const struct pn_core_ops ops_of_asker = {.start = asker_start, .message = asker_message};
+    pn_shell_run(asker.shell, &ops_of_asker, &asker);
+    return unused;
+}
+
+START_TEST(what_comes_while_a_timer_works_and_sends_is_read_without_another_event) {
+    static const struct pn_core_ops ops_of_late = {.start = late_start, .message = late_message};
+    struct pn_error err;
+    pthread_t thread;
+    ck_assert_int_eq(pn_shell_open(&late.shell, "late", "tcp://127.0.0.1:0", NULL, PN_ERROR, &err), PN_OK);
+    ck_assert_int_eq(pn_shell_open_embedded(&asker.shell, "asker", NULL, NULL, NULL, &err), PN_OK);
+    late.env = pn_shell_env(late.shell);
+    asker.env = pn_shell_env(asker.shell);
+    ck_assert_int_eq(pthread_create(&thread, NULL, ask_all, NULL), 0);
+    pn_shell_run(late.shell, &ops_of_late, &late);
+    late.over = true;
+    pthread_join(thread, NULL);
+    ck_assert(!late.timed_out);
+    pn_shell_close(asker.shell);
+    pn_shell_close(late.shell);
+} END_TEST
+
 START_TEST(an_address_in_use_and_one_that_is_not_loopback_are_refused_with_a_line) {
     struct pn_shell *a = NULL, *b = NULL;
     struct pn_error err;
@@ -178,6 +254,7 @@ int main(void) {
     TCase *t = tcase_create("shell");
     tcase_set_timeout(t, 120);
     tcase_add_test(t, messages_work_files_and_timers_all_come_back_on_the_cores_thread);
+    tcase_add_test(t, what_comes_while_a_timer_works_and_sends_is_read_without_another_event);
     tcase_add_test(t, an_address_in_use_and_one_that_is_not_loopback_are_refused_with_a_line);
     tcase_add_test(t, a_store_keeps_what_was_committed_and_nothing_else_and_lets_one_in);
     suite_add_tcase(s, t);
