@@ -31,7 +31,9 @@ enum pn_kind {
     PN_PUSH = 12, /* client -> shard */
     PN_SEED = 13, /* client -> shard: first values of rows, kept only where the row is absent */
     PN_ACK = 14,  /* shard -> client: answers PUSH and SEED */
-    PN_REFUSAL = 15 /* shard -> client: {code, text}: the request had no effect */
+    PN_REFUSAL = 15, /* shard -> client: {code, text}: the request had no effect */
+    PN_CHANGES = 16, /* worker -> shard: which rows changed; names no row */
+    PN_CHANGED = 17  /* shard -> worker: their keys and values */
 };
 
 /* ---- building: header first, then room for the body, filled in place, then seal ---- */

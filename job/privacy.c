@@ -64,8 +64,13 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
                             f->quantiles > 0 ? "the boundaries" : "buckets");
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }
-    for (uint32_t t = 0; t < job->i_dense_table; t++)
-        if (job->tables[t].admit_count > 1 || job->tables[t].admit_probability > 0) pn_yaml_problem(y, n, "privacy and admission do not go together: which rows are sent is chosen with noise already");
+    if (job->cache_rows > 0) pn_yaml_problem(y, n, "privacy and deviceCache do not go together: what a cache has to pull would tell servers what is in a batch; a worker of a private job keeps a copy of all rows in its memory");
+    for (uint32_t t = 0; t < job->i_dense_table; t++) {
+        const struct pn_table_spec *s = &job->tables[t];
+        if (s->admit_count > 1 || s->admit_probability > 0) pn_yaml_problem(y, n, "privacy and admission do not go together: which rows are sent is chosen with noise already");
+        if (s->evict_age > 0 || s->evict_rows > 0) pn_yaml_problem(y, n, "privacy and eviction do not go together (table %s): workers keep copies of the rows, which change by pushes alone", s->name);
+        if (s->memory > 0) pn_yaml_problem(y, n, "privacy and a table's memory limit do not go together (table %s): all rows that were pushed are in the workers' memory as well, and servers list them for that", s->name);
+    }
 }
 
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {

@@ -59,11 +59,6 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     if (v->per_user > 0)
         pn_yaml_problem(y, n, "unit: user and aggregation: secure do not go together: a user's rows may lie with several data holders, whose draws and clips know nothing of one another; take unit: example");
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
-    for (uint32_t t = 0; t < job->i_dense_table; t++) {
-        const struct pn_table_spec *s = &job->tables[t];
-        if (s->evict_age > 0 || s->evict_rows > 0) pn_yaml_problem(y, n, "aggregation: secure and eviction do not go together (table %s): holders keep copies of rows, which change by rounds alone", s->name);
-        if (s->memory > 0) pn_yaml_problem(y, n, "aggregation: secure and a table's memory limit do not go together (table %s): all declared rows are in memory at the holders as well", s->name);
-    }
     uint64_t values = 0;
     for (size_t i = 0; i < job->n_fields; i++)
         if (pn_field_keyed(&job->fields[i])) values += pn_field_domain(&job->fields[i]) * job->tables[job->fields[i].i_table].dim;

@@ -6,6 +6,7 @@
 #include "nn/model.h"
 #include "nn/vocabulary.h"
 #include "ps/client/client.h"
+#include "ps/mirror/mirror.h"
 #include "worker/hot.h"
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
@@ -31,6 +32,7 @@ struct pn_run {
     struct pn_hot_life hot;
     uint64_t rows_wanted, rows_pulled, rows_evicted; /* of embeddings, by steps: what is not pulled was on the device */
     struct pn_client *client;
+    struct pn_mirror *mirror;    /* of a private job: the rows, as no step may show which it reads; else NULL */
     char *statistics;            /* JSON of the transforms, once known */
     char dir[480];               /* where vocabularies lie as files */
     struct pn_vocabularies vocabularies;
@@ -62,6 +64,7 @@ struct pn_producer_state {
     uint32_t producer, incarnation;
     uint64_t started, clock, samples, loss_rows, epoch;
     double loss_sum, seconds; /* seconds: from the first step started to the last acknowledged */
+    uint64_t lag;             /* pn_reader_lag */
     double fraction;          /* of the epoch that is being read, 0 to 1; 0 while its length is not known */
     bool finished, fenced, ring_full;
     bool waiting;             /* at the gate: all it may do is done and acknowledged */

@@ -67,7 +67,9 @@ static void close_run(struct pn_worker *w) {
     pn_evaluation_close(run->evaluation);
     run->validation = run->evaluation = NULL;
     pn_client_close(run->client);
+    pn_mirror_close(run->mirror);
     run->client = NULL;
+    run->mirror = NULL;
     w->run = NULL;
     w->seeded = false;
     w->cut_epoch = w->cut_upto = 0;
@@ -162,6 +164,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
+            if (s.lag != UINT64_MAX) pn_json_add_u64(e, "lag", s.lag);
             if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
             struct json_object *deal = pn_producer_proposal(p);
             if (deal != NULL) pn_json_add(e, "deal", deal);
@@ -284,6 +287,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     }
     run->client = pn_client_open(w->env, &run->job, run->job_id);
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");
+    else if (run->job.privacy.rows > 0 && pn_mirror_open(&run->mirror, w->env, &run->job, run->job_id, &err) != PN_OK) pn_run_fail(run, PN_INVALID, err.text);
     snprintf(run->dir, sizeof run->dir, "%s", pn_json_str(job, "dir", "."));
     const char *statistics = pn_json_str(job, "statistics", NULL);
     if (statistics != NULL) run->statistics = strdup(statistics);
@@ -453,6 +457,7 @@ static void apply_plan(struct pn_worker *w) {
             if (map.shards[s].term == 0) return; /* not all are up yet */
     }
     pn_client_map(run->client, &map);
+    if (run->mirror != NULL) pn_mirror_map(run->mirror, &map);
     pn_hot_map(&run->hot, &map);
     if (!w->seeded) {
         w->seeded = true;
@@ -490,6 +495,7 @@ static void message(void *core, pn_peer from, struct pn_msg *m) {
     } else if (f.kind >= 40 && f.kind <= 55) { /* privacy/secagg/round.h */
         if (w->run != NULL && w->run->holder != NULL) pn_holder_message(w->run->holder, from, &f);
     } else if (w->run != NULL && w->run->client != NULL) {
+        if (w->run->mirror != NULL) pn_mirror_message(w->run->mirror, from, &f);
         pn_client_message(w->run->client, from, m, &f);
     }
     pn_frame_close(&f);

@@ -39,6 +39,14 @@ void pn_pages_close(struct pn_pages *p) {
     p->base = NULL;
 }
 
+void pn_pages_confine(struct pn_pages *p, size_t most_bytes) {
+    const size_t keep = (most_bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
+    if (keep >= p->reserved || keep < LEAST) return;
+    munmap(p->base + keep, p->reserved - keep);
+    p->reserved = keep;
+    if (keep / p->unit_bytes < p->max_units) p->max_units = keep / p->unit_bytes;
+}
+
 uint32_t pn_pages_take(struct pn_pages *p, int i) {
     uint32_t block = p->freed[i];
     if (block != PN_NO_BLOCK) {

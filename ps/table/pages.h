@@ -26,6 +26,7 @@ struct pn_pages {
 /* False: no addresses. */
 bool pn_pages_open(struct pn_pages *, size_t unit_bytes, const uint32_t sizes[PN_PAGE_SIZES]);
 void pn_pages_close(struct pn_pages *);
+void pn_pages_confine(struct pn_pages *, size_t most_bytes); /* before the first block is taken: gives back the addresses beyond */
 /* A block of sizes[i] units, uninitialised; PN_NO_BLOCK: no memory. */
 uint32_t pn_pages_take(struct pn_pages *, int i);
 void pn_pages_give(struct pn_pages *, uint32_t block, int i);

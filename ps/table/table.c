@@ -34,6 +34,7 @@ void pn_table_close(struct pn_table *t) {
     pn_filter_close(&t->filter);
     free(t->places);
     free(t->work);
+    free(t->denied);
     free(t);
 }
 
@@ -49,6 +50,10 @@ void pn_table_preallocate(struct pn_table *t, uint64_t n_bytes) {
     t->rows.index_memory.wanted = n_bytes / (t->rows.row_bytes + 12) * 12;
     t->rows.row_memory.wanted = n_bytes - t->rows.index_memory.wanted;
 }
+void pn_table_confine(struct pn_table *t, size_t most_bytes) {
+    pn_pages_confine(&t->rows.row_memory, most_bytes);
+    pn_pages_confine(&t->rows.index_memory, most_bytes);
+}
 bool pn_table_ahead(struct pn_table *t, void **at, size_t *n_bytes) {
     return pn_pages_ahead(&t->rows.row_memory, at, n_bytes) || pn_pages_ahead(&t->rows.index_memory, at, n_bytes);
 }
@@ -63,12 +68,12 @@ size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct p
 static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
     if (t->spec.storage == PN_CODEC_FLOAT32) {
         pn_init_row(&t->spec, key, stored);
-        if (t->begin != NULL) t->begin(t->begin_owner, key, stored);
+        if (t->begin != NULL && !pn_table_denies(t, key)) t->begin(t->begin_owner, key, stored);
         return;
     }
     float values[t->spec.dim];
     pn_init_row(&t->spec, key, values);
-    if (t->begin != NULL) t->begin(t->begin_owner, key, values);
+    if (t->begin != NULL && !pn_table_denies(t, key)) t->begin(t->begin_owner, key, values);
     pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
 }
 
@@ -244,7 +249,7 @@ static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, co
     for (size_t i = 0; i < n; i++) {
         if (pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
         if ((uint32_t)t->places[i] == PN_NO_ROW && !is_cold(t, i)) t->counters.admitted++;
-        if ((uint32_t)t->places[i] != PN_DROPPED) continue;
+        if ((uint32_t)t->places[i] != PN_DROPPED || pn_table_denies(t, keys[i])) continue;
         pn_filter_count(&t->filter, pn_mix64(keys[i]));
         t->counters.dropped++;
     }
@@ -293,6 +298,8 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
     if (n_missing > 0 && t->spec.explicit_rows)
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) return PN_NOT_SEEDED;
+    for (size_t i = 0; t->n_denied > 0 && n_missing > 0 && i < n; i++)
+        if ((uint32_t)t->places[i] == PN_NO_ROW && pn_table_denies(t, keys[i])) t->places[i] = (t->places[i] >> 32) << 32 | PN_DROPPED;
     if (n_missing > 0 && t->cold != NULL) {
         enum pn_result result = look_cold(t, keys, n, skip);
         if (result != PN_OK) return result;
@@ -353,6 +360,12 @@ enum pn_result pn_table_seed(struct pn_table *t, const uint64_t *keys, const flo
         pn_optimizer_start(&t->spec.optimizer, dim, rows + i * dim, pn_state_of(t, row));
     }
     return PN_OK;
+}
+
+size_t pn_table_list(const struct pn_table *t, uint32_t i_slot, uint64_t *keys) {
+    const uint32_t n = t->rows.slots[i_slot].n_rows;
+    if (keys != NULL) pn_index_keys(&t->rows, i_slot, n, keys);
+    return n;
 }
 
 /* ---- whole records ---- */

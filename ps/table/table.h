@@ -37,6 +37,8 @@ void pn_table_evict(struct pn_table *, uint32_t i_slot, uint64_t step);
 /* The admission counts of a cut, one slot at a time, behind the rows (pn_table_cut): NULL when all have been given. */
 const uint8_t *pn_table_scan_counts(struct pn_table *, uint32_t *i_slot, size_t *n_bytes);
 enum pn_result pn_table_restore_counts(struct pn_table *, uint32_t i_slot, const uint8_t *counts, size_t n_bytes); /* PN_CORRUPT: another size */
+/* A new table takes up a terabyte of addresses, for its rows and again for its index; where many of them live in one process, this leaves each so many. */
+void pn_table_confine(struct pn_table *, size_t most_bytes);
 /* Memory that rows and index will need, of this shard's part: pn_table_ahead asks for it before anything is pushed. */
 void pn_table_preallocate(struct pn_table *, uint64_t n_bytes);
 /* Memory to be asked for before it is needed: pages.h. False: nothing to do. */
@@ -60,6 +62,13 @@ enum pn_result pn_table_push(struct pn_table *, const uint64_t *keys, const floa
                              const uint64_t *skip);
 /* Gives rows their first value where absent. Idempotent. */
 enum pn_result pn_table_seed(struct pn_table *, const uint64_t *keys, const float *rows, size_t n);
+
+/* Rows that are forgotten for good (deny.c): removed from memory and from the second tier, and from then on absent: a push of their keys does nothing, a restore leaves them out, a pull
+ * gives the initializer's row. Keys of later calls come on top. *removed goes up by the rows that were there. PN_BUSY: a cut is under way, or rows are on their way to the tier; PN_IO: the tier failed. */
+enum pn_result pn_table_forget(struct pn_table *, const uint64_t *keys, size_t n, uint64_t *removed);
+bool pn_table_denies(const struct pn_table *, uint64_t key);
+/* The keys of a slot's rows in memory, in no order; keys NULL: only how many there are. */
+size_t pn_table_list(const struct pn_table *, uint32_t i_slot, uint64_t *keys);
 
 /* ---- whole records, for checkpoints and migration ---- */
 /* A record: u64 key, u32 frequency, u32 last-touched step (low bits); the values as the table stores them, to whole floats; float32 optimizer state; padded

@@ -1,5 +1,6 @@
 /* A private job in the simulated cluster, and the ledger of its noise (I8): whenever a worker sends the push of a step for the first time in a life of a producer, the noise of that step is used,
- * and the coordinator's durable records must have charged that producer with as many steps as were used so far. What was charged never becomes less. */
+ * and the coordinator's durable records must have charged that producer with as many steps as were used so far. What was charged never becomes less.
+ * And what workers ask servers for must not depend on their data: a pull names weights alone, and with one example another (sim_neighbour) all asks are the same. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +13,22 @@ enum { USED = 1 << 16, PRODUCERS = 8 };
 struct sim_budget {
     uint64_t seen[USED];                 /* (producer, incarnation, step), open addressing; 0: free */
     uint64_t used[PRODUCERS], charged[PRODUCERS];
+    uint64_t asked;                      /* hash of what workers asked servers for */
     bool failed;
     char line[300];
 };
+bool sim_neighbour;
 
 void sim_budget_draw(struct sim *s, uint32_t n_producers, const char *mode, char *yaml, size_t room) {
     const uint64_t rows = 40ull * n_producers + sim_draw(s, 40);
     char *data = malloc(16 * (rows + 1));
     assert(data != NULL);
     size_t n = (size_t)sprintf(data, "y,k\n");
-    for (uint64_t i = 0; i < rows; i++) n += (size_t)sprintf(data + n, "%d,v%d\n", (int)sim_draw(s, 2), (int)sim_draw(s, 20));
+    const uint64_t other = sim_draw(s, rows);
+    for (uint64_t i = 0; i < rows; i++) {
+        const int y = (int)sim_draw(s, 2), k = (int)sim_draw(s, 20);
+        n += (size_t)(sim_neighbour && i == other ? sprintf(data + n, "%d,w%d\n", 1 - y, k) : sprintf(data + n, "%d,v%d\n", y, k));
+    }
     sim_disk_put(s->disk, "/data/train.csv", data, n);
     free(data);
     const bool tight = sim_chance(s, 0.2); /* not enough for a second life of a producer */
@@ -56,9 +63,27 @@ static void read_charges(struct sim_budget *b, struct sim *s) {
     if (o != NULL) json_object_put(o);
 }
 
+/* A step's asks name no row of the embeddings: the servers would see what is in its batch. */
+static void asks(struct sim_budget *b, const struct pn_msg *m) {
+    struct pn_frame f;
+    uint64_t tables[2], counts[2], slot = 0;
+    size_t n = 0, n_counts = 0;
+    if (pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
+    if (f.kind == PN_PULL && pn_frame_u64s(&f, "tables", tables, 2, &n) && pn_frame_u64s(&f, "counts", counts, 2, &n_counts))
+        for (size_t i = 0; i < n && !b->failed; i++)
+            if (tables[i] == 0 && counts[i] > 0) {
+                b->failed = true;
+                snprintf(b->line, sizeof b->line, "a pull of a private job names %llu rows of the embeddings", (unsigned long long)counts[i]);
+            }
+    pn_frame_u64(&f, "slot", &slot); /* of CHANGES; its version counts pushes with rows, which were released */
+    b->asked = f.kind == PN_CHANGES ? pn_mix64(b->asked ^ pn_mix64(f.request) ^ slot) : pn_mix64(b->asked ^ pn_hash(m->data, m->n_bytes, 0));
+    pn_frame_close(&f);
+}
+
 void sim_budget_sent(struct sim_budget *b, struct sim *s, const struct pn_msg *m) {
     struct pn_frame f;
     uint64_t producer, incarnation, step;
+    if (m->n_bytes >= PN_ENVELOPE_BYTES && (m->data[5] == PN_PULL || m->data[5] == PN_SEED || m->data[5] == PN_CHANGES)) asks(b, m);
     if (b->failed || m->n_bytes < PN_ENVELOPE_BYTES || m->data[5] != PN_PUSH || pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
     const bool good = pn_frame_u64(&f, "producer", &producer) && pn_frame_u64(&f, "incarnation", &incarnation) && pn_frame_u64(&f, "step", &step);
     pn_frame_close(&f);
@@ -73,9 +98,10 @@ void sim_budget_sent(struct sim_budget *b, struct sim *s, const struct pn_msg *m
     if (b->used[producer] > b->charged[producer]) broken(b, "noise before its budget", producer, step, b->used[producer], b->charged[producer]);
 }
 
-const char *sim_budget_close(struct sim_budget *b, struct sim *s, char *line, size_t room) {
+const char *sim_budget_close(struct sim_budget *b, struct sim *s, uint64_t *asked, char *line, size_t room) {
     read_charges(b, s);
     const bool failed = b->failed;
+    *asked = b->asked;
     snprintf(line, room, "%s", b->line);
     free(b);
     return failed ? line : NULL;

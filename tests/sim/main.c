@@ -1,4 +1,4 @@
-/* sim --seeds A..B [--clients | --private | --secure] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
+/* sim --seeds A..B [--clients | --private [--neighbours] | --secure] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
  * core is a finding, and a killed node's memory goes with it); prints faults by kind and every seed that broke something. */
 #include <errno.h>
 #include <signal.h>
@@ -14,7 +14,7 @@ struct child { pid_t pid; int fd; uint64_t seed; };
 
 static enum sim_kind kind;
 
-static struct child start(uint64_t seed, bool verbose) {
+static struct child start(uint64_t seed, bool verbose, bool neighbour) {
     int ends[2];
     if (pipe(ends) != 0) exit(1);
     fflush(NULL);
@@ -23,6 +23,7 @@ static struct child start(uint64_t seed, bool verbose) {
         close(ends[0]);
         alarm(240); /* a livelock is a finding too */
         struct sim_verdict v = {0};
+        sim_neighbour = neighbour;
         sim_scenario(seed, kind, verbose ? stderr : NULL, &v);
         if (write(ends[1], &v, sizeof v) != (ssize_t)sizeof v) _exit(3);
         _exit(0);
@@ -60,7 +61,7 @@ static void add(struct sim_counts *sum, const struct sim_counts *c) {
 
 int main(int argc, char **argv) {
     uint64_t first = 1, last = 100;
-    bool verbose = false, until_failure = false, repeat = false;
+    bool verbose = false, until_failure = false, repeat = false, neighbours = false;
     for (int i = 1; i < argc; i++) {
         char *dots;
         if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
@@ -69,11 +70,12 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--verbose") == 0) verbose = true;
         else if (strcmp(argv[i], "--until-failure") == 0) until_failure = true;
         else if (strcmp(argv[i], "--repeat") == 0) repeat = true;
+        else if (strcmp(argv[i], "--neighbours") == 0) neighbours = true;
         else if (strcmp(argv[i], "--clients") == 0) kind = SIM_CLIENTS;
         else if (strcmp(argv[i], "--private") == 0) kind = SIM_PRIVATE;
         else if (strcmp(argv[i], "--secure") == 0) kind = SIM_SECURE;
         else {
-            fprintf(stderr, "usage: sim --seeds A..B [--clients | --private | --secure] [--verbose] [--until-failure] [--repeat]\n");
+            fprintf(stderr, "usage: sim --seeds A..B [--clients | --private [--neighbours] | --secure] [--verbose] [--until-failure] [--repeat]\n");
             return 2;
         }
     }
@@ -85,18 +87,26 @@ int main(int argc, char **argv) {
     int n_running = 0;
     const int at_once = verbose ? 1 : 2;
     for (uint64_t seed = first; seed <= last || n_running > 0;) {
-        while (n_running < at_once && seed <= last && !(until_failure && failed > 0)) running[n_running++] = start(seed++, verbose);
+        while (n_running < at_once && seed <= last && !(until_failure && failed > 0)) running[n_running++] = start(seed++, verbose, false);
         if (n_running == 0) break;
         struct child c = running[0];
         running[0] = running[--n_running];
         struct sim_verdict v = finish(&c);
         if (repeat && !v.failed) { /* the same seed twice gives the same trace */
-            struct child again = start(c.seed, false);
+            struct child again = start(c.seed, false, false);
             struct sim_verdict w = finish(&again);
             if (w.trace != v.trace) {
                 v.failed = 1;
                 snprintf(v.line, sizeof v.line, "the second run of the seed took another way (trace %016llx, then %016llx)",
                          (unsigned long long)v.trace, (unsigned long long)w.trace);
+            }
+        }
+        if (neighbours && !v.failed) { /* with one example another, servers are asked for the same */
+            struct child again = start(c.seed, false, true);
+            struct sim_verdict w = finish(&again);
+            if (w.asked != v.asked) {
+                v.failed = 1;
+                snprintf(v.line, sizeof v.line, "with one example another, workers asked servers for something else (%016llx, then %016llx)", (unsigned long long)v.asked, (unsigned long long)w.asked);
             }
         }
         ran++;

@@ -22,6 +22,7 @@ struct sim_faults {
     double loss, duplicate, slow, corrupt; /* messages */
     double io_error, sync_error;           /* file operations */
     uint64_t latency_ns, slow_ns;
+    uint64_t turn_ns;                      /* a timer that is due at once may take so long */
     uint64_t crash_every_ms;               /* mean time between crashes of a random node; 0: none */
     double power_cut;                      /* of crashes: unsynced data of that node may be lost or torn */
     double crash_all;                      /* of crashes: everything at once */
@@ -107,7 +108,9 @@ struct sim_budget;
 void sim_budget_draw(struct sim *, uint32_t n_producers, const char *mode, char *yaml, size_t room);
 struct sim_budget *sim_budget_open(void);
 void sim_budget_sent(struct sim_budget *, struct sim *, const struct pn_msg *); /* any message, as it is sent */
-const char *sim_budget_close(struct sim_budget *, struct sim *, char *line, size_t room); /* NULL: it held */
+extern bool sim_neighbour; /* one example is another */
+/* asked: a hash of all that workers asked servers for. NULL: it held. */
+const char *sim_budget_close(struct sim_budget *, struct sim *, uint64_t *asked, char *line, size_t room);
 
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
 /* client.c: a process that pushes the oracle's steps as a client of an external job. */
@@ -127,7 +130,7 @@ bool sim_secure_wire(const struct sim *, char *line, size_t room); /* false: a p
 void sim_secure_identity(int holder, uint8_t secret[64]);
 bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room);
 
-struct sim_verdict { int failed; char line[512]; uint64_t trace; struct sim_counts counts; uint64_t virtual_ms; };
+struct sim_verdict { int failed; char line[512]; uint64_t trace, asked /* SIM_PRIVATE */; struct sim_counts counts; uint64_t virtual_ms; };
 enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE };
 void sim_scenario(uint64_t seed, enum sim_kind, FILE *log, struct sim_verdict *out);
 

@@ -1,4 +1,4 @@
-#include "ps/import.h"
+#include "ps/start/import.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
-#include "ps/start.h"
+#include "ps/start/start.h"
 #include <stdlib.h>
 #include <string.h>
-#include "ps/import.h"
+#include "ps/start/import.h"
 #include "ps/table/table.h"
 #include "snapshot/snapshot.h"
 
@@ -70,11 +70,15 @@ enum pn_result pn_starts_open(struct pn_starts **out, struct pn_env *env, const 
         if (r == PN_OK && job->imports[t].keys[0] != '\0') r = pn_import_open(&s->tables[t].import, env, job, (uint32_t)t, err);
         if (r != PN_OK) break;
         if (s->tables[t].row == NULL) r = pn_fail(err, PN_NO_MEMORY, "no memory for model.start");
-        else if (s->tables[t].n > 0 || s->tables[t].import != NULL) pn_table_begin_with(tables[t], first_values, &s->tables[t]);
+        else if (tables != NULL && (s->tables[t].n > 0 || s->tables[t].import != NULL)) pn_table_begin_with(tables[t], first_values, &s->tables[t]);
     }
     if (r != PN_OK) pn_starts_close(s);
     else *out = s;
     return r;
+}
+
+void pn_starts_row(struct pn_starts *s, uint32_t i_table, uint64_t key, float *values) {
+    if (s != NULL) first_values(&s->tables[i_table], key, values);
 }
 
 void pn_starts_close(struct pn_starts *s) {
