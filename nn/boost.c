@@ -13,9 +13,8 @@ static int by_key(const void *a, const void *b) {
     return x->key != y->key ? (x->key < y->key ? -1 : 1) : (x->row > y->row) - (x->row < y->row);
 }
 
-/* Counts one field, and fills its two columns of x. A row's share of positives is that of the rows before it (ordered statistics, Prokhorenkova et al. 2018): its own label
- * is not in it. Values with fewer than min_count rows are as one never seen. */
-static bool count(struct pn_forest *f, size_t c, uint32_t min_count, const struct pn_forest_rows *rows, struct seat *seats, float *x) {
+/* Counts one field, and fills its two columns of x as leaves will be looked up for the same row when it is learned from. Values with fewer than min_count rows are as one never seen. */
+static bool count(struct pn_forest *f, size_t c, uint32_t min_count, const struct pn_forest_rows *rows, const uint32_t *folds, struct seat *seats, float *x) {
     const size_t width = f->n_numbers + 2 * f->n_categories;
     struct pn_category *k = &f->categories[c];
     size_t kept = 0;
@@ -24,29 +23,24 @@ static bool count(struct pn_forest *f, size_t c, uint32_t min_count, const struc
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1) {
             k->keys = calloc(kept + 1, sizeof *k->keys);
-            k->rows = calloc(kept + 1, sizeof *k->rows);
-            k->positives = calloc(kept + 1, sizeof *k->positives);
+            k->rows = calloc(kept * f->n_folds + 1, sizeof *k->rows);
+            k->positives = calloc(kept * f->n_folds + 1, sizeof *k->positives);
             if (k->keys == NULL || k->rows == NULL || k->positives == NULL) return false;
         }
         for (size_t from = 0, to; from < rows->n; from = to) {
             for (to = from; to < rows->n && seats[to].key == seats[from].key;) to++;
-            const uint32_t n = (uint32_t)(to - from);
+            const bool known = to - from >= min_count;
             if (pass == 0) {
-                kept += n >= min_count;
+                kept += known;
                 continue;
             }
-            uint32_t positives = 0;
-            for (size_t i = from; i < to; i++) {
-                float *out = x + seats[i].row * width + f->n_numbers + 2 * c, all[2];
-                pn_forest_encode(f->prior, n >= min_count ? (uint32_t)(i - from) : 0, n >= min_count ? positives : 0, out);
-                pn_forest_encode(f->prior, n >= min_count ? n : 0, 0, all);
-                out[1] = all[1];
-                positives += rows->labels[seats[i].row] > 0.5f;
+            uint32_t *n = known ? k->rows + k->n * f->n_folds : NULL, *positives = known ? k->positives + k->n * f->n_folds : NULL;
+            for (size_t i = from; known && i < to; i++) {
+                n[folds[seats[i].row]]++;
+                positives[folds[seats[i].row]] += rows->labels[seats[i].row] > 0.5f;
             }
-            if (n < min_count) continue;
-            k->keys[k->n] = seats[from].key;
-            k->rows[k->n] = n;
-            k->positives[k->n++] = positives;
+            for (size_t i = from; i < to; i++) pn_forest_encode(f, n, positives, folds[seats[i].row], x + seats[i].row * width + f->n_numbers + 2 * c);
+            if (known) k->keys[k->n++] = seats[from].key;
         }
     }
     return true;
@@ -120,10 +114,11 @@ enum pn_result pn_forest_train(struct pn_forest **out, const struct pn_forest_sp
     struct pn_forest *f = calloc(1, sizeof *f);
     float *x = calloc(rows->n * width + 1, sizeof *x);
     struct seat *seats = calloc(rows->n + 1, sizeof *seats);
+    uint32_t *folds = calloc(rows->n + 1, sizeof *folds);
     enum pn_result r = PN_NO_MEMORY;
     *out = NULL;
-    if (f == NULL || x == NULL || seats == NULL) goto out;
-    *f = (struct pn_forest){.n_numbers = n_numbers, .n_categories = n_categories};
+    if (f == NULL || x == NULL || seats == NULL || folds == NULL) goto out;
+    *f = (struct pn_forest){.n_folds = PN_FOREST_FOLDS, .n_numbers = n_numbers, .n_categories = n_categories};
     f->roots = calloc(s->trees + 1, sizeof *f->roots);
     f->categories = calloc(n_categories + 1, sizeof *f->categories);
     if (f->roots == NULL || f->categories == NULL) goto out;
@@ -131,6 +126,7 @@ enum pn_result pn_forest_train(struct pn_forest **out, const struct pn_forest_sp
     for (size_t i = 0; i < rows->n; i++) {
         positives += rows->labels[i] > 0.5f;
         memcpy(x + i * width, rows->numbers + i * n_numbers, n_numbers * sizeof *x);
+        folds[i] = pn_forest_fold(rows->numbers + i * n_numbers, n_numbers, rows->keys + i * n_categories, n_categories);
     }
     if (!(positives > 0 && positives < (double)rows->n)) {
         r = pn_fail(err, PN_INVALID, "the trees need rows of both labels; the first %zu rows of train have one only", rows->n);
@@ -138,7 +134,7 @@ enum pn_result pn_forest_train(struct pn_forest **out, const struct pn_forest_sp
     }
     f->prior = positives / (double)rows->n;
     for (size_t c = 0; c < n_categories; c++)
-        if (!count(f, c, s->min_count, rows, seats, x)) goto out;
+        if (!count(f, c, s->min_count, rows, folds, seats, x)) goto out;
     r = boost(f, s, seed, rows, x, err);
     if (r == PN_OK) {
         pn_forest_seal(f);
@@ -150,5 +146,6 @@ out:
     pn_forest_close(f);
     free(x);
     free(seats);
+    free(folds);
     return r;
 }

@@ -188,10 +188,11 @@ static bool add_sequence(const struct pn_features *f, size_t i, struct pn_slice 
 }
 
 /* One key of each tree: its number, the leaf, and the forest's version, so that another forest's leaves are other rows. */
-static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, size_t row, struct pn_batch *b, size_t *room, float *x, uint64_t *keys, uint32_t *leaves) {
+static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, size_t row, bool learned, struct pn_batch *b, size_t *room, float *x, uint64_t *keys, uint32_t *leaves) {
     const uint64_t salt = pn_mix64(f->job->fields[f->i_leaves].hash_seed ^ f->forest->version);
     pn_features_tree_row(f, raw, row, x, keys);
-    pn_forest_leaves(f->forest, x, keys, leaves);
+    const uint32_t fold = learned ? pn_forest_fold(x, f->n_numbers, keys, f->n_categories) : PN_NO_FOLD;
+    pn_forest_leaves(f->forest, x, keys, fold, leaves);
     for (size_t t = 0; t < f->forest->n_trees; t++)
         if (!add_key(b, room, pn_mix64(salt ^ pn_mix64((uint64_t)t << 32 | leaves[t])))) return false;
     return true;
@@ -221,7 +222,7 @@ static bool add_labels(const struct pn_features *f, const struct pn_raw *raw, st
     return true;
 }
 
-enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) {
+static enum pn_result make_batch(struct pn_features *f, const struct pn_raw *raw, bool learned, struct pn_batch *b, uint64_t *n_bad) {
     const size_t n = raw->n_rows;
     size_t room = n * f->n_sparse + 64;
     memset(b, 0, sizeof *b);
@@ -250,7 +251,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
         for (size_t r = 0; ok && r < n; r++) {
             b->begin[s * n + r] = (uint32_t)b->n_keys;
             if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(f, i, pn_cell(raw, f->column[i], r), b, &room);
-            else if (field->type == PN_FIELD_LEAVES) ok = add_leaves(f, raw, r, b, &room, x, categories, leaves);
+            else if (field->type == PN_FIELD_LEAVES) ok = add_leaves(f, raw, r, learned, b, &room, x, categories, leaves);
             else if (field->type == PN_FIELD_MULTI) ok = add_multi(f, i, pn_cell_of(f, raw, i, r), b, &room);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
@@ -278,3 +279,7 @@ enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw
     if (!ok) pn_batch_free(b);
     return ok ? PN_OK : PN_NO_MEMORY;
 }
+
+enum pn_result pn_features_batch(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) { return make_batch(f, raw, false, b, n_bad); }
+
+enum pn_result pn_features_learned(struct pn_features *f, const struct pn_raw *raw, struct pn_batch *b, uint64_t *n_bad) { return make_batch(f, raw, true, b, n_bad); }

@@ -72,6 +72,8 @@ struct pn_batch {
 uint64_t pn_user_of(const char *text, size_t n);
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
+/* The same of rows that the model learns from: no statistic of labels has theirs in it (forest.h). */
+enum pn_result pn_features_learned(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 void pn_batch_free(struct pn_batch *);
 /* The keyed fields (their indices in the job) in the order of a batch: sequences last. Returns how many. */
 size_t pn_batch_fields(const struct pn_job *, size_t sparse[PN_MAX_FIELDS]);

@@ -80,7 +80,7 @@ static void draw_next(struct pn_producer *p) {
 
 static void make_features(struct pn_work *w) {
     struct pn_producer *p = w->owner;
-    p->features_result = pn_features_batch(p->features, p->raw, &p->preparing->batch, &p->n_bad);
+    p->features_result = pn_features_learned(p->features, p->raw, &p->preparing->batch, &p->n_bad);
 }
 
 static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {

@@ -157,7 +157,7 @@ static bool back(struct pn_holder *h) {
 static void features_run(struct pn_work *w) {
     struct pn_holder *h = w->owner;
     h->why.text[0] = '\0';
-    h->result = pn_features_batch(h->features, h->raw, &h->batch, &h->n_bad);
+    h->result = pn_features_learned(h->features, h->raw, &h->batch, &h->n_bad);
     if (h->result == PN_OK && !pn_private_add(h->pool, &h->batch)) h->result = pn_fail(&h->why, PN_NO_MEMORY, "no memory for the examples of a secure job, which are all kept");
 }
 static void features_done(struct pn_work *w) {

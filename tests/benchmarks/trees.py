@@ -8,9 +8,9 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from cluster import data
 
-TRAIN, ALL, MIN_COUNT, SMOOTHING = 64000, 80000, 20, 20.0
-PARAMS = dict(objective="binary:logistic", tree_method="hist", nthread=1, eta=0.03, max_depth=5, min_child_weight=20, subsample=0.8, colsample_bytree=0.5, **{"lambda": 5})
-ROUNDS = 300
+TRAIN, ALL, MIN_COUNT, SMOOTHING, FOLDS = 64000, 80000, 20, 20.0, 10
+PARAMS = dict(objective="binary:logistic", tree_method="hist", nthread=1, eta=0.04, max_depth=5, min_child_weight=40, subsample=0.8, colsample_bytree=0.3, **{"lambda": 5})
+ROUNDS = 400
 folder = data("criteo-sample")
 if not folder:
     sys.exit("no ../shared/data/criteo-sample")
@@ -33,21 +33,19 @@ def matrix(x, y=None):
     return h
 
 
-def columns(c, y, prior):
-    """A categorical column as two: the share of positives among the rows before (rows behind train: among train's), log(1 + rows)."""
+def columns(c, y, prior, fold):
+    """A categorical column as two: the share of positives among train's rows (a row of train: among those of the other folds), log(1 + rows)."""
     _, c = np.unique(c, return_inverse=True)
-    rows, positives = np.bincount(c[:TRAIN], minlength=c.max() + 1), np.bincount(c[:TRAIN], y[:TRAIN], c.max() + 1)
+    n = c.max() + 1
+    rows, positives = np.bincount(c[:TRAIN], minlength=n), np.bincount(c[:TRAIN], y[:TRAIN], n)
     known = rows >= MIN_COUNT
-    before, seen = np.zeros(ALL), np.zeros(ALL)
-    order = np.argsort(c[:TRAIN], kind="stable")
-    g = c[order]
-    first = np.flatnonzero(np.r_[True, g[1:] != g[:-1]])
-    group = np.cumsum(np.r_[True, g[1:] != g[:-1]]) - 1
-    sums = np.cumsum(y[order]) - y[order]
-    before[order], seen[order] = sums - sums[first][group], np.arange(TRAIN) - first[group]
-    before[TRAIN:], seen[TRAIN:] = positives[c[TRAIN:]], rows[c[TRAIN:]]
-    before[~known[c]], seen[~known[c]] = 0, 0
-    return (before + SMOOTHING * prior) / (seen + SMOOTHING), np.log1p(np.where(known[c], rows[c], 0))
+    of, seen = positives[c].astype(float), rows[c].astype(float)
+    for k in range(FOLDS):
+        mine = np.flatnonzero(fold == k)
+        of[mine] -= np.bincount(c[mine], y[mine], n)[c[mine]]
+        seen[mine] -= np.bincount(c[mine], minlength=n)[c[mine]]
+    of[~known[c]], seen[~known[c]] = 0, 0
+    return (of + SMOOTHING * prior) / (seen + SMOOTHING), np.log1p(np.where(known[c], rows[c], 0))
 
 
 lines = subprocess.run(["zstd", "-dcq", os.path.join(folder, "criteo_first80000_hashed.txt.zst")], stdout=subprocess.PIPE, check=True).stdout.decode().split("\n")[:ALL]
@@ -55,7 +53,8 @@ cells = [line.split("\t") for line in lines]
 y = np.array([float(r[0]) for r in cells])
 numbers = np.array([[float(v) if v else np.nan for v in r[1:14]] for r in cells])
 prior = y[:TRAIN].mean()
-x = np.column_stack([numbers] + [k for j in range(14, 40) for k in columns(np.array([r[j] for r in cells]), y, prior)])
+fold = np.random.default_rng(1).integers(0, FOLDS, TRAIN)  # the job takes a hash of what stands in the row
+x = np.column_stack([numbers] + [k for j in range(14, 40) for k in columns(np.array([r[j] for r in cells]), y, prior, fold)])
 figures = []
 for seed in range(1, seeds + 1):
     d, b = matrix(x[:TRAIN], y[:TRAIN]), C.c_void_p()

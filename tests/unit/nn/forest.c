@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
+#include "nn/features_inside.h"
 #include "nn/model.h"
 
 #define ROWS 600
@@ -104,6 +105,7 @@ START_TEST(two_forests_share_no_leaf_key) {
     }
 } END_TEST
 
+#define FOLDED(CATEGORY) "{\"leaves\":{\"prior\":0.5,\"folds\":10,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[" CATEGORY "]]}}"
 START_TEST(a_forest_that_is_not_sound_is_refused) {
     static struct pn_job job;
     struct pn_raw raw = make_raw();
@@ -112,13 +114,89 @@ START_TEST(a_forest_that_is_not_sound_is_refused) {
     struct pn_error err = {""};
     char *statistics = pn_features_statistics(f);
     static const char *const bad[] = {"{}", "{\"leaves\":{\"prior\":0.5,\"roots\":[0,1],\"nodes\":[9,0.5,1,2,0],\"categories\":[[]]}}",
-        "{\"leaves\":{\"prior\":0.5,\"roots\":[0,3],\"nodes\":[0,0.5,0,2,0,-1,-1],\"categories\":[[]]}}", "{\"leaves\":{\"prior\":0.5,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[5,1,2]]}}"};
+        "{\"leaves\":{\"prior\":0.5,\"roots\":[0,3],\"nodes\":[0,0.5,0,2,0,-1,-1],\"categories\":[[]]}}", "{\"leaves\":{\"prior\":0.5,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[5,1,2]]}}",
+        FOLDED("5,1,2,1,2"), FOLDED("5,1,99,1,1"), FOLDED("5,2,0,1,1"), FOLDED("5,0,0,1,1"), FOLDED("5,1,0,1,1,5,1,0,1,1"), FOLDED("5,1"), "{\"leaves\":{\"prior\":0.5,\"folds\":9,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[]]}}"};
     ck_assert_int_eq(pn_features_open(&g, &job, names, 2, &err), PN_OK);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) ck_assert_int_eq(pn_features_set_statistics(g, bad[i], &err), PN_INVALID);
     ck_assert_int_eq(pn_features_set_statistics(g, "{\"leaves\":{\"prior\":0.5,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[]]}}", &err), PN_OK);
+    ck_assert_int_eq(pn_features_set_statistics(g, FOLDED("5,1,0,1,1,6,2,3,1,1,9,2,0"), &err), PN_OK);
+    ck_assert_int_eq(pn_features_set_statistics(g, "{\"leaves\":{\"prior\":0.5,\"roots\":[0,1],\"nodes\":[-1],\"categories\":[[5,2,1,6,1,1]]}}", &err), PN_OK); /* of before there were folds */
     free(statistics);
     pn_features_close(f);
     pn_features_close(g);
+    pn_job_free(&job);
+} END_TEST
+
+/* The leaf keys of one row: the last ten of its twelve. */
+static bool same_leaves(const struct pn_batch *a, const struct pn_batch *b, size_t row) {
+    const size_t at = a->begin[2 * ROWS + row];
+    return memcmp(a->keys + at, b->keys + at, 10 * sizeof *a->keys) == 0;
+}
+
+/* Labels drawn by a coin, a value for every two rows: nothing can be learned, but a row's own label would be a third of its value's share. */
+START_TEST(a_row_learned_from_falls_where_its_own_label_does_not_say) {
+    static struct pn_job job;
+    struct pn_raw raw = make_raw();
+    struct pn_rng rng = {11};
+    make_job(&job, 1);
+    job.forest.min_count = 1;
+    size_t n = 0, before = 0, flipped[2] = {0, 0};
+    static char pairs[ROWS * 8];
+    static uint32_t at[2 * ROWS], size[2 * ROWS];
+    for (size_t i = 0; i < ROWS; i++) {
+        at[i] = (uint32_t)n;
+        size[i] = (uint32_t)sprintf(pairs + n, "p%zu", i / 2);
+        n += size[i];
+    }
+    for (size_t i = ROWS; i < 2 * ROWS; i++) {
+        at[i] = (uint32_t)n;
+        size[i] = (uint32_t)sprintf(pairs + n, "%zu", (i - ROWS) % 7);
+        n += size[i];
+    }
+    for (size_t i = 0; i < ROWS; i++) before += (labels[i] = pn_rng_uniform(&rng) < 0.5) > 0.5f;
+    raw.text = pairs;
+    raw.offset = at;
+    raw.length = size;
+    struct pn_features *f = trained(&job, &raw);
+    struct pn_batch served = batch_of(f, &raw);
+    struct pn_batch learned;
+    uint64_t n_bad = 0;
+    ck_assert_int_eq(pn_features_learned(f, &raw, &learned, &n_bad), PN_OK);
+    /* The same trees, a statistic in which one row's label is the other: the row itself falls as before when it is learned from, not when it is ranked. */
+    char *text = pn_features_statistics(f);
+    struct json_object *o = json_tokener_parse(text), *forest = pn_json_get(o, "leaves");
+    for (size_t i = 0; i < ROWS; i++) {
+        float x[3];
+        uint64_t key;
+        pn_features_tree_row(f, &raw, i, x, &key);
+        const uint32_t fold = pn_forest_fold(x, 1, &key, 1);
+        struct pn_forest *g = pn_forest_read(forest, 1, 1, NULL);
+        struct pn_category *c = &g->categories[0];
+        size_t k = 0;
+        while (c->keys[k] != key) k++;
+        ck_assert_uint_ge(c->rows[k * g->n_folds + fold], 1);
+        uint32_t *positives = &c->positives[k * g->n_folds + fold], a[10], b[10], was = *positives;
+        for (int learning = 0; learning < 2; learning++) {
+            *positives = was;
+            pn_forest_leaves(g, x, &key, learning ? fold : PN_NO_FOLD, a);
+            *positives = labels[i] > 0.5f ? was - 1 : was + 1;
+            pn_forest_leaves(g, x, &key, learning ? fold : PN_NO_FOLD, b);
+            flipped[learning] += memcmp(a, b, sizeof a) != 0;
+        }
+        pn_forest_close(g);
+    }
+    ck_assert_uint_gt(before, ROWS / 3);
+    ck_assert_uint_gt(flipped[0], ROWS / 10);
+    ck_assert_uint_eq(flipped[1], 0);
+    /* and batches are made so */
+    size_t moved = 0;
+    for (size_t i = 0; i < ROWS; i++) moved += !same_leaves(&served, &learned, i);
+    ck_assert_uint_gt(moved, ROWS / 10);
+    json_object_put(o);
+    free(text);
+    pn_batch_free(&served);
+    pn_batch_free(&learned);
+    pn_features_close(f);
     pn_job_free(&job);
 } END_TEST
 
@@ -127,6 +205,7 @@ int main(void) {
     TCase *t = tcase_create("leaves");
     tcase_add_test(t, a_forest_read_from_its_text_gives_every_row_the_same_leaves);
     tcase_add_test(t, two_forests_share_no_leaf_key);
+    tcase_add_test(t, a_row_learned_from_falls_where_its_own_label_does_not_say);
     tcase_add_test(t, a_forest_that_is_not_sound_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -57,7 +57,7 @@ START_TEST(every_row_falls_into_the_leaves_that_xgboost_says) {
         uint32_t ours[TREES];
         float x[COLUMNS];
         for (size_t c = 0; c < COLUMNS; c++) x[c] = numbers[i * COLUMNS + c];
-        pn_forest_leaves(f, x, NULL, ours);
+        pn_forest_leaves(f, x, NULL, PN_NO_FOLD, ours);
         for (size_t t = 0; t < TREES; t++) {
             ck_assert_msg(ours[t] == (uint32_t)theirs[i * TREES + t], "row %zu, tree %zu: %u, XGBoost %g", i, t, ours[t], (double)theirs[i * TREES + t]);
             deep += ours[t] > 6;
