@@ -39,12 +39,14 @@ struct pinion_session;
 struct pinion_ticket;
 
 struct pinion_options {
-    const char *coordinator;    /* its ZeroMQ address, "tcp://127.0.0.1:7701" */
+    const char *coordinator;    /* its ZeroMQ address, "tcp://127.0.0.1:7701", with #KEY behind it where the cluster is encrypted */
     const char *job;            /* "job-1": what submitting it answered */
     const char *name;           /* of this member, kept over restarts of the process: it then gets its producer back at once. NULL: a random one */
     bool read_only;             /* takes no producer: pulls only */
     void (*log)(void *owner, int level /* 0 debug .. 3 error */, const char *line); /* on the session's thread; NULL: nowhere */
     void *log_owner;
+    /* An encrypted cluster: the folder with KEY.key and authorized/ (pinion keygen --role worker KEY). A name, if one is given, is KEY or begins with "KEY.". NULL: not encrypted, loopback only */
+    const char *keys, *key;
 };
 
 /* Waits until the job runs, its servers are up, and a producer is free for us. Strings are copied. On any error *s is not set.

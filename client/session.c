@@ -15,6 +15,7 @@
 #include <uv.h>
 #include "client/member/keyed.h"
 #include "client/member/member.h"
+#include "common/shell/keys.h"
 #include "common/shell/shell.h"
 
 #define MAX_PULLS 256u
@@ -216,20 +217,26 @@ int pinion_open(struct pinion_session **out, const struct pinion_options *o, int
     pthread_cond_init(&s->woke, &attr);
     pthread_condattr_destroy(&attr);
     s->inbox_end = &s->inbox;
+    struct pn_keys *keys = NULL;
     s->read_only = o->read_only;
     s->log = o->log;
     s->log_owner = o->log_owner;
     snprintf(m.coordinator, sizeof m.coordinator, "%s", o->coordinator);
     snprintf(m.job, sizeof m.job, "%s", o->job);
     int code = PINION_OK;
-    if (pn_shell_open_embedded(&s->shell, "client", log_line, s, &e) != PN_OK) {
+    if (o->keys != NULL && pn_keys_open(&keys, o->keys, o->key != NULL ? o->key : "", &e) != PN_OK) {
+        code = fail(err, PINION_INVALID, "%s", e.text);
+        goto out;
+    }
+    if (pn_shell_open_embedded(&s->shell, "client", keys, log_line, s, &e) != PN_OK) {
         code = fail(err, PINION_NO_MEMORY, "%s", e.text);
         goto out;
     }
     struct pn_env *env = pn_shell_env(s->shell);
     if (o->name != NULL) snprintf(m.name, sizeof m.name, "%s", o->name);
-    else snprintf(m.name, sizeof m.name, "client-%016llx", (unsigned long long)env->ops->random(env));
-    if (env->ops->connect(env, m.coordinator) == 0) code = fail(err, PINION_INVALID, "\"%s\" is no address of this machine: tcp://127.0.0.1:PORT is all that is allowed yet", m.coordinator);
+    else snprintf(m.name, sizeof m.name, "%.40s%s%016llx", keys != NULL ? o->key : "client", keys != NULL ? "." : "-", (unsigned long long)env->ops->random(env));
+    if (env->ops->connect(env, m.coordinator) == 0)
+        code = fail(err, PINION_INVALID, keys != NULL ? "\"%s\" is no address of an authorized coordinator: tcp://HOST:PORT#KEY, as its address file has it" : "\"%s\" is no address of this machine: without keys only tcp://127.0.0.1:PORT is allowed", m.coordinator);
     else if ((s->member = pn_member_open(env, &m, changed, s)) == NULL) code = fail(err, PINION_NO_MEMORY, "no memory");
     if (code != PINION_OK) {
         pn_shell_close(s->shell);

@@ -101,6 +101,10 @@ struct pn_env_ops {
     struct pn_msg *(*message)(struct pn_env *, size_t n_bytes); /* a buffer to fill; NULL: no memory */
     void (*send)(struct pn_env *, pn_peer to, struct pn_msg *); /* consumes one reference; may lose it */
 
+    /* While the core is given a message that came in: who sent it, by the key of its connection (valid until the core returns). False: connections are not encrypted, and whoever is on this machine
+     * may be anybody. NULL in worlds without keys. */
+    bool (*sender)(struct pn_env *, const char **role, const char **name);
+
     void (*io)(struct pn_env *, struct pn_io *);     /* requests on one path complete in the order given */
     void (*work)(struct pn_env *, struct pn_work *); /* requests run in any order, maybe at once */
 

@@ -16,6 +16,8 @@ struct pn_tier_ops {
     bool (*get)(struct pn_tier *, const uint64_t *keys, size_t n, size_t n_bytes, void *records, bool *found);
     /* Puts n whole records (replaces). Any threads, beside gets and scans. False: the store failed; some may be in. */
     bool (*put)(struct pn_tier *, const uint64_t *keys, const void *records, size_t n);
+    /* Removes records for good: also what files have of them. The owner's thread, beside no put of the same keys. False: the store failed. */
+    bool (*remove)(struct pn_tier *, const uint64_t *keys, size_t n);
     /* Reads everything once, in any order, each key once; what is put meanwhile may or may not show. Any thread, one at a time. next: how many; 0: the end, or *failed. */
     struct pn_tier_scan *(*scan)(struct pn_tier *); /* NULL: no memory */
     size_t (*next)(struct pn_tier_scan *, uint64_t *keys, void *records, size_t max, bool *failed);

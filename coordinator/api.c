@@ -67,6 +67,8 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     pn_json_add_double(o, "samples_per_s_mean", mean_rate); /* over the whole of training */
     if (j->n_producers > 0 && j->job.epochs > 0) pn_json_add_double(o, "progress", fmin(1, progress / j->n_producers / j->job.epochs));
     if (rows > 0) pn_json_add_double(o, "loss", loss / (double)rows);
+    uint64_t lag;
+    if (pn_ledgers_lag(j, &lag)) pn_json_add_u64(o, "lag", lag);
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);
     const struct pn_metric *v = j->validation.known ? &j->validation : &j->epoch_validation;
@@ -260,14 +262,7 @@ static struct json_object *describe_models(struct pn_coordinator *c) {
         pn_json_add_str(e, "name", m->name);
         pn_json_add_u64(e, "active", m->active);
         pn_json_add_u64(e, "publication", m->publication);
-        for (struct pn_version *v = m->versions; v != NULL; v = v->next) {
-            struct json_object *x = json_object_new_object();
-            pn_json_add_u64(x, "version", v->version);
-            pn_json_add_str(x, "job", v->job);
-            pn_json_add_u64(x, "checkpoint", v->checkpoint);
-            pn_json_add_str(x, "dir", v->dir);
-            json_object_array_add(versions, x);
-        }
+        for (struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
         pn_json_add(e, "versions", versions);
         json_object_array_add(list, e);
     }
@@ -302,6 +297,10 @@ static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
         if (j->epoch_validation.known)
             n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_job_auc Validation AUC.\n# TYPE pinion_job_auc gauge\npinion_job_auc{job=\"%s\"} %.9g\n", j->id,
                           j->epoch_validation.auc);
+        uint64_t lag;
+        if (pn_ledgers_lag(j, &lag))
+            n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_stream_lag Messages of the topic that no batch had yet.\n# TYPE pinion_stream_lag gauge\npinion_stream_lag{job=\"%s\"} %" PRIu64 "\n",
+                          j->id, lag);
         n += (int)pn_stream_metrics(j, text + n, sizeof text - (size_t)n);
     }
     n += (int)pn_budget_metrics(c, text + n, sizeof text - (size_t)n);
@@ -327,6 +326,10 @@ static void on_job(struct pn_coordinator *c, struct pn_http_request *r, const ch
         struct json_object *o = describe(c, j);
         pn_json_add(o, "curve", pn_curve_json(j));
         if (j->stream.history != NULL) pn_json_add(o, "stream", json_object_get(j->stream.history));
+        pn_answer_json(r, 200, o);
+    } else if (!post && strcmp(verb, "text") == 0) {
+        struct json_object *o = json_object_new_object();
+        pn_json_add_str(o, "text", j->text);
         pn_answer_json(r, 200, o);
     } else if (post && strcmp(verb, "checkpoint") == 0) post_checkpoint(c, r, j);
     else if (post && strcmp(verb, "restore") == 0) post_restore(c, r, j, body);
@@ -375,6 +378,8 @@ void pn_coordinator_http(void *core, struct pn_http_request *r) {
         pn_answer_json(r, 200, o);
     } else if (strncmp(path, "/api/v1/jobs/", 13) == 0) on_job(c, r, path + 13, body);
     else if (strcmp(path, "/api/v1/privacy") == 0) pn_answer_json(r, 200, pn_budget_describe(c));
+    else if (strcmp(path, "/api/v1/forget") == 0 && post) pn_forget_post(c, r, body);
+    else if (strcmp(path, "/api/v1/forget") == 0) pn_answer_json(r, 200, pn_forget_describe(c));
     else if (strcmp(path, "/api/v1/models") == 0) pn_answer_json(r, 200, describe_models(c));
     else if (strncmp(path, "/api/v1/models/", 15) == 0 && post && strlen(path) > 24 && strcmp(path + strlen(path) - 9, "/rollback") == 0) {
         char name[64] = "";

@@ -66,6 +66,7 @@ static void commit(struct pn_coordinator *c, struct pn_job_run *j) {
         k->rows += pn_json_u64(pn_json_at(k->files, i), "rows", 0);
     }
     k->committed_ms = c->env->ops->wall_ms(c->env);
+    k->forgot = pn_forget_number(c, j); /* a later request would have ended the cut */
     k->dirty = true; /* the flush behind this event is the commit point */
     k->next = j->checkpoints;
     j->checkpoints = k;
@@ -155,6 +156,7 @@ void pn_cut_abandon(struct pn_coordinator *c, struct pn_job_run *j, const char *
 static bool start(struct pn_coordinator *c, struct pn_job_run *j) {
     for (uint32_t s = 0; s < j->n_shards; s++)
         if (j->seats[s].open_term != j->seats[s].term || !pn_node_alive(c, pn_node_find(c, j->seats[s].node))) return false;
+    if (!pn_forget_settled(c, j)) return false;
     j->cut = (struct pn_cut){.phase = PN_DRAIN, .epoch = j->next_epoch++, .since_ms = pn_now_ms(c->env)};
     snprintf(j->cut.dir, sizeof j->cut.dir, "%s/jobs/%s/checkpoints/%" PRIu64, c->options.dir, j->id, j->cut.epoch);
     j->dirty = true; /* the number is never used again */
@@ -249,7 +251,7 @@ static void thin_out(struct pn_coordinator *c, struct pn_job_run *j) {
         next = k->next;
         if (k->dirty) return;
         if (!k->bad) good++;
-        if (good > j->job.checkpoint_keep && k->epoch != j->best_checkpoint && !pn_publication_uses(c, j, k->epoch)) {
+        if (good > j->job.checkpoint_keep && k->epoch != j->best_checkpoint && !pn_publication_uses(c, j, k->epoch) && !pn_forget_copies(c, j, k->epoch)) {
             pn_records_forget(c, j, k);
             return; /* one an event */
         }

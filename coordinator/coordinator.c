@@ -13,6 +13,7 @@ void pn_reconcile(struct pn_coordinator *c) {
     if (!c->quiet) {
         pn_jobs_step(c);
         pn_publication_step(c);
+        pn_forget_step(c);
         if (pn_records_flush(c)) pn_plans_send(c);
     }
     c->reconciling = false;
@@ -63,6 +64,7 @@ void pn_coordinator_close(struct pn_coordinator *c) {
         pn_answer_all(&j->cut_askers, 503, NULL, 0, "the coordinator stops");
         pn_job_free_run(j);
     }
+    pn_forgets_free(c);
     pn_models_free(c);
     pn_nodes_free(c);
     free(c);

@@ -128,17 +128,8 @@ void pn_gate_step(struct pn_coordinator *c, struct pn_job_run *j) {
         pn_job_evaluator(c, j);
         return;
     case PN_GATE_EVALUATE: {
-        struct pn_node *n = pn_job_evaluator(c, j);
-        if (n == NULL) return;
-        struct json_object *e = pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
-        char task[80];
-        pn_job_task(j, task);
-        if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return;
-        const char *state = pn_json_str(e, "state", "");
-        if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
-        if (strcmp(state, "done") != 0) return;
-        const struct pn_metric m = pn_metric_read(e);
-        take(c, j, &m);
+        struct pn_metric m;
+        if (pn_job_evaluated(c, j, &m)) take(c, j, &m);
         return;
     }
     case PN_GATE_SAVE: {

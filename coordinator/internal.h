@@ -36,6 +36,7 @@ struct pn_checkpoint {
     uint64_t steps[PN_MAX_PRODUCERS];
     bool finished[PN_MAX_PRODUCERS];
     bool bad;                        /* does not verify, or was gone back behind */
+    uint64_t forgot;                 /* the newest request of forget.c whose rows it is without */
     char dir[480];
     struct json_object *files;       /* [{name, bytes, digest, rows}] */
     struct json_object *ledgers;     /* of a job that reads a topic: each producer's position (common/ledger.h); else NULL */
@@ -52,8 +53,9 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
+    uint64_t lag;                    /* of a topic: offsets behind its last batch, where lag_known */
     double loss_sum, seconds, fraction;
-    bool finished, ring_full, waiting;
+    bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
 struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
@@ -125,7 +127,8 @@ struct pn_job_run {
 };
 
 struct pn_publication;
-struct pn_version { struct pn_version *next; uint64_t version, checkpoint; char job[32], dir[480]; }; /* newest first */
+struct pn_version { struct pn_version *next; uint64_t version, checkpoint, forgot /* its checkpoint's */; char job[32], dir[480]; }; /* newest first */
+struct json_object *pn_version_write(const struct pn_version *); /* as a record holds it and the API shows it */
 struct pn_model_entry {
     struct pn_model_entry *next;
     char name[64];
@@ -145,7 +148,11 @@ struct pn_coordinator {
     struct pn_job_run *jobs;
     struct pn_model_entry *models;
     struct pn_publication *publication; /* one at a time */
-    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans;
+    struct pn_forget *forgets;       /* by number, rising; kept for good */
+    struct pn_scrubbing *scrubbing;
+    struct pn_sweep *sweep;
+    uint64_t forget_retry_ms, sweep_retry_ms, scrub_sequence;
+    uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans, liar_ms; /* liar_ms: when the log last told of one */
 };
 
 /* members.c */
@@ -179,6 +186,7 @@ void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evalu
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
 void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
+bool pn_job_evaluated(struct pn_coordinator *, struct pn_job_run *, struct pn_metric *); /* its figures are there; one that failed ends the job */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
 
 /* gate.c: early stopping */
@@ -208,6 +216,7 @@ void pn_ledgers_trim(struct pn_job_run *);                                   /* 
 struct json_object *pn_ledgers_write(const struct pn_job_run *);             /* for the job's record; NULL: no topic */
 struct json_object *pn_ledgers_at(const struct pn_job_run *, const uint64_t *steps); /* for a checkpoint; NULL: no topic */
 bool pn_ledgers_load(struct pn_job_run *, struct json_object *);             /* false: a damaged record */
+bool pn_ledgers_lag(const struct pn_job_run *, uint64_t *offsets);           /* what the topic has and no batch had, as last reported; false: not known, or no topic */
 void pn_ledgers_free(struct pn_job_run *);
 
 /* files.c: patterns and folders among a job's files become lists. done() takes the job, at once if there are none; else the request is answered and the job is freed. */
@@ -223,6 +232,7 @@ void pn_remove_files(struct pn_env *, const char *dir, struct json_object *files
 bool pn_publication_start(struct pn_coordinator *, struct pn_job_run *, bool force, struct pn_http_request *asker, struct pn_error *);
 void pn_publication_step(struct pn_coordinator *);
 bool pn_publication_uses(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* that checkpoint's files are being read */
+bool pn_publication_writes(const struct pn_coordinator *, const char *model, const char *version);
 void pn_publication_close(struct pn_coordinator *);
 struct json_object *pn_publication_plan(struct pn_coordinator *, const struct pn_node *); /* for a ps; NULL: none */
 bool pn_model_rollback(struct pn_coordinator *, struct pn_model_entry *, uint64_t version, struct pn_error *);
@@ -240,6 +250,36 @@ bool pn_budget_charge_round(const struct pn_coordinator *, struct pn_job_run *, 
 struct json_object *pn_budget_describe(const struct pn_coordinator *);
 size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
 
+/* forget.c: rows that people want gone */
+struct pn_forget {
+    struct pn_forget *next;
+    uint64_t number, asked_ms, done_ms;
+    char job[32], field[64], who[64];
+    struct json_object *keys;        /* [[table, key], ..] */
+    uint64_t server_rows, checkpoint_rows, n_checkpoints, n_versions; /* what was removed */
+    bool done, dirty;
+    bool again;                      /* earlier requests have all its keys: it is done when they are */
+    char note[300];                  /* what it waits for */
+};
+struct json_object *pn_forget_write(const struct pn_forget *);
+bool pn_forget_load(struct pn_coordinator *, struct json_object *);
+void pn_forgets_free(struct pn_coordinator *);
+void pn_forget_step(struct pn_coordinator *);
+void pn_forget_post(struct pn_coordinator *, struct pn_http_request *, struct json_object *body);
+struct json_object *pn_forget_describe(const struct pn_coordinator *);
+uint64_t pn_forget_number(const struct pn_coordinator *, const struct pn_job_run *); /* the job's newest request; 0: none */
+bool pn_forget_settled(struct pn_coordinator *, const struct pn_job_run *);         /* all shards are without what is to be forgotten: a cut may begin */
+struct json_object *pn_forget_keys(const struct pn_coordinator *, const char *job);  /* of all its requests. The caller's */
+void pn_forget_say(struct pn_forget *, const char *format, ...) __attribute__((format(printf, 2, 3))); /* what it waits for */
+/* scrub.c, sweep.c: parts of pn_forget_step. True: nothing is left to do */
+bool pn_forget_checkpoints(struct pn_coordinator *, struct pn_forget *, struct pn_job_run *);
+void pn_scrubbing_drop(struct pn_coordinator *);
+bool pn_scrubbing_writes(const struct pn_coordinator *, const struct pn_job_run *, const char *folder); /* its last part */
+bool pn_forget_files(struct pn_coordinator *, struct pn_forget *, struct pn_job_run *);
+void pn_sweep_close(struct pn_coordinator *);
+bool pn_forget_copies(const struct pn_coordinator *, const struct pn_job_run *, uint64_t epoch); /* a server reads that checkpoint's files */
+struct json_object *pn_forget_plan(const struct pn_coordinator *, const struct pn_job_run *);  /* for a shard of the job; NULL: nothing */
+struct json_object *pn_forget_scrub_plan(struct pn_coordinator *, const struct pn_node *);     /* for a ps; NULL: nothing */
 /* secure.c: the rounds of a secure job */
 bool pn_secure_seated(struct pn_coordinator *, struct pn_job_run *);  /* may the job begin? The first time its data holders are chosen for good: all must be there; later the fewest of a sum */
 struct pn_node *pn_secure_holder(struct pn_coordinator *, struct pn_job_run *, uint32_t producer); /* alive and with the right identity, or NULL */

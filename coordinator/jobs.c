@@ -276,6 +276,8 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             u->epoch = pn_json_u64(e, "epoch", 0);
             u->seconds = pn_json_double(e, "seconds", 0);
             u->fraction = pn_json_double(e, "fraction", 0);
+            u->lag = pn_json_u64(e, "lag", 0);
+            u->lag_known = pn_json_get(e, "lag") != NULL;
             u->ring_full = pn_json_bool(e, "ring_full", false);
             u->waiting = pn_json_bool(e, "waiting", false);
             u->finished = pn_json_bool(e, "finished", false);
@@ -394,19 +396,21 @@ void pn_job_after_training(struct pn_coordinator *c, struct pn_job_run *j) {
     next_phase(c, j);
 }
 
-static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
+bool pn_job_evaluated(struct pn_coordinator *c, struct pn_job_run *j, struct pn_metric *out) {
     struct pn_node *n = pn_job_evaluator(c, j);
-    if (n == NULL) return;
-    struct json_object *e = pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
+    struct json_object *e = n != NULL && pn_node_job(n, j) != NULL ? pn_json_get(n->beat, "evaluation") : NULL;
     char task[80];
     pn_job_task(j, task);
-    if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return;
+    if (e == NULL || strcmp(pn_json_str(e, "task", ""), task) != 0) return false;
     const char *state = pn_json_str(e, "state", "");
     if (strcmp(state, "failed") == 0) pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(e, "error", "the evaluation failed"));
-    if (strcmp(state, "done") != 0) return;
-    struct pn_metric *m = j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation;
-    *m = pn_metric_read(e);
-    next_phase(c, j);
+    if (strcmp(state, "done") != 0) return false;
+    *out = pn_metric_read(e);
+    return true;
+}
+
+static void look_at_evaluation(struct pn_coordinator *c, struct pn_job_run *j) {
+    if (pn_job_evaluated(c, j, j->phase == PN_EVALUATE_TEST ? &j->test : &j->validation)) next_phase(c, j);
 }
 
 void pn_jobs_step(struct pn_coordinator *c) {

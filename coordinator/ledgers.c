@@ -66,6 +66,15 @@ struct json_object *pn_ledgers_at(const struct pn_job_run *j, const uint64_t *st
     return list;
 }
 
+bool pn_ledgers_lag(const struct pn_job_run *j, uint64_t *offsets) {
+    *offsets = 0;
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (!j->units[p].lag_known) return false;
+        *offsets += j->units[p].lag;
+    }
+    return j->ledgers != NULL;
+}
+
 bool pn_ledgers_load(struct pn_job_run *j, struct json_object *list) {
     if (!wanted(j) || j->n_producers == 0) return true;
     if (pn_json_length(list) != j->n_producers || j->n_producers > PN_MAX_PRODUCERS || (j->ledgers = calloc(j->n_producers, sizeof *j->ledgers)) == NULL) return false;

@@ -52,13 +52,26 @@ static bool make_room(struct pn_coordinator *c) {
     return true;
 }
 
+/* With keys a node can only speak of itself. A key's owner may be many (a program with several sessions): NAME, NAME.1, NAME.x ... */
+static bool speaks_of_itself(struct pn_coordinator *c, const char *role, const char *name) {
+    const char *sender_role, *sender;
+    if (c->env->ops->sender == NULL || !c->env->ops->sender(c->env, &sender_role, &sender)) return true;
+    const size_t n = strlen(sender);
+    if (strcmp(role, sender_role) == 0 && strncmp(name, sender, n) == 0 && (name[n] == '\0' || name[n] == '.')) return true;
+    const uint64_t now = pn_now_ms(c->env);
+    const bool quiet = c->liar_ms != 0 && now - c->liar_ms < 10000;
+    if (!quiet) pn_log(c->env, PN_WARN, "%s (%s) says that it is %.64s (%.16s); its key does not say so, and it is not heard", sender, sender_role, name, role);
+    if (!quiet) c->liar_ms = now;
+    return false;
+}
+
 void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame *f) {
     struct pn_error err;
     struct json_object *o = pn_control_read(f, &err);
     const char *role = pn_json_str(o, "role", ""), *name = pn_json_str(o, "name", "");
     uint64_t incarnation = pn_json_u64(o, "incarnation", 0);
     int which = strcmp(role, "ps") == 0 ? PN_ROLE_PS : strcmp(role, "worker") == 0 ? PN_ROLE_WORKER : strcmp(role, "serving") == 0 ? PN_ROLE_SERVING : -1;
-    if (o == NULL || which < 0 || name[0] == '\0' || strlen(name) >= sizeof c->nodes->name || strpbrk(name, "/\"\\ ") != NULL || incarnation == 0) {
+    if (o == NULL || which < 0 || name[0] == '\0' || strlen(name) >= sizeof c->nodes->name || strpbrk(name, "/\"\\ ") != NULL || incarnation == 0 || !speaks_of_itself(c, role, name)) {
         if (o != NULL) json_object_put(o);
         return;
     }

@@ -36,6 +36,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
         pn_json_add_str(job, "owner", owner);
         /* An open shard does not look at this again; while it stays the same text, a new checkpoint sends no new plan for nothing. */
         pn_json_add(job, "restore", seat->open_term == seat->term ? NULL : restore_of(j));
+        pn_json_add(job, "forget", pn_forget_plan(c, j));
         if (j->job.privacy.secure) pn_json_add(job, "secure", pn_secure_plan(j));
         if (j->cut.phase >= PN_FLIP) {
             cut = json_object_new_object();
@@ -46,6 +47,7 @@ static void plan_ps(struct pn_coordinator *c, struct pn_node *n, struct json_obj
     pn_json_add(plan, "job", job);
     pn_json_add(plan, "cut", cut);
     pn_json_add(plan, "snapshot", pn_publication_plan(c, n));
+    pn_json_add(plan, "scrub", pn_forget_scrub_plan(c, n));
 }
 
 /* What a client is told of the job that it came for, whatever its state. */
@@ -143,7 +145,8 @@ static void plan_serving(struct pn_coordinator *c, struct json_object *plan) {
             if (v->version == m->active) {
                 pn_json_add_str(e, "dir", v->dir);
                 json_object_array_add(keep, json_object_new_uint64(v->version));
-                if (v->next != NULL) json_object_array_add(keep, json_object_new_uint64(v->next->version));
+                if (v->next != NULL) json_object_array_add(keep, json_object_new_uint64(v->next->version)); /* where a rollback goes */
+                if (v != m->versions) json_object_array_add(keep, json_object_new_uint64(m->versions->version)); /* and where one came from */
             }
         pn_json_add(e, "keep", keep);
         json_object_array_add(models, e);

@@ -11,8 +11,8 @@
 
 struct pn_publication {
     struct pn_coordinator *c;
-    char model[64], job_id[32], dir[480];
-    uint64_t version, checkpoint, since_ms;
+    char model[64], job_id[32], dir[480], checkpoint_dir[480];
+    uint64_t version, checkpoint, forgot, since_ms;
     enum { SEGMENTS, DENSE, FILES, COMMIT } phase;
     struct pn_asker *askers;
     struct json_object *parts;       /* per checkpoint file: {name, number, node}; later with what the server reported */
@@ -23,7 +23,7 @@ struct pn_publication {
     size_t n_artifacts;
     bool closed, in_io;
     bool final;                      /* the end of its job, not by hand */
-    bool alone;                      /* no server still shows a publication of the same number, of another model */
+    bool alone;                      /* no server still shows a publication of the same number, of another model; the files are dealt */
     struct pn_load load;
     struct pn_save save;
     char *text;                      /* of the file being saved */
@@ -88,8 +88,27 @@ void pn_publication_close(struct pn_coordinator *c) {
     if (!p->in_io) free_publication(p);
 }
 
+bool pn_publication_writes(const struct pn_coordinator *c, const char *model, const char *version) {
+    char number[32];
+    if (c->publication == NULL || strcmp(c->publication->model, model) != 0) return false;
+    snprintf(number, sizeof number, "%" PRIu64, c->publication->version);
+    return strcmp(number, version) == 0;
+}
+
 bool pn_publication_uses(const struct pn_coordinator *c, const struct pn_job_run *j, uint64_t epoch) {
     return c->publication != NULL && c->publication->checkpoint == epoch && strcmp(c->publication->job_id, j->id) == 0;
+}
+
+/* The files to the live servers, in turn. False: none is alive, as when the coordinator itself has just come back. */
+static bool deal(struct pn_coordinator *c, struct pn_publication *p) {
+    struct pn_node *n = c->nodes;
+    while (n != NULL && !(n->role == PN_ROLE_PS && pn_node_alive(c, n))) n = n->next;
+    for (size_t i = 0; n != NULL && i < pn_json_length(p->parts); i++) {
+        pn_json_add_str(pn_json_at(p->parts, i), "node", n->name);
+        do n = n->next == NULL ? c->nodes : n->next;
+        while (n->role != PN_ROLE_PS || !pn_node_alive(c, n));
+    }
+    return n != NULL;
 }
 
 bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool force, struct pn_http_request *asker, struct pn_error *err) {
@@ -122,21 +141,17 @@ bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool f
     snprintf(p->job_id, sizeof p->job_id, "%s", j->id);
     p->version = entry->next_version++;
     p->checkpoint = k->epoch;
+    p->forgot = k->forgot;
+    snprintf(p->checkpoint_dir, sizeof p->checkpoint_dir, "%s", k->dir);
     p->since_ms = pn_now_ms(c->env);
     snprintf(p->dir, sizeof p->dir, "%s/models/%s/%" PRIu64, c->options.dir, p->model, p->version);
     entry->dirty = true;
-    struct pn_node *n = NULL;
-    for (size_t i = 0; i < pn_json_length(k->files); i++) { /* dealt to the live servers in turn */
+    for (size_t i = 0; i < pn_json_length(k->files); i++) {
         struct json_object *e = json_object_new_object();
         char number[16];
-        for (size_t tries = 0; tries < 2 * PN_MAX_NODES; tries++) {
-            n = n == NULL || n->next == NULL ? c->nodes : n->next;
-            if (n == NULL || (n->role == PN_ROLE_PS && pn_node_alive(c, n))) break;
-        }
         snprintf(number, sizeof number, "%03zu", i);
         pn_json_add_str(e, "name", pn_json_str(pn_json_at(k->files, i), "name", "?"));
         pn_json_add_str(e, "number", number);
-        pn_json_add_str(e, "node", n != NULL ? n->name : "");
         json_object_array_add(p->parts, e);
     }
     c->publication = p;
@@ -156,12 +171,10 @@ struct json_object *pn_publication_plan(struct pn_coordinator *c, const struct p
         return NULL;
     }
     struct json_object *o = json_object_new_object();
-    char dir[480];
-    snprintf(dir, sizeof dir, "%s/jobs/%s/checkpoints/%" PRIu64, c->options.dir, j->id, p->checkpoint);
     pn_json_add_u64(o, "version", p->version);
     pn_json_add_str(o, "dir", p->dir);
     pn_json_add_str(o, "storage", storages[j->job.publish_storage]);
-    pn_json_add_str(o, "checkpoint_dir", dir);
+    pn_json_add_str(o, "checkpoint_dir", p->checkpoint_dir);
     pn_json_add(o, "files", files);
     return o;
 }
@@ -288,6 +301,7 @@ static void finish(struct pn_publication *p) {
     }
     v->version = p->version;
     v->checkpoint = p->checkpoint;
+    v->forgot = p->forgot;
     snprintf(v->job, sizeof v->job, "%s", p->job_id);
     snprintf(v->dir, sizeof v->dir, "%s", p->dir);
     v->next = m->versions;
@@ -417,7 +431,7 @@ void pn_publication_step(struct pn_coordinator *c) {
     if (!p->alone) { /* the servers let go of the one before first: they know a publication by its number */
         for (struct pn_node *node = c->nodes; node != NULL; node = node->next)
             if (node->role == PN_ROLE_PS && pn_node_alive(c, node) && pn_json_u64(pn_json_get(node->beat, "snapshot"), "version", 0) == p->version) return;
-        p->alone = true;
+        p->alone = deal(c, p);
         return;
     }
     size_t n = 0;

@@ -1,4 +1,4 @@
-/* What the coordinator must not forget, as JSON records: "meta/counters", "job/ID", "checkpoint/ID/EPOCH", "model/NAME". */
+/* What the coordinator must not forget, as JSON records: "meta/counters", "job/ID", "checkpoint/ID/EPOCH", "model/NAME", "forget/NUMBER". */
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
@@ -170,6 +170,7 @@ static struct json_object *write_checkpoint(const struct pn_job_run *j, const st
     pn_json_add_u64(o, "rows", k->rows);
     pn_json_add_u64(o, "committed_ms", k->committed_ms);
     pn_json_add_bool(o, "bad", k->bad);
+    pn_json_add_u64(o, "forgot", k->forgot);
     pn_json_add_str(o, "dir", k->dir);
     pn_json_add(o, "files", json_object_get(k->files));
     for (uint32_t p = 0; p < j->n_producers; p++) {
@@ -202,6 +203,7 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
     k->rows = pn_json_u64(o, "rows", 0);
     k->committed_ms = pn_json_u64(o, "committed_ms", 0);
     k->bad = pn_json_bool(o, "bad", false);
+    k->forgot = pn_json_u64(o, "forgot", 0);
     snprintf(k->dir, sizeof k->dir, "%s", pn_json_str(o, "dir", ""));
     k->files = json_object_get(pn_json_get(o, "files"));
     if (pn_json_get(o, "ledgers") != NULL) k->ledgers = json_object_get(pn_json_get(o, "ledgers"));
@@ -217,19 +219,22 @@ static void load_checkpoint(void *ctx, const char *id, const char *json) {
 }
 
 /* ---- models ---- */
+struct json_object *pn_version_write(const struct pn_version *v) {
+    struct json_object *o = json_object_new_object();
+    pn_json_add_u64(o, "version", v->version);
+    pn_json_add_u64(o, "checkpoint", v->checkpoint);
+    pn_json_add_u64(o, "forgot", v->forgot);
+    pn_json_add_str(o, "job", v->job);
+    pn_json_add_str(o, "dir", v->dir);
+    return o;
+}
+
 static struct json_object *write_model(const struct pn_model_entry *m) {
     struct json_object *o = json_object_new_object(), *versions = json_object_new_array();
     pn_json_add_u64(o, "next_version", m->next_version);
     pn_json_add_u64(o, "active", m->active);
     pn_json_add_u64(o, "publication", m->publication);
-    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) {
-        struct json_object *e = json_object_new_object();
-        pn_json_add_u64(e, "version", v->version);
-        pn_json_add_u64(e, "checkpoint", v->checkpoint);
-        pn_json_add_str(e, "job", v->job);
-        pn_json_add_str(e, "dir", v->dir);
-        json_object_array_add(versions, e);
-    }
+    for (const struct pn_version *v = m->versions; v != NULL; v = v->next) json_object_array_add(versions, pn_version_write(v));
     pn_json_add(o, "versions", versions);
     return o;
 }
@@ -255,12 +260,21 @@ static void load_model(void *ctx, const char *id, const char *json) {
         if (v == NULL) break;
         v->version = pn_json_u64(e, "version", 0);
         v->checkpoint = pn_json_u64(e, "checkpoint", 0);
+        v->forgot = pn_json_u64(e, "forgot", 0);
         snprintf(v->job, sizeof v->job, "%s", pn_json_str(e, "job", ""));
         snprintf(v->dir, sizeof v->dir, "%s", pn_json_str(e, "dir", ""));
         *at = v;
         at = &v->next;
     }
     json_object_put(o);
+}
+
+static void load_forget(void *ctx, const char *id, const char *json) {
+    struct loading *l = ctx;
+    struct json_object *o = pn_json_parse(json, strlen(json), NULL);
+    (void)id;
+    l->ok = o != NULL && pn_forget_load(l->c, o) && l->ok;
+    if (o != NULL) json_object_put(o);
 }
 
 /* ---- all ---- */
@@ -283,13 +297,15 @@ static void drop_all(struct pn_coordinator *c) {
         pn_job_free_run(j);
     }
     pn_models_free(c);
+    pn_forgets_free(c);
 }
 
 static bool load(struct pn_coordinator *c, struct pn_error *err) {
     struct loading l = {c, true};
     const struct pn_store_ops *ops = c->store->ops;
     if (ops->scan(c->store, "meta", load_counters, &l, err) != PN_OK || ops->scan(c->store, "job", load_job, &l, err) != PN_OK ||
-        ops->scan(c->store, "checkpoint", load_checkpoint, &l, err) != PN_OK || ops->scan(c->store, "model", load_model, &l, err) != PN_OK)
+        ops->scan(c->store, "checkpoint", load_checkpoint, &l, err) != PN_OK || ops->scan(c->store, "model", load_model, &l, err) != PN_OK ||
+        ops->scan(c->store, "forget", load_forget, &l, err) != PN_OK)
         return false;
     if (!l.ok) {
         pn_fail(err, PN_CORRUPT, "a record of the store cannot be read");
@@ -318,6 +334,7 @@ bool pn_records_flush(struct pn_coordinator *c) {
         for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) dirty = dirty || k->dirty;
     }
     for (struct pn_model_entry *m = c->models; m != NULL; m = m->next) dirty = dirty || m->dirty;
+    for (struct pn_forget *f = c->forgets; f != NULL; f = f->next) dirty = dirty || f->dirty;
     if (!dirty) return true;
     const struct pn_store_ops *ops = c->store->ops;
     struct pn_error err = {""};
@@ -352,6 +369,14 @@ bool pn_records_flush(struct pn_coordinator *c) {
         ok = ops->put(c->store, "model", m->name, pn_json_text(o), &err) == PN_OK;
         json_object_put(o);
     }
+    for (struct pn_forget *f = c->forgets; f != NULL; f = f->next) {
+        if (!ok || !f->dirty) continue;
+        char id[40];
+        snprintf(id, sizeof id, "%012" PRIu64, f->number);
+        struct json_object *o = pn_forget_write(f);
+        ok = ops->put(c->store, "forget", id, pn_json_text(o), &err) == PN_OK;
+        json_object_put(o);
+    }
     if (begun) ok = ops->commit(c->store, &err) == PN_OK && ok;
     if (!ok) {
         if (!c->store_failing) pn_log(c->env, PN_ERROR, "nothing new can be decided, the store fails: %s; training goes on", err.text);
@@ -364,6 +389,7 @@ bool pn_records_flush(struct pn_coordinator *c) {
         for (struct pn_checkpoint *k = j->checkpoints; k != NULL; k = k->next) k->dirty = false;
     }
     for (struct pn_model_entry *m = c->models; m != NULL; m = m->next) m->dirty = false;
+    for (struct pn_forget *f = c->forgets; f != NULL; f = f->next) f->dirty = false;
     return true;
 }
 

@@ -90,6 +90,12 @@ static uint64_t value_key(const struct pn_features *f, size_t i, const char *val
     return pn_vocabulary_has(f->vocabularies->of[v->kind == PN_VOCABULARY_OF ? v->of : i], key) ? key : pn_vocabulary_other(field->hash_seed, v->oov, key);
 }
 
+bool pn_field_value_key(const struct pn_field *f, const char *value, size_t n, uint64_t *key) {
+    if (f->type != PN_FIELD_CATEGORICAL && !pn_field_listed(f)) return false;
+    *key = bucketed(f, pn_hash(value, n, f->hash_seed));
+    return true;
+}
+
 static uint64_t numeric_key(const struct pn_features *features, size_t i, double x) {
     const struct pn_field *f = &features->job->fields[i];
     const double *boundaries = features->boundaries[i];

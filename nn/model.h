@@ -80,6 +80,9 @@ bool pn_batch_unique(struct pn_batch *, const struct pn_job *, const size_t *spa
 /* *out: a batch of n examples, example i being number example[i] of *from[i]; all of one job. */
 enum pn_result pn_batch_gather(struct pn_batch *out, const struct pn_job *, const size_t *sparse, const struct pn_batch *const *from, const uint32_t *example, size_t n);
 
+/* The key of one value of a field that has a key a value (categorical, multi, sequence), as a batch has it. False: a field of another type. */
+bool pn_field_value_key(const struct pn_field *, const char *value, size_t n, uint64_t *key);
+
 /* ---- models ---- */
 struct pn_net;
 /* Dense parameters are one flat vector, padded to whole rows of PN_DENSE_ROW floats (keys 0, 1, 2 ... of the dense table). Behind them come

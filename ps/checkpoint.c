@@ -293,6 +293,10 @@ static void run_step(struct pn_checkpoint_writer *w, enum step step) {
 
 struct pn_checkpoint_writer *pn_checkpoint_write(struct pn_shard *s, const char *dir, const char *name, uint64_t epoch,
                                                  void (*done)(void *, int64_t, uint64_t, const char *, uint64_t), void *owner) {
+#if PN_MUTANT != 9 /* a cut in the middle of a push: some of its rows are in the file, and it is not marked */
+    pn_shard_settle(s);
+    if (s->broken) return NULL;
+#endif
     struct pn_checkpoint_writer *w = calloc(1, sizeof *w);
     if (w == NULL) return NULL;
     w->shard = s;
@@ -449,7 +453,7 @@ static enum pn_result take(void *ctx, const struct pn_checkpoint_head *h, const 
             const uint8_t *r = (const uint8_t *)payload + i * record;
             uint64_t key;
             memcpy(&key, r, 8);
-            if (!pn_shard_owns(s, key)) continue;
+            if (!pn_shard_owns(s, key) || pn_table_denies(s->tables[b->i_table], key)) continue;
             enum pn_result e = pn_table_restore(s->tables[b->i_table], r, 1);
             if (e != PN_OK) return e;
         }

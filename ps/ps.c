@@ -10,6 +10,7 @@
 #include "ps/checkpoint.h"
 #include "ps/metrics.h"
 #include "ps/publish.h"
+#include "ps/scrub.h"
 #include "ps/secure.h"
 
 enum shard_state { NONE, OPENING, OPEN, FAILED };
@@ -47,6 +48,9 @@ struct pn_ps {
     uint64_t cut_bytes, cut_rows;
 
     struct pn_publish *publish;
+    struct pn_scrub *scrub;
+    struct json_object *forget;      /* the plan's; NULL: none */
+    uint64_t forgot, forgotten;      /* the newest number that is done in this shard; rows that it took out */
     uint64_t n_checkpoints, n_checkpoint_failures;
 };
 
@@ -81,6 +85,8 @@ static void send_beat(struct pn_ps *p) {
         }
         pn_json_add_u64(job, "rows", rows);
         pn_json_add_u64(job, "bytes", bytes);
+        if (p->forgot > 0) pn_json_add_u64(job, "forgot", p->forgot);
+        if (p->forgot > 0) pn_json_add_u64(job, "forgotten", p->forgotten);
         if (p->secure != NULL) pn_json_add(job, "secure", pn_ps_secure_state(p->secure));
     }
     pn_json_add(o, "job", job);
@@ -102,13 +108,16 @@ static void send_beat(struct pn_ps *p) {
     }
     pn_json_add(o, "cut", cut);
     pn_json_add(o, "snapshot", p->publish != NULL ? pn_publish_state(p->publish) : NULL);
+    if (p->scrub != NULL) pn_json_add(o, "scrub", pn_scrub_state(p->scrub));
     struct pn_msg *m = pn_control_write(p->env, PN_BEAT, p->epoch, p->revision, o);
     if (m != NULL) pn_send(p->env, p->coordinator, m);
     json_object_put(o);
 }
 
+static void take_forget(struct pn_ps *p);
 static void beat_again(struct pn_timer *t) {
     struct pn_ps *p = t->owner;
+    take_forget(p);
     send_beat(p);
     pn_timer_start(p->env, &p->beat, p->beat_ms);
 }
@@ -130,6 +139,7 @@ static void close_shard(struct pn_ps *p) {
     pn_shard_close(p->shard);
     p->shard = NULL;
     p->state = NONE;
+    p->forgot = p->forgotten = 0;
 }
 
 static void fail_shard(struct pn_ps *p, enum pn_result code, const char *text) {
@@ -201,6 +211,8 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     if (r == PN_OK)
         r = pn_shard_open(&p->shard, p->env, p->options.tiers, pn_json_str(job, "text", ""), p->job_id, p->term, p->generation, (uint32_t)pn_json_u64(job, "n_producers", 0), first,
                           last, &err);
+    if (r == PN_OK && p->options.slice > 0) p->shard->slice = p->options.slice;
+    if (r == PN_OK) take_forget(p); /* before anything is restored */
     struct json_object *restore = pn_json_get(job, "restore");
     if (r == PN_OK && restore != NULL) {
         struct restore *x = calloc(1, sizeof *x);
@@ -220,6 +232,32 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
     }
     p->state = OPEN;
     pn_log(p->env, PN_INFO, "job %s open for slots %u-%u, term %" PRIu64, p->job_id, first, last, p->term);
+}
+
+/* ---- rows that are forgotten for good: the job's whole list comes with every plan ---- */
+static void take_forget(struct pn_ps *p) {
+    const uint64_t number = pn_json_u64(p->forget, "number", 0);
+    if (p->shard == NULL || p->shard->broken || number <= p->forgot) return;
+    struct json_object *list = pn_json_get(p->forget, "keys");
+    const size_t n = pn_json_length(list);
+    uint64_t *tables = malloc((n + 1) * sizeof *tables), *keys = malloc((n + 1) * sizeof *keys), removed = 0;
+    for (size_t i = 0; tables != NULL && keys != NULL && i < n; i++) {
+        tables[i] = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 0));
+        keys[i] = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 1));
+    }
+    if (p->writer != NULL) { /* its file would have them */
+        pn_checkpoint_abandon(p->writer);
+        p->writer = NULL;
+        p->cut = CUT_FAILED;
+        snprintf(p->cut_error, sizeof p->cut_error, "rows were to be forgotten meanwhile");
+    }
+    const enum pn_result r = tables != NULL && keys != NULL ? pn_shard_forget(p->shard, tables, keys, n, &removed) : PN_NO_MEMORY;
+    free(tables);
+    free(keys);
+    p->forgotten += removed;
+    if (r != PN_OK) return; /* with the next beat */
+    p->forgot = number;
+    pn_log(p->env, PN_INFO, "job %s: %" PRIu64 " rows forgotten here, request %" PRIu64, p->job_id, p->forgotten, number);
 }
 
 /* ---- the cut ---- */
@@ -268,13 +306,16 @@ static void on_plan(struct pn_ps *p, struct pn_frame *f) {
     p->revision = f->request;
     p->beat_ms = pn_json_u64(plan, "beat_ms", p->beat_ms);
     if (p->beat_ms < 5 || p->beat_ms > 60000) p->beat_ms = 100;
-    struct json_object *job = pn_json_get(plan, "job");
+    struct json_object *job = pn_json_get(plan, "job"), *forget = pn_json_get(job, "forget");
+    if (p->forget != NULL) json_object_put(p->forget);
+    p->forget = forget != NULL ? json_object_get(forget) : NULL;
     if (job == NULL) {
         if (p->state != NONE) close_shard(p);
     } else if (p->state == NONE || strcmp(pn_json_str(job, "id", ""), p->job_id) != 0 || pn_json_u64(job, "term", 0) != p->term ||
                pn_json_u64(job, "generation", 0) != p->generation) {
         open_shard(p, job);
     }
+    take_forget(p);
     if (p->state == OPEN && p->shard->job.privacy.secure && !p->shard->broken) {
         if (p->secure == NULL) p->secure = pn_ps_secure_open(p->env, p->shard, p->i_shard, p->coordinator, (void (*)(void *))send_beat, p);
         if (p->secure != NULL) pn_ps_secure_plan(p->secure, pn_json_get(job, "secure"));
@@ -286,6 +327,12 @@ static void on_plan(struct pn_ps *p, struct pn_frame *f) {
         p->publish = NULL;
     }
     if (snapshot != NULL && p->publish == NULL) p->publish = pn_publish_start(p->env, snapshot, (void (*)(void *))send_beat, p);
+    struct json_object *scrub = pn_json_get(plan, "scrub");
+    if (p->scrub != NULL && (scrub == NULL || pn_scrub_task(p->scrub) != pn_json_u64(scrub, "task", 0))) {
+        pn_scrub_abandon(p->scrub);
+        p->scrub = NULL;
+    }
+    if (scrub != NULL && p->scrub == NULL) p->scrub = pn_scrub_start(p->env, scrub, (void (*)(void *))send_beat, p);
     json_object_put(plan);
     send_beat(p);
 }
@@ -322,6 +369,8 @@ void pn_ps_close(struct pn_ps *p) {
     if (p == NULL) return;
     pn_timer_stop(p->env, &p->beat);
     if (p->publish != NULL) pn_publish_abandon(p->publish);
+    if (p->scrub != NULL) pn_scrub_abandon(p->scrub);
+    if (p->forget != NULL) json_object_put(p->forget);
     close_shard(p);
     free(p);
 }

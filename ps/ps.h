@@ -9,6 +9,7 @@ struct pn_ps_options {
     char address[128];      /* where clients reach this shard, "tcp://127.0.0.1:7710" */
     char http[128];         /* "http://127.0.0.1:7711" or "" */
     char coordinator[128];  /* "tcp://127.0.0.1:7701" */
+    size_t slice;           /* what a push may cost at a time (ps/apply.h); 0: PN_SHARD_SLICE */
     struct pn_tiers *tiers; /* where rows beyond a table's memory go; NULL: jobs that need it are refused */
 };
 struct pn_ps;

@@ -18,7 +18,9 @@ struct pn_shard_producer {
     uint32_t finished;     /* its last push is applied */
 };
 
-struct pn_shard_held;      /* a message that waits: a pull (ssp) or a push (sync) */
+struct pn_shard_held;      /* a message that waits: a pull (ssp), a push (sync), or what came behind an open push */
+struct pn_shard_push;      /* a push that goes in in slices (ps/apply.h) */
+#define PN_SHARD_SLICE 8192u /* cost of a slice: a quarter of a millisecond */
 
 struct pn_shard_counters {
     uint64_t pulls, pushes, seeds, rows_pulled, rows_missing, rows_pushed, duplicates, refused, poison, held;
@@ -41,8 +43,14 @@ struct pn_shard {
     struct pn_shard_held *waiting;     /* held pulls, and asks for changes */
     struct pn_shard_held **ring;       /* sync: [n_producers * 64] held pushes by step % 64 */
     size_t n_waiting;
+    size_t slice;                      /* what a push may cost at a time; whoever opened the shard may change it */
+    struct pn_timer turn;              /* runs while `open` or `line` is there */
+    struct pn_shard_push *open;        /* its first slices are in; NULL: none */
+    struct pn_shard_held *line, **line_end; /* what waits behind it, in order */
+    size_t n_line;
     struct pn_shard_backing *backing;  /* memory is being asked for ahead of its use */
     struct pn_shard_demotion *demotion;/* rows are on their way to the second tier */
+    bool forget_waits;                 /* for the demotion under way; no other begins */
     uint32_t demote_slot[PN_MAX_TABLES];
     bool broken;                       /* memory ran out in the middle of a push, or the second tier failed: the shard must be restored */
     struct pn_shard_counters counters;
@@ -53,8 +61,13 @@ struct pn_tiers;
 enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tiers * /* NULL: jobs that need one are refused */, const char *job_text, const char *job_id, uint64_t term, uint64_t generation,
                              uint32_t n_producers, uint32_t first_slot, uint32_t last_slot, struct pn_error *);
 void pn_shard_close(struct pn_shard *);
+/* Rows that are forgotten for good (pn_table_forget): those of n keys, keys[i] of table tables[i], that are this shard's. May be called while the shard is being restored.
+ * *removed goes up. PN_BUSY: again later; PN_INVALID: no such table, or the dense one; others: the shard is broken. */
+enum pn_result pn_shard_forget(struct pn_shard *, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
 /* Answers PULL, PUSH, SEED and CHANGES. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
+/* Finishes the push that is open, if one is: between two calls of the shard's, rows and windows then agree. Before whatever looks at both. */
+void pn_shard_settle(struct pn_shard *);
 /* Secure jobs: one step, the mean of a secure sum over all holders, applied as one event as a sync step is. parts: keys unique and rising by pn_mix64, of this
  * shard's slots. PN_EXISTS: the step is in already, nothing was done. PN_INVALID: it is not the next. PN_NOT_SEEDED: nothing was done. Other errors: the shard is broken. */
 struct pn_shard_sum { uint32_t i_table; size_t n; const uint64_t *keys; const float *values; };
@@ -62,6 +75,7 @@ enum pn_result pn_shard_apply_sum(struct pn_shard *, uint64_t step, bool last, c
 /* REFUSAL to a message that reached a server without this shard. */
 void pn_shard_refuse(struct pn_env *, pn_peer to, uint64_t term, uint64_t request, enum pn_result code, const char *text);
 
+static inline struct pn_window *pn_shard_window(struct pn_shard *s, uint64_t producer, uint32_t slot) { return &s->windows[producer * PN_SLOTS + slot]; }
 static inline bool pn_shard_owns(const struct pn_shard *s, uint64_t key) {
     uint32_t slot = pn_slot_of(key);
     return slot >= s->first_slot && slot <= s->last_slot;

@@ -39,7 +39,7 @@ struct pn_model_state {
     char dir[512];
     uint64_t keep[PN_MAX_KEEP];
     size_t n_keep;
-    struct pn_served *versions, *active, *previous;
+    struct pn_served *versions, *active;
     struct pn_loading *loading;
     uint64_t failed_version, retry_ms, n_failures, n_swaps;
     char failed_error[400];

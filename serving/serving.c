@@ -48,8 +48,8 @@ struct pn_model_state *pn_model_of(struct pn_serving *s, const char *name) {
     return NULL;
 }
 
+/* The plan wants it loaded: the active version and those that a rollback would go to. */
 static bool kept(const struct pn_model_state *m, const struct pn_served *v) {
-    if (v == m->active || v == m->previous) return true;
     for (size_t i = 0; i < m->n_keep; i++)
         if (m->keep[i] == v->version && m->planned) return true;
     return false;
@@ -59,7 +59,7 @@ static bool kept(const struct pn_model_state *m, const struct pn_served *v) {
 static void trim(struct pn_model_state *m) {
     for (struct pn_served **at = &m->versions; *at != NULL;) {
         struct pn_served *v = *at;
-        if (kept(m, v)) {
+        if (v == m->active || kept(m, v)) {
             at = &v->next;
         } else {
             *at = v->next;
@@ -71,8 +71,7 @@ static void trim(struct pn_model_state *m) {
 
 static void activate(struct pn_serving *s, struct pn_model_state *m, struct pn_served *v) {
     if (m->active != v) {
-        pn_log(s->env, PN_INFO, "model %s: version %" PRIu64 " is active%s", m->name, v->version, m->active != NULL ? ", the one before stays loaded" : "");
-        m->previous = m->active;
+        pn_log(s->env, PN_INFO, "model %s: version %" PRIu64 " is active%s", m->name, v->version, m->active != NULL && kept(m, m->active) ? ", the one before stays loaded" : "");
         m->active = v;
         m->n_swaps++;
     }
@@ -276,10 +275,11 @@ static void take_plan(struct pn_serving *s, struct json_object *plan) {
     for (struct pn_model_state *m = s->models; m != NULL; m = m->next) {
         if (m->planned) {
             work_towards(s, m);
+            trim(m); /* a version may have been taken away */
         } else if (m->versions != NULL || m->loading != NULL) {
             pn_log(s->env, PN_INFO, "model %s is not served any more", m->name);
             abandon_loading(m);
-            m->active = m->previous = NULL;
+            m->active = NULL;
             m->wanted = m->applied = m->failed_version = 0;
             trim(m);
         }
@@ -333,7 +333,7 @@ static void free_serving(struct pn_serving *s) {
         struct pn_model_state *m = s->models;
         s->models = m->next;
         m->planned = false;
-        m->active = m->previous = NULL;
+        m->active = NULL;
         trim(m);
         free(m);
     }

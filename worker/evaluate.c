@@ -232,6 +232,13 @@ static void ranked(void *owner) {
     e->run->changed(e->run->owner);
 }
 
+/* A sequence's activations are kept for each of its places, so that 2,048 rows of 200 places would take gigabytes. */
+static uint32_t rows_at_once(const struct pn_job *job) {
+    enum { ROWS = 2048, PLACES = 1 << 16 };
+    const uint32_t places = job->sequence.n_fields > 0 ? job->fields[job->sequence.fields[0]].max_length : 0;
+    return places > PLACES / ROWS ? (places < PLACES ? PLACES / places : 1) : ROWS;
+}
+
 struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_data *data, const char *task, uint64_t epoch) {
     struct pn_evaluation *e = calloc(1, sizeof *e);
     if (e == NULL) return NULL;
@@ -252,7 +259,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
         }
         return e;
     }
-    struct pn_reader_options o = {.n_producers = 1, .batch_size = 2048};
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = rows_at_once(&run->job)};
     e->reader = pn_reader_open(run->env, data, &o);
     e->dense = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof(float));
     e->dense_keys = calloc(run->n_dense_rows, sizeof(uint64_t));

@@ -64,6 +64,7 @@ struct pn_producer_state {
     uint32_t producer, incarnation;
     uint64_t started, clock, samples, loss_rows, epoch;
     double loss_sum, seconds; /* seconds: from the first step started to the last acknowledged */
+    uint64_t lag;             /* pn_reader_lag */
     double fraction;          /* of the epoch that is being read, 0 to 1; 0 while its length is not known */
     bool finished, fenced, ring_full;
     bool waiting;             /* at the gate: all it may do is done and acknowledged */

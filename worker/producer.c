@@ -846,6 +846,6 @@ void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out
     *out = (struct pn_producer_state){.seconds = seconds, .fraction = fraction < 1 ? fraction : 1,
                                       .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,
-                                      .waiting = p->n_running == 0 && gated(p),
+                                      .waiting = p->n_running == 0 && gated(p), .lag = p->reader != NULL ? pn_reader_lag(p->reader) : UINT64_MAX,
                                       .finished = p->finished, .fenced = p->fenced, .ring_full = pn_client_ring_full(p->run->client, p->id) || long_ledger(p)};
 }

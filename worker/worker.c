@@ -163,6 +163,7 @@ static void send_beat(struct pn_worker *w) {
             pn_json_add_double(e, "seconds", s.seconds);
             pn_json_add_bool(e, "ring_full", s.ring_full);
             pn_json_add_bool(e, "waiting", s.waiting);
+            if (s.lag != UINT64_MAX) pn_json_add_u64(e, "lag", s.lag);
             if (run->job.stream.window > 0) pn_json_add(e, "windows", pn_producer_windows(p));
             struct json_object *deal = pn_producer_proposal(p);
             if (deal != NULL) pn_json_add(e, "deal", deal);

@@ -1,39 +1,24 @@
 #include "common/shell/identity.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <sodium.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+#include "common/shell/new_file.h"
 
-/* A new key: whole and on disk under another name first, so that a crash leaves the file or none. link() does not replace: of two processes that begin at once in one directory both get the first one's. */
-static enum pn_result make(const char *dir, const char *path, struct pn_error *err) {
+/* A new key; of two processes that begin at once in one directory both get the first one's. */
+static enum pn_result make(const char *path, struct pn_error *err) {
     uint8_t secret[64], public_key[32];
-    char text[129], tmp[600];
-    for (const char *at = dir; (at = strchr(at + 1, '/')) != NULL;) {
-        char part[500];
-        snprintf(part, sizeof part, "%.*s", (int)(at - dir), dir);
-        mkdir(part, 0755);
-    }
-    mkdir(dir, 0700);
-    snprintf(tmp, sizeof tmp, "%s.%ld", path, (long)getpid());
-    const int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0) return pn_fail(err, PN_IO, "%s cannot be made: %s", path, strerror(errno));
+    char text[129];
     crypto_sign_keypair(public_key, secret);
     sodium_bin2hex(text, sizeof text, secret, sizeof secret);
     text[128] = '\n';
-    const bool written = write(fd, text, 129) == 129 && fsync(fd) == 0;
+    const enum pn_result r = pn_new_file(path, text, sizeof text, 0600, err);
     sodium_memzero(secret, sizeof secret);
     sodium_memzero(text, sizeof text);
-    const bool linked = close(fd) == 0 && written && (link(tmp, path) == 0 || errno == EEXIST);
-    const int why = errno;
-    unlink(tmp);
-    const int folder = open(dir, O_RDONLY | O_DIRECTORY);
-    const bool synced = folder >= 0 && fsync(folder) == 0;
-    if (folder >= 0) close(folder);
-    return linked && synced ? PN_OK : pn_fail(err, PN_IO, "%s cannot be written: %s", path, strerror(why));
+    return r == PN_EXISTS ? PN_OK : r;
 }
 
 enum pn_result pn_identity_open(const char *dir, uint8_t secret[64], struct pn_error *err) {
@@ -44,7 +29,7 @@ enum pn_result pn_identity_open(const char *dir, uint8_t secret[64], struct pn_e
     snprintf(path, sizeof path, "%s/identity", dir);
     int fd = open(path, O_RDONLY);
     if (fd < 0 && errno == ENOENT) {
-        const enum pn_result r = make(dir, path, err);
+        const enum pn_result r = make(path, err);
         if (r != PN_OK) return r;
         fd = open(path, O_RDONLY);
     }

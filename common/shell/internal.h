@@ -7,6 +7,7 @@
 #include "common/shell/shell.h"
 
 struct pn_transport;
+struct pn_keys;
 struct pn_files;
 struct pn_pool;
 
@@ -15,12 +16,14 @@ struct pn_shell {
     uv_loop_t loop;
     uv_signal_t term, intr;
     uv_timer_t timer;             /* drives the heap of pn_timers */
+    uv_idle_t soon;               /* the same for what is due at once: sockets are read between one such timer and the next */
     struct pn_timer **heap;
     size_t n_heap, heap_room;
     uint64_t sequence;
     const struct pn_core_ops *ops;
     void *core;
     char name[64], address[128];
+    struct pn_keys *keys;         /* NULL: nothing is encrypted */
     struct pn_transport *transport;
     struct pn_files *files;
     struct pn_pool *pool;
@@ -39,6 +42,7 @@ void pn_transport_disconnect(struct pn_transport *, pn_peer);
 struct pn_msg *pn_transport_message(size_t n_bytes);
 void pn_transport_send(struct pn_transport *, pn_peer, struct pn_msg *);
 void pn_transport_drain(struct pn_transport *);
+bool pn_transport_sender(const struct pn_transport *, const char **role, const char **name);
 
 /* files.c */
 struct pn_files *pn_files_open(struct pn_shell *);

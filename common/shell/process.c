@@ -1,4 +1,5 @@
 #include "common/shell/process.h"
+#include "common/shell/keys.h"
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +13,11 @@ void pn_process_fail(const char *name, enum pn_result r, const char *line) {
 
 static const struct argp_option options[] = {
     {"name", 'n', "NAME", 0, "name of this node, kept over restarts", 0},
-    {"coordinator", 'c', "ADDRESS", 0, "the coordinator's ZeroMQ address, tcp://127.0.0.1:7701", 0},
+    {"coordinator", 'c', "ADDRESS", 0, "the coordinator's ZeroMQ address, tcp://127.0.0.1:7701, with #KEY behind it where sockets are encrypted", 0},
     {"bind", 'b', "ADDRESS", 0, "ZeroMQ address to listen at; port 0: any free one", 0},
     {"http", 'H', "HOST:PORT", 0, "HTTP address to listen at; port 0: any free one", 0},
     {"dir", 'd', "DIR", 0, "directory of the state", 0},
+    {"keys", 'k', "DIR", 0, "encrypt: NAME.key and authorized/ lie here (pinion keygen). Without it only loopback addresses are allowed", 0},
     {"address-file", 'a', "FILE", 0, "write the real addresses here as JSON", 0},
     {"log-level", 'l', "LEVEL", 0, "debug, info, warn or error", 0},
     {0}};
@@ -31,6 +33,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case 'b': to = o->bind; room = sizeof o->bind; break;
     case 'H': to = o->http; room = sizeof o->http; break;
     case 'd': to = o->dir; room = sizeof o->dir; break;
+    case 'k': to = o->keys; room = sizeof o->keys; break;
     case 'a': to = o->address_file; room = sizeof o->address_file; break;
     case 'l':
         for (int i = 0; i < 4; i++)
@@ -56,9 +59,12 @@ void pn_process_options(int argc, char **argv, const char *doc, struct pn_proces
 
 void pn_process_open(const struct pn_process_options *o, bool listens, void (*handle)(void *, struct pn_http_request *), struct pn_shell **shell, struct pn_http **http) {
     struct pn_error err = {""};
-    enum pn_result r = pn_shell_open(shell, o->name, listens ? o->bind : NULL, o->log_level, &err);
+    struct pn_keys *keys = NULL;
+    enum pn_result r = o->keys[0] != '\0' ? pn_keys_open(&keys, o->keys, o->name, &err) : PN_OK;
+    if (r == PN_OK) r = pn_shell_open(shell, o->name, listens ? o->bind : NULL, keys, o->log_level, &err);
     if (r == PN_OK) r = pn_http_open(http, *shell, o->http, handle, &err);
     if (r != PN_OK) pn_process_fail(o->name, r, err.text);
+    if (keys != NULL && listens) pn_log(pn_shell_env(*shell), PN_INFO, "encrypted, at %s", pn_shell_address(*shell));
     if (o->address_file[0] == '\0') return;
     char tmp[420];
     snprintf(tmp, sizeof tmp, "%s.tmp", o->address_file);

@@ -5,7 +5,7 @@
 #include "common/shell/http.h"
 
 struct pn_process_options {
-    char name[64], bind[128], http[64], coordinator[128], dir[400], address_file[400];
+    char name[64], bind[128], http[64], coordinator[128], dir[400], address_file[400], keys[400];
     enum pn_log_level log_level;
 };
 /* Reads the command line over the given defaults. Ends the process with 2 on wrong usage. */

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <time.h>
 #include "common/shell/internal.h"
+#include "common/shell/keys.h"
 
 static struct pn_shell *shell_of(struct pn_env *e) { return (struct pn_shell *)e; }
 
@@ -59,8 +60,7 @@ static void sift(struct pn_shell *s, size_t i) {
 
 static void arm(struct pn_shell *s);
 
-static void fire_due(uv_timer_t *u) {
-    struct pn_shell *s = u->data;
+static void fire(struct pn_shell *s) {
     uint64_t now = now_ns(&s->env);
     while (s->n_heap > 0 && s->heap[0]->due_ns <= now) {
         struct pn_timer *t = s->heap[0];
@@ -70,14 +70,25 @@ static void fire_due(uv_timer_t *u) {
     arm(s);
 }
 
+static void fire_due(uv_timer_t *u) { fire(u->data); }
+static void fire_soon(uv_idle_t *h) {
+    uv_idle_stop(h);
+    fire(h->data);
+}
+
+/* A uv_timer of 0 ms started by a timer fires again before the loop looks at any socket; an idle handle waits for its next turn. */
 static void arm(struct pn_shell *s) {
-    if (s->n_heap == 0) {
-        uv_timer_stop(&s->timer);
+    const uint64_t now = now_ns(&s->env);
+    uv_timer_stop(&s->timer);
+    uv_idle_stop(&s->soon);
+    if (s->n_heap == 0) return;
+    const uint64_t due = s->heap[0]->due_ns;
+    if (due <= now) {
+        uv_idle_start(&s->soon, fire_soon);
         return;
     }
-    uint64_t now = now_ns(&s->env), due = s->heap[0]->due_ns;
     uv_update_time(&s->loop);
-    uv_timer_start(&s->timer, fire_due, due <= now ? 0 : (due - now + 999999u) / 1000000u, 0);
+    uv_timer_start(&s->timer, fire_due, (due - now + 999999u) / 1000000u, 0);
 }
 
 static void timer_stop(struct pn_env *e, struct pn_timer *t) {
@@ -116,6 +127,7 @@ static pn_peer connect_to(struct pn_env *e, const char *address) { return pn_tra
 static void disconnect(struct pn_env *e, pn_peer p) { pn_transport_disconnect(shell_of(e)->transport, p); }
 static struct pn_msg *message(struct pn_env *e, size_t n) { (void)e; return pn_transport_message(n); }
 static void send_message(struct pn_env *e, pn_peer to, struct pn_msg *m) { pn_transport_send(shell_of(e)->transport, to, m); }
+static bool sender(struct pn_env *e, const char **role, const char **name) { return pn_transport_sender(shell_of(e)->transport, role, name); }
 static void io(struct pn_env *e, struct pn_io *r) { pn_files_start(shell_of(e)->files, r); }
 static void work(struct pn_env *e, struct pn_work *w) { pn_pool_start(shell_of(e)->pool, w); }
 static enum pn_result map(struct pn_env *e, const char *path, const void **d, size_t *n) { (void)e; return pn_files_map(path, d, n); }
@@ -128,7 +140,7 @@ static void log_line(struct pn_env *e, enum pn_log_level level, const char *line
 
 static const struct pn_env_ops ops = {
     .now_ns = now_ns, .wall_ms = wall_ms, .random = random64, .timer_start = timer_start, .timer_stop = timer_stop, .connect = connect_to,
-    .disconnect = disconnect, .message = message, .send = send_message, .io = io, .work = work, .map = map, .unmap = unmap, .log = log_line,
+    .disconnect = disconnect, .message = message, .send = send_message, .sender = sender, .io = io, .work = work, .map = map, .unmap = unmap, .log = log_line,
 };
 
 /* ---- life ---- */
@@ -143,21 +155,24 @@ static enum pn_result open_parts(struct pn_shell *s, const char *bind, unsigned 
     return s->files == NULL || s->pool == NULL ? pn_fail(err, PN_NO_MEMORY, "no memory") : pn_transport_open(&s->transport, s, bind, err);
 }
 
-static struct pn_shell *new_shell(const char *name) {
+static struct pn_shell *new_shell(const char *name, struct pn_keys *keys) {
     struct pn_shell *s = calloc(1, sizeof *s);
     if (s == NULL || uv_loop_init(&s->loop) != 0) {
         free(s);
+        pn_keys_close(keys);
         return NULL;
     }
+    s->keys = keys;
     s->env.ops = &ops;
     snprintf(s->name, sizeof s->name, "%s", name);
     uv_timer_init(&s->loop, &s->timer);
-    s->timer.data = s;
+    uv_idle_init(&s->loop, &s->soon);
+    s->timer.data = s->soon.data = s;
     return s;
 }
 
-enum pn_result pn_shell_open_embedded(struct pn_shell **out, const char *name, void (*log)(void *, enum pn_log_level, const char *), void *owner, struct pn_error *err) {
-    struct pn_shell *s = new_shell(name);
+enum pn_result pn_shell_open_embedded(struct pn_shell **out, const char *name, struct pn_keys *keys, void (*log)(void *, enum pn_log_level, const char *), void *owner, struct pn_error *err) {
+    struct pn_shell *s = new_shell(name, keys);
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
     s->embedded = true;
     s->log = log;
@@ -168,11 +183,11 @@ enum pn_result pn_shell_open_embedded(struct pn_shell **out, const char *name, v
     return r;
 }
 
-enum pn_result pn_shell_open(struct pn_shell **out, const char *name, const char *bind, enum pn_log_level level, struct pn_error *err) {
+enum pn_result pn_shell_open(struct pn_shell **out, const char *name, const char *bind, struct pn_keys *keys, enum pn_log_level level, struct pn_error *err) {
     /* Messages of megabytes come and go all the time: their memory stays with the process instead of being unmapped and zeroed again. */
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
-    struct pn_shell *s = new_shell(name);
+    struct pn_shell *s = new_shell(name, keys);
     if (s == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
     pn_logs_open(s->name, level);
     uv_signal_init(&s->loop, &s->term);
@@ -224,6 +239,7 @@ void pn_shell_close(struct pn_shell *s) {
     if (s->files != NULL) pn_files_close(s->files);
     if (s->pool != NULL) pn_pool_free(s->pool);
     pn_transport_free(s->transport);
+    pn_keys_close(s->keys);
     free(s->heap);
     free(s);
 }

@@ -2,11 +2,13 @@
  * A ZeroMQ descriptor is edge-triggered: after every event and every send all sockets are drained until EAGAIN. */
 #include <assert.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
 #include "common/shell/internal.h"
+#include "common/shell/zap.h"
 #include "common/wire.h"
 
 #define CONNECTION (1ull << 62)
@@ -30,6 +32,11 @@ struct pn_transport {
     struct connection *connections[MAX_CONNECTIONS];
     size_t n_connections;
     bool draining;
+    struct pn_keys *keys; /* NULL: nothing is encrypted, and everything is on loopback */
+    struct pn_zap *zap;
+    bool named;                        /* the message that the core is given comes from: */
+    struct pn_key_owner sender;
+    uint64_t told_ms;
 };
 
 /* ---- messages: `refs` belongs to the core's thread; `shared` counts the core and ZeroMQ's I/O threads ---- */
@@ -69,9 +76,25 @@ struct pn_msg *pn_transport_message(size_t n_bytes) {
 
 /* ---- receiving ---- */
 
-/* Takes one message off a socket. *m is NULL when it was none of ours (no or too many frames): dropped. False: nothing is there. */
-static bool receive(void *socket, bool routed, pn_peer *from, struct pn_msg **m) {
+/* May whoever sent this frame send such a one? Once a second at most the log says who was turned away. */
+static bool allowed(struct pn_transport *t, zmq_msg_t *frame) {
+    const unsigned kind = zmq_msg_size(frame) >= PN_ENVELOPE_BYTES ? ((const uint8_t *)zmq_msg_data(frame))[5] : 0;
+    const struct pn_key_owner *who = pn_zap_sender(t->zap, frame);
+    t->named = who != NULL && pn_key_may_send(who->role, kind);
+    if (t->named) t->sender = *who;
+    if (t->named) return true;
+    const uint64_t now = pn_now_ms(&t->shell->env);
+    if (now - t->told_ms >= 1000)
+        pn_log(&t->shell->env, PN_WARN, "a message of kind %u from %s was dropped: %s", kind, who != NULL ? who->name : "a node whose key is not authorized any more",
+               who != NULL ? "its role may not send it" : "its .pub file is gone");
+    t->told_ms = now;
+    return false;
+}
+
+/* Takes one message off a socket. *m is NULL when it was none of ours (no or too many frames) or may not be sent: dropped. False: nothing is there. */
+static bool receive(struct pn_transport *t, void *socket, bool routed, pn_peer *from, struct pn_msg **m) {
     zmq_msg_t frame;
+    t->named = false;
     *m = NULL;
     *from = 0;
     zmq_msg_init(&frame);
@@ -104,6 +127,7 @@ static bool receive(void *socket, bool routed, pn_peer *from, struct pn_msg **m)
         if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) break;
     }
     size_t n = zmq_msg_size(&frame);
+    if (sound && routed && t->keys != NULL) sound = allowed(t, &frame);
     if (sound && n > 0) {
         bool aligned = (uintptr_t)zmq_msg_data(&frame) % 8 == 0;
         struct message *x = new_message(aligned ? 0 : n);
@@ -126,7 +150,7 @@ static int drain_socket(struct pn_transport *t, void *socket, pn_peer connection
     int n = 0;
     pn_peer from;
     struct pn_msg *m;
-    while (n < MAX_DRAIN && receive(socket, connection == 0, &from, &m)) {
+    while (n < MAX_DRAIN && receive(t, socket, connection == 0, &from, &m)) {
         n++;
         if (m == NULL) continue;
         if (t->shell->core != NULL) t->shell->ops->message(t->shell->core, connection != 0 ? connection : from, m);
@@ -143,6 +167,7 @@ static void run_again(uv_idle_t *h) {
 void pn_transport_drain(struct pn_transport *t) {
     if (t == NULL || t->draining || t->shell->core == NULL) return;
     t->draining = true;
+    pn_zap_drain(t->zap);
     bool more = t->router != NULL && drain_socket(t, t->router, 0) == MAX_DRAIN;
     for (size_t i = 0; i < t->n_connections; i++) /* a message may open a connection: the list grows at its end */
         more = drain_socket(t, t->connections[i]->socket, CONNECTION | (i + 1)) == MAX_DRAIN || more;
@@ -160,6 +185,26 @@ static void on_check(uv_check_t *c) { pn_transport_drain(c->data); }
 /* ---- sockets ---- */
 static bool loopback(const char *address) {
     return strncmp(address, "tcp://127.", 10) == 0 || strncmp(address, "tcp://[::1]:", 12) == 0 || strncmp(address, "tcp://localhost:", 16) == 0;
+}
+
+/* A process has one context; a program of others may have many shells, and those share it where sockets are encrypted: two contexts may crash in libsodium's end (libzmq 4.3.4). */
+static struct { pthread_mutex_t lock; void *context; unsigned users; } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void *take_context(bool of_all) {
+    if (!of_all) return zmq_ctx_new();
+    pthread_mutex_lock(&shared.lock);
+    if (shared.users++ == 0) shared.context = zmq_ctx_new();
+    void *context = shared.context;
+    pthread_mutex_unlock(&shared.lock);
+    return context;
+}
+
+static void give_context(void *context) {
+    pthread_mutex_lock(&shared.lock);
+    const bool last = context != shared.context || --shared.users == 0;
+    if (last && context == shared.context) shared.context = NULL;
+    pthread_mutex_unlock(&shared.lock);
+    if (last) zmq_ctx_term(context);
 }
 
 static void *new_socket(struct pn_transport *t, int type) {
@@ -194,18 +239,25 @@ enum pn_result pn_transport_open(struct pn_transport **out, struct pn_shell *s, 
     struct pn_transport *t = calloc(1, sizeof *t);
     if (t == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory");
     t->shell = s;
-    t->context = zmq_ctx_new();
+    t->keys = s->keys;
+    t->context = take_context(s->embedded && s->keys != NULL);
     uv_check_init(&s->loop, &t->check);
     uv_idle_init(&s->loop, &t->again);
     t->check.data = t->again.data = t;
     uv_check_start(&t->check, on_check);
     *out = t;
     if (bind == NULL) return PN_OK;
-    if (!loopback(bind))
-        return pn_fail(err, PN_REFUSED, "%s is not a loopback address: sockets are not encrypted yet, so tcp://127.0.0.1:PORT is all that is allowed", bind);
-    t->router = new_socket(t, ZMQ_ROUTER);
     char real[140];
-    snprintf(real, sizeof real, "%s", bind);
+    uint8_t key[32];
+    pn_key_of_address(bind, real, key); /* an address that was read somewhere has our key behind it */
+    if (t->keys == NULL && !loopback(real))
+        return pn_fail(err, PN_REFUSED, "%s is not a loopback address: what leaves this machine must be encrypted; make keys with pinion keygen and start with --keys DIR", bind);
+    if (strncmp(real, "tcp://*:", 8) == 0 || strncmp(real, "tcp://0.0.0.0:", 14) == 0 || strncmp(real, "tcp://[::]:", 11) == 0)
+        return pn_fail(err, PN_INVALID, "%s names no machine: others connect to the address that stands here, so it must be one of this machine's", bind);
+    enum pn_result r = t->keys != NULL ? pn_zap_open(&t->zap, s, t->context, t->keys, err) : PN_OK;
+    if (r != PN_OK) return r;
+    t->router = new_socket(t, ZMQ_ROUTER);
+    if (t->router != NULL && t->keys != NULL) pn_zap_guard(t->router, t->keys);
     size_t length = strlen(real);
     if (length > 2 && strcmp(real + length - 2, ":0") == 0) strcpy(real + length - 1, "*");
     if (t->router == NULL || zmq_bind(t->router, real) != 0) {
@@ -213,10 +265,15 @@ enum pn_result pn_transport_open(struct pn_transport **out, struct pn_shell *s, 
         return pn_fail(err, code == EADDRINUSE ? PN_EXISTS : PN_INVALID, "cannot listen at %s: %s%s", bind, zmq_strerror(code),
                        code == EADDRINUSE ? "; another process has that port, choose another with --bind or stop it" : "");
     }
-    size_t n = sizeof t->address;
-    zmq_getsockopt(t->router, ZMQ_LAST_ENDPOINT, t->address, &n);
+    size_t n = 60; /* room for a key behind it */
+    if (zmq_getsockopt(t->router, ZMQ_LAST_ENDPOINT, t->address, &n) != 0) return pn_fail(err, PN_INVALID, "%s is too long", bind);
     watch(t, t->router, &t->router_poll);
-    return PN_OK;
+    if (t->keys == NULL) return PN_OK;
+    r = pn_zap_test(t->zap, t->address, err);
+    n = strlen(t->address);
+    t->address[n] = '#';
+    sodium_bin2hex(t->address + n + 1, 65, t->keys->own.public_key, 32);
+    return r;
 }
 
 void pn_transport_close(struct pn_transport *t) {
@@ -228,23 +285,47 @@ void pn_transport_close(struct pn_transport *t) {
         if (t->address[0] != '\0') uv_poll_stop(&t->router_poll);
         zmq_close(t->router);
     }
-    zmq_ctx_term(t->context);
+    pn_zap_close(t->zap);
+    give_context(t->context);
 }
 
 void pn_transport_free(struct pn_transport *t) {
     if (t == NULL) return;
     for (size_t i = 0; i < t->n_connections; i++) free(t->connections[i]);
+    pn_zap_free(t->zap);
     free(t);
 }
 
 const char *pn_transport_address(const struct pn_transport *t) { return t->address; }
 
+/* Where to, and whom to expect there. False: why says it. */
+static bool reachable(struct pn_transport *t, const char *address, char plain[128], uint8_t key[32], char why[200]) {
+    const bool keyed = pn_key_of_address(address, plain, key);
+    const struct pn_key_owner *who = keyed && t->keys != NULL ? pn_keys_find(t->keys, key, pn_now_ms(&t->shell->env)) : NULL;
+    if (plain[0] == '\0') snprintf(why, 200, "what stands behind # is no key of 64 hexadecimal digits");
+    else if (t->keys == NULL && keyed) snprintf(why, 200, "it is encrypted: start with --keys DIR");
+    else if (t->keys == NULL && !loopback(plain)) snprintf(why, 200, "it is not on loopback, and nothing is encrypted without --keys DIR");
+    else if (t->keys != NULL && !keyed) snprintf(why, 200, "it does not end in #KEY, so that nobody knows who answers there; its process must have --keys, too");
+    else if (t->keys != NULL && who == NULL) snprintf(why, 200, "its key is not in %.100s/authorized", t->keys->dir);
+    else if (t->keys != NULL && who->role != PN_KEY_COORDINATOR && who->role != PN_KEY_PS) snprintf(why, 200, "its key is that of %s, a %s, which does not answer", who->name, pn_key_role_names[who->role]);
+    return why[0] == '\0';
+}
+
+bool pn_transport_sender(const struct pn_transport *t, const char **role, const char **name) {
+    if (!t->named) return false;
+    *role = pn_key_role_names[t->sender.role];
+    *name = t->sender.name;
+    return true;
+}
+
 pn_peer pn_transport_connect(struct pn_transport *t, const char *address) {
     for (size_t i = 0; i < t->n_connections; i++)
         if (strcmp(t->connections[i]->address, address) == 0) return CONNECTION | (i + 1);
     struct connection *c = NULL;
-    if (!loopback(address) || strlen(address) >= sizeof c->address || t->n_connections == MAX_CONNECTIONS) {
-        pn_log(&t->shell->env, PN_ERROR, "cannot connect to \"%s\": only loopback addresses tcp://127.0.0.1:PORT are allowed yet", address);
+    char plain[128], why[200] = "";
+    uint8_t key[32];
+    if (strlen(address) >= sizeof c->address || t->n_connections == MAX_CONNECTIONS || !reachable(t, address, plain, key, why)) {
+        pn_log(&t->shell->env, PN_ERROR, "cannot connect to \"%s\": %s", address, why[0] != '\0' ? why : "it is too long, or there are too many connections");
         return 0;
     }
     c = calloc(1, sizeof *c);
@@ -252,7 +333,8 @@ pn_peer pn_transport_connect(struct pn_transport *t, const char *address) {
     c->transport = t;
     c->socket = new_socket(t, ZMQ_DEALER);
     strcpy(c->address, address);
-    if (c->socket == NULL || zmq_connect(c->socket, address) != 0) {
+    if (c->socket != NULL && t->keys != NULL) pn_zap_client(c->socket, t->keys, key);
+    if (c->socket == NULL || zmq_connect(c->socket, plain) != 0) {
         pn_log(&t->shell->env, PN_ERROR, "cannot connect to %s: %s", address, zmq_strerror(zmq_errno()));
         if (c->socket != NULL) zmq_close(c->socket);
         free(c);

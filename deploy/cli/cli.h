@@ -46,10 +46,12 @@ int verb_rollback(const struct cli *);
 int verb_rank(const struct cli *);    /* rank.c */
 int verb_plot(const struct cli *);    /* plot.c */
 int verb_export(const struct cli *); /* export.c */
+int verb_keygen(const struct cli *);  /* keygen.c */
 int verb_synth(const struct cli *);   /* synth.c */
 int verb_convert(const struct cli *); /* convert.c */
 struct pn_job;
 void cli_privacy_ahead(const struct pn_job *); /* what a private job would spend, epoch by epoch; nothing for others */
 int verb_privacy(const struct cli *); /* privacy.c */
+int verb_forget(const struct cli *); /* forget.c */
 
 #endif

@@ -14,16 +14,17 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "common/shell/keys.h"
 #include "deploy/cli/cli.h"
 
 #define MAX_CHILDREN 64
 
 struct child {
-    char name[32], program[32], zmq[80], http[80];
+    char name[32], program[32], zmq[128], http[80];
     pid_t pid;
     uint64_t started_ms, next_ms, backoff_ms;
 };
-static struct supervisor { struct child children[MAX_CHILDREN]; int n; char dir[400], bin[400]; } S;
+static struct supervisor { struct child children[MAX_CHILDREN]; int n; char dir[400], bin[400], keys[400]; } S; /* keys "": nothing is encrypted */
 static volatile sig_atomic_t ending;
 
 static uint64_t now_ms(void) {
@@ -56,7 +57,7 @@ static void start(struct child *k, const char *coordinator) {
     snprintf(address_file, sizeof address_file, "%s/run/%s.json", S.dir, k->name);
     snprintf(program, sizeof program, "%s/%s", S.bin, k->program);
     snprintf(dir, sizeof dir, "%s/coordinator", S.dir);
-    char zmq[96];
+    char zmq[160];
     if (k->http[0]) snprintf(http, sizeof http, "%s", k->http + strlen("http://"));
     else snprintf(http, sizeof http, "127.0.0.1:%d", free_port());
     if (k->zmq[0]) snprintf(zmq, sizeof zmq, "%s", k->zmq);
@@ -71,15 +72,15 @@ static void start(struct child *k, const char *coordinator) {
     dup2(fd, 1);
     dup2(fd, 2);
     for (int i = 3; i < 256; i++) close(i);
-    if (strcmp(k->program, "pinion-coordinator") == 0)
-        execl(program, program, "--name", k->name, "--bind", zmq, "--http", http, "--dir", dir, "--address-file", address_file, (char *)NULL);
-    else if (strcmp(k->program, "pinion-ps") == 0)
-        execl(program, program, "--name", k->name, "--bind", zmq, "--http", http, "--coordinator", coordinator, "--address-file", address_file, (char *)NULL);
-    else if (strcmp(k->program, "pinion-worker") == 0) {
-        snprintf(dir, sizeof dir, "%s/%s", S.dir, k->name);
-        execl(program, program, "--name", k->name, "--http", http, "--coordinator", coordinator, "--dir", dir, "--address-file", address_file, (char *)NULL);
-    } else
-        execl(program, program, "--name", k->name, "--http", http, "--coordinator", coordinator, "--address-file", address_file, (char *)NULL);
+    const bool coordinates = strcmp(k->program, "pinion-coordinator") == 0, serves = strcmp(k->program, "pinion-serve") == 0;
+    if (!coordinates) snprintf(dir, sizeof dir, "%s/%s", S.dir, k->name);
+    char *argv[20] = {program, "--name", k->name, "--http", http, "--address-file", address_file};
+    int n = 7;
+    const struct { bool given; const char *option, *value; } more[] = {{coordinates || strcmp(k->program, "pinion-ps") == 0, "--bind", zmq}, {!coordinates, "--coordinator", coordinator},
+                                                                       {!serves, "--dir", dir}, {S.keys[0] != '\0', "--keys", S.keys}};
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        if (more[i].given) argv[n++] = (char *)more[i].option, argv[n++] = (char *)more[i].value;
+    execv(program, argv);
     fprintf(stderr, "pinion: cannot start %s: %s\n", program, strerror(errno));
     _exit(127);
 }
@@ -225,6 +226,19 @@ static void bring_up(long timeout_s) {
     }
 }
 
+/* A key for each process that has none yet: a cluster that is started again keeps its keys. */
+static void make_keys(void) {
+    snprintf(S.keys, sizeof S.keys, "%.380s/keys", S.dir);
+    for (int i = 0; i < S.n; i++) {
+        static const char *const programs[PN_KEY_ROLES] = {"pinion-coordinator", "pinion-ps", "pinion-worker", "pinion-serve"};
+        struct pn_error err;
+        int role = 0;
+        while (strcmp(S.children[i].program, programs[role]) != 0) role++;
+        const enum pn_result r = pn_keys_make(S.keys, S.children[i].name, (enum pn_key_role)role, &err);
+        if (r != PN_OK && r != PN_EXISTS) cli_fail(EXIT_FAILED, "%s", err.text);
+    }
+}
+
 int verb_up(const struct cli *c) {
     if (cli_option(c, "local", NULL) == NULL) cli_fail(EXIT_USAGE, "pinion up needs --local: clusters over several machines are not available yet");
     long ps = cli_number(c, "ps", 1, 1, 20), workers = cli_number(c, "workers", 1, 1, 20), serving = cli_number(c, "serving", 1, 0, 10), timeout = cli_number(c, "timeout", 60, 1, 600);
@@ -251,6 +265,7 @@ int verb_up(const struct cli *c) {
     for (long i = 0; i < ps; i++) snprintf(name, sizeof name, "ps-%ld", i), add("pinion-ps", name);
     for (long i = 0; i < workers; i++) snprintf(name, sizeof name, "worker-%ld", i), add("pinion-worker", name);
     for (long i = 0; i < serving; i++) snprintf(name, sizeof name, "serving-%ld", i), add("pinion-serve", name);
+    if (cli_option(c, "encrypt", NULL) != NULL) make_keys();
     bool foreground = cli_option(c, "foreground", NULL) != NULL;
     int told[2];
     if (!foreground) {

@@ -70,7 +70,7 @@ int verb_export(const struct cli *c) {
     if (strlen(out) > 1000) cli_fail(EXIT_USAGE, "--out: a name of at most 1000 bytes is needed");
     struct pn_shell *shell;
     struct pn_snapshot *snapshot;
-    if (pn_shell_open(&shell, "export", NULL, PN_ERROR, &err) != PN_OK) cli_fail(EXIT_FAILED, "%s", err.text);
+    if (pn_shell_open(&shell, "export", NULL, NULL, PN_ERROR, &err) != PN_OK) cli_fail(EXIT_FAILED, "%s", err.text);
     if (pn_snapshot_open(&snapshot, pn_shell_env(shell), c->rest[0], &err) != PN_OK) cli_fail(EXIT_FAILED, "%s: %s", c->rest[0], err.text);
     if (graph) onnx(snapshot, out);
     else { /* the snapshot has them so; its digest has just been verified */

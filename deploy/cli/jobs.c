@@ -62,12 +62,13 @@ static void progress(struct json_object *j, bool terminal, double seconds) {
     double epoch = (double)pn_json_u64(j, "epoch", 0), epochs = (double)pn_json_u64(j, "epochs", 1), auc = pn_json_double(j, "validation_auc", NAN), loss = pn_json_double(j, "loss", NAN);
     double rate = pn_json_double(j, "samples_per_s", 0); /* of the last second; at the start and at the end the mean says more */
     if (rate <= 0 || ended(pn_json_str(j, "state", ""))) rate = pn_json_double(j, "samples_per_s_mean", 0);
-    char bar[31], metrics[120] = "";
+    char bar[31], metrics[160] = "";
     int full = (int)(30 * pn_json_double(j, "progress", 0));
     for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '-';
     bar[30] = '\0';
     int n = 0;
     if (isfinite(loss)) n += snprintf(metrics + n, sizeof metrics - (size_t)n, "  loss %.4f", loss);
+    if (pn_json_get(j, "lag") != NULL) n += snprintf(metrics + n, sizeof metrics - (size_t)n, "  %llu behind", (unsigned long long)pn_json_u64(j, "lag", 0));
     if (isfinite(auc)) snprintf(metrics + n, sizeof metrics - (size_t)n, "  validation AUC %.4f", auc);
     fprintf(stderr, "%s%s%s%s %s, epoch %.0f of %.0f, %llu samples, %.0f samples/s%s, %.0f s%s", terminal ? "\r\033[K" : "", terminal ? "[" : "", terminal ? bar : "",
             terminal ? "]" : "training:", pn_json_str(j, "phase", ""), epoch, epochs, (unsigned long long)pn_json_u64(j, "samples", 0), rate, metrics, seconds,

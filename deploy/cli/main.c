@@ -8,7 +8,7 @@ static const struct verb {
     const char *name, *options, *help;
     int (*run)(const struct cli *);
 } verbs[] = {
-    {"up", "local! ps workers serving dir foreground! timeout", "--local [--ps N --workers N --serving N --dir DIR]: starts a cluster on this machine", verb_up},
+    {"up", "local! ps workers serving dir foreground! timeout encrypt!", "--local [--ps N --workers N --serving N --dir DIR --encrypt]: starts a cluster on this machine", verb_up},
     {"down", "", "[--dir DIR]: stops it; its state stays under DIR", verb_down},
     {"status", "", "who is alive, what runs", verb_status},
     {"submit", "dry-run! no-wait! json key data", "[--dry-run] [--no-wait] [--data DIR] [--json FILE] JOB.yaml: trains, shows progress", verb_submit},
@@ -22,9 +22,11 @@ static const struct verb {
     {"rollback", "version", "MODEL [--version V]: back to an earlier version", verb_rollback},
     {"convert", "select duckdb", "FILE.parquet FILE.csv[.zst|.gz] [--select COLUMNS] [--duckdb LIBRARY]: Parquet to CSV, by DuckDB", verb_convert},
     {"privacy", "", "[DATASET|JOB]: what data sets have spent of their privacy budgets", verb_privacy},
+    {"forget", "field value who timeout list!", "--field F --value V [JOB] | --list: takes the rows keyed by a value out of servers, checkpoints and published versions, for good", verb_forget},
     {"plot", "out tensorboard", "JOB [--out FILE.svg|FILE.csv] [--tensorboard FOLDER]: its learning curve (JOB.svg)", verb_plot},
     {"export", "format out", "VERSION-FOLDER [--format onnx|safetensors] [--out FILE]: a published model for other programs", verb_export},
     {"rank", "model serving top set candidates titles repeat json", "--model M --set column=value ... --candidates FILE.csv [--titles COLUMN] [--top K]: ranks", verb_rank},
+    {"keygen", "keys role", "--role coordinator|ps|worker|serving [--keys DIR] NAME: a key pair for a node, to encrypt its sockets", verb_keygen},
     {"synth", "rows out seed items users", "--rows N --out DIR [--seed S]: clicks from a known random model", verb_synth},
 };
 #define N_VERBS (sizeof verbs / sizeof *verbs)

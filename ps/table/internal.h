@@ -22,6 +22,8 @@ struct pn_table {
     struct pn_cold *cold;      /* NULL: all rows are in memory */
     void (*begin)(void *owner, uint64_t key, float *values); /* NULL: the initializer's values it is */
     void *begin_owner;
+    uint64_t *denied, denied_slots[PN_SLOTS / 64]; /* deny.c: mixed keys, rising; a bit for each slot that has one */
+    size_t n_denied;
 };
 
 /* A record on its way to or from a file: docs/formats.md. */

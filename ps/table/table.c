@@ -34,6 +34,7 @@ void pn_table_close(struct pn_table *t) {
     pn_filter_close(&t->filter);
     free(t->places);
     free(t->work);
+    free(t->denied);
     free(t);
 }
 
@@ -67,12 +68,12 @@ size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct p
 static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
     if (t->spec.storage == PN_CODEC_FLOAT32) {
         pn_init_row(&t->spec, key, stored);
-        if (t->begin != NULL) t->begin(t->begin_owner, key, stored);
+        if (t->begin != NULL && !pn_table_denies(t, key)) t->begin(t->begin_owner, key, stored);
         return;
     }
     float values[t->spec.dim];
     pn_init_row(&t->spec, key, values);
-    if (t->begin != NULL) t->begin(t->begin_owner, key, values);
+    if (t->begin != NULL && !pn_table_denies(t, key)) t->begin(t->begin_owner, key, values);
     pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
 }
 
@@ -248,7 +249,7 @@ static void count_missing(struct pn_table *t, const uint64_t *keys, size_t n, co
     for (size_t i = 0; i < n; i++) {
         if (pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) continue;
         if ((uint32_t)t->places[i] == PN_NO_ROW && !is_cold(t, i)) t->counters.admitted++;
-        if ((uint32_t)t->places[i] != PN_DROPPED) continue;
+        if ((uint32_t)t->places[i] != PN_DROPPED || pn_table_denies(t, keys[i])) continue;
         pn_filter_count(&t->filter, pn_mix64(keys[i]));
         t->counters.dropped++;
     }
@@ -297,6 +298,8 @@ enum pn_result pn_table_push(struct pn_table *t, const uint64_t *keys, const flo
     if (n_missing > 0 && t->spec.explicit_rows)
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)t->places[i] == PN_NO_ROW && !pn_slot_skipped(skip, (uint32_t)(t->places[i] >> 32))) return PN_NOT_SEEDED;
+    for (size_t i = 0; t->n_denied > 0 && n_missing > 0 && i < n; i++)
+        if ((uint32_t)t->places[i] == PN_NO_ROW && pn_table_denies(t, keys[i])) t->places[i] = (t->places[i] >> 32) << 32 | PN_DROPPED;
     if (n_missing > 0 && t->cold != NULL) {
         enum pn_result result = look_cold(t, keys, n, skip);
         if (result != PN_OK) return result;

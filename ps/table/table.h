@@ -63,6 +63,10 @@ enum pn_result pn_table_push(struct pn_table *, const uint64_t *keys, const floa
 /* Gives rows their first value where absent. Idempotent. */
 enum pn_result pn_table_seed(struct pn_table *, const uint64_t *keys, const float *rows, size_t n);
 
+/* Rows that are forgotten for good (deny.c): removed from memory and from the second tier, and from then on absent: a push of their keys does nothing, a restore leaves them out, a pull
+ * gives the initializer's row. Keys of later calls come on top. *removed goes up by the rows that were there. PN_BUSY: a cut is under way, or rows are on their way to the tier; PN_IO: the tier failed. */
+enum pn_result pn_table_forget(struct pn_table *, const uint64_t *keys, size_t n, uint64_t *removed);
+bool pn_table_denies(const struct pn_table *, uint64_t key);
 /* The keys of a slot's rows in memory, in no order; keys NULL: only how many there are. */
 size_t pn_table_list(const struct pn_table *, uint32_t i_slot, uint64_t *keys);
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define BATCH 256u           /* keys of a MultiGet, and what the two threads of a get take at a time */
+#define BATCH 128u           /* keys of a MultiGet, and what the two threads of a get take at a time */
 
 struct database {
     struct pn_tiers tiers;   /* first */
@@ -17,19 +17,22 @@ struct database {
     rocksdb_writeoptions_t *write;
     rocksdb_column_family_handle_t *main;
     uint64_t n_opened;
-    /* One helper shares a large get. */
+    /* One helper shares a large get. Nobody waits for it: a batch that it has not finished when all are taken is looked up again. */
     pthread_mutex_t lock;
-    pthread_cond_t wake, done;
+    pthread_cond_t wake;
     bool started;
-    struct get {
-        struct tier *tier;
-        const uint64_t *keys;
-        size_t n, n_bytes;
-        uint8_t *records;
-        bool *found;
-        _Atomic size_t next;     /* the first key that nobody has taken */
-        _Atomic bool failed;
-    } *job;
+    struct get *job;         /* under the lock, as all that follows */
+    uint64_t number;         /* of the job: what the helper found for another is of no use */
+    size_t helper_begin, helper_n; /* the batch that it has in hand; 0: none */
+};
+struct get {
+    struct tier *tier;
+    const uint64_t *keys;
+    size_t n, n_bytes;
+    uint8_t *records;
+    bool *found;
+    _Atomic size_t next;     /* the first key that nobody has taken */
+    bool failed;             /* the helper saw the store fail; under the lock */
 };
 struct tier {
     struct pn_tier tier;     /* first */
@@ -41,52 +44,87 @@ struct pn_tier_scan { struct tier *t; rocksdb_iterator_t *it; bool begun; };
 static struct tier *tier_of(struct pn_tier *t) { return (struct tier *)(void *)t; }
 
 /* ---- get ---- */
-static void get_batch(struct get *g, size_t begin, size_t n) {
+/* False: the store failed. */
+static bool get_batch(struct tier *t, const uint64_t *numbers, size_t n, size_t n_bytes, uint8_t *records, bool *found) {
     uint64_t wire[BATCH];
-    const char *keys[BATCH];
-    size_t sizes[BATCH];
+    const char *keys[BATCH] = {0};
+    size_t sizes[BATCH] = {0};
     rocksdb_pinnableslice_t *values[BATCH];
     char *errors[BATCH];
+    bool ok = true;
     for (size_t i = 0; i < n; i++) {
-        wire[i] = __builtin_bswap64(g->keys[begin + i]); /* sorted as numbers are */
+        wire[i] = __builtin_bswap64(numbers[i]); /* sorted as numbers are */
         keys[i] = (const char *)&wire[i];
         sizes[i] = sizeof wire[i];
     }
-    rocksdb_batched_multi_get_cf(g->tier->db->db, g->tier->db->read, g->tier->family, n, keys, sizes, values, errors, false);
+    rocksdb_batched_multi_get_cf(t->db->db, t->db->read, t->family, n, keys, sizes, values, errors, false);
     for (size_t i = 0; i < n; i++) {
-        g->found[begin + i] = false;
+        found[i] = false;
         if (errors[i] != NULL) {
-            g->failed = true;
+            ok = false;
             free(errors[i]);
         }
         if (values[i] == NULL) continue;
         size_t size;
         const char *value = rocksdb_pinnableslice_value(values[i], &size);
-        if (value != NULL && size == g->tier->tier.record_bytes) {
-            memcpy(g->records + (begin + i) * g->n_bytes, value, g->n_bytes);
-            g->found[begin + i] = true;
+        if (value != NULL && size == t->tier.record_bytes) {
+            memcpy(records + i * n_bytes, value, n_bytes);
+            found[i] = true;
         } else {
-            g->failed = true;
+            ok = false;
         }
         rocksdb_pinnableslice_destroy(values[i]);
     }
-}
-static void get_rest(struct get *g) {
-    for (size_t begin; (begin = atomic_fetch_add(&g->next, BATCH)) < g->n;) get_batch(g, begin, g->n - begin < BATCH ? g->n - begin : BATCH);
+    return ok;
 }
 
+/* The next batch that nobody has taken; how many keys; 0: none is left. */
+static size_t take(struct get *g, size_t *begin) {
+    *begin = atomic_fetch_add(&g->next, BATCH);
+    return *begin >= g->n ? 0 : g->n - *begin < BATCH ? g->n - *begin : BATCH;
+}
+static bool get_here(const struct get *g, size_t begin, size_t n) {
+    return get_batch(g->tier, g->keys + begin, n, g->n_bytes, g->records + begin * g->n_bytes, g->found + begin);
+}
+
+/* Works on copies: the owner may be done with its job, and with the table, before the helper is. */
 static void *help(void *ctx) {
     struct database *d = ctx;
+    uint64_t keys[BATCH];
+    bool found[BATCH];
+    uint8_t *records = NULL;
+    size_t room = 0;
     rocksdb_set_perf_level(rocksdb_disable);
     pthread_mutex_lock(&d->lock);
     for (;;) {
-        while (d->job == NULL) pthread_cond_wait(&d->wake, &d->lock);
         struct get *g = d->job;
+        size_t begin = 0;
+        if (g != NULL && room < BATCH * g->n_bytes) {
+            free(records);
+            records = malloc(BATCH * g->n_bytes);
+            room = records != NULL ? BATCH * g->n_bytes : 0;
+        }
+        const size_t n = g != NULL && records != NULL ? take(g, &begin) : 0;
+        if (n == 0) {
+            pthread_cond_wait(&d->wake, &d->lock);
+            continue;
+        }
+        const uint64_t number = d->number;
+        const size_t n_bytes = g->n_bytes;
+        struct tier *t = g->tier;
+        memcpy(keys, g->keys + begin, n * sizeof *keys);
+        pn_tier_ref(&t->tier);
+        d->helper_begin = begin;
+        d->helper_n = n;
         pthread_mutex_unlock(&d->lock);
-        get_rest(g);
+        const bool ok = get_batch(t, keys, n, n_bytes, records, found);
+        pn_tier_unref(&t->tier);
         pthread_mutex_lock(&d->lock);
-        d->job = NULL;
-        pthread_cond_signal(&d->done);
+        if (d->number != number) continue; /* too late */
+        memcpy(g->records + begin * n_bytes, records, n * n_bytes);
+        memcpy(g->found + begin, found, n * sizeof *found);
+        g->failed = g->failed || !ok;
+        d->helper_n = 0;
     }
     return NULL;
 }
@@ -94,20 +132,27 @@ static void *help(void *ctx) {
 static bool get(struct pn_tier *tier, const uint64_t *keys, size_t n, size_t n_bytes, void *records, bool *found) {
     struct database *d = tier_of(tier)->db;
     struct get g = {.tier = tier_of(tier), .keys = keys, .n = n, .n_bytes = n_bytes, .records = records, .found = found};
-    const bool two = n > BATCH && d->started;
-    if (two) {
-        pthread_mutex_lock(&d->lock);
-        d->job = &g;
-        pthread_cond_signal(&d->wake);
-        pthread_mutex_unlock(&d->lock);
+    size_t begin, count;
+    bool ok = true;
+    if (n <= BATCH || !d->started) {
+        while ((count = take(&g, &begin)) > 0) ok = get_here(&g, begin, count) && ok;
+        return ok;
     }
-    get_rest(&g);
-    if (two) {
-        pthread_mutex_lock(&d->lock);
-        while (d->job != NULL) pthread_cond_wait(&d->done, &d->lock);
-        pthread_mutex_unlock(&d->lock);
-    }
-    return !g.failed;
+    pthread_mutex_lock(&d->lock);
+    d->job = &g;
+    d->number++;
+    d->helper_n = 0;
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->lock);
+    while ((count = take(&g, &begin)) > 0) ok = get_here(&g, begin, count) && ok;
+    pthread_mutex_lock(&d->lock);
+    d->job = NULL;
+    d->number++;
+    begin = d->helper_begin;
+    count = d->helper_n;
+    ok = ok && !g.failed;
+    pthread_mutex_unlock(&d->lock);
+    return (count == 0 || get_here(&g, begin, count)) && ok;
 }
 
 /* ---- put, scan ---- */
@@ -127,6 +172,26 @@ static bool put(struct pn_tier *tier, const uint64_t *keys, const void *records,
         free(err);
         rocksdb_writebatch_destroy(b);
     }
+    return ok;
+}
+
+/* A delete is a mark that hides what older files hold; compacting the key's range writes these anew, without it. */
+static bool take_out(struct pn_tier *tier, const uint64_t *keys, size_t n) {
+    struct tier *t = tier_of(tier);
+    char *err = NULL;
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_delete_cf(t->db->db, t->db->write, t->family, (const char *)&wire, sizeof wire, &err);
+    }
+    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+    if (err == NULL) rocksdb_flush_cf(t->db->db, o, t->family, &err);
+    rocksdb_flushoptions_destroy(o);
+    for (size_t i = 0; i < n && err == NULL; i++) {
+        const uint64_t wire = __builtin_bswap64(keys[i]);
+        rocksdb_compact_range_cf(t->db->db, t->family, (const char *)&wire, sizeof wire, (const char *)&wire, sizeof wire);
+    }
+    const bool ok = err == NULL;
+    free(err);
     return ok;
 }
 
@@ -177,7 +242,7 @@ static void destroy(struct pn_tier *tier) {
     free(t);
 }
 
-static const struct pn_tier_ops ops = {.get = get, .put = put, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
+static const struct pn_tier_ops ops = {.get = get, .put = put, .remove = take_out, .scan = scan, .next = next, .scan_end = scan_end, .bytes = bytes, .destroy = destroy};
 
 /* ---- the database ---- */
 static enum pn_result open_database(struct database *d, struct pn_error *err) {
@@ -240,7 +305,6 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     snprintf(d->dir, sizeof d->dir, "%s", dir);
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->wake, NULL);
-    pthread_cond_init(&d->done, NULL);
     rocksdb_options_t *o = d->options = rocksdb_options_create();
     rocksdb_options_set_create_if_missing(o, 1);
     rocksdb_options_set_compression(o, rocksdb_no_compression);
@@ -248,6 +312,7 @@ struct pn_tiers *pn_tiers_rocksdb(const char *dir) {
     rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_prefix_extractor(o, rocksdb_slicetransform_create_fixed_prefix(3));
     rocksdb_options_set_plain_table_factory(o, 8, 10, 0.75, 16);
+    rocksdb_options_set_max_sequential_skip_in_iterations(o, UINT64_MAX); /* an iterator that met many versions of a key would seek, which plain tables cannot in the order of keys */
     rocksdb_options_set_level0_slowdown_writes_trigger(o, 40);
     rocksdb_options_set_level0_stop_writes_trigger(o, 60);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(o, 0.1); /* most lookups are of rows that were flushed long ago */

@@ -132,16 +132,18 @@ class Session:
     """Membership in one external job, as one of its producers or only to read.
 
     coordinator: its ZeroMQ address, or the directory of a local cluster (cluster.json in it has the address).
+    keys, key: of an encrypted cluster: the folder with KEY.key and authorized/ (pinion keygen --role worker KEY).
     """
 
-    def __init__(self, coordinator, job, name=None, read_only=False, timeout=30.0, log=None):
+    def __init__(self, coordinator, job, name=None, read_only=False, timeout=30.0, log=None, keys=None, key=None):
         self._handle = None
         self._tickets = set()
         if os.path.isdir(coordinator):
             with open(os.path.join(coordinator, "cluster.json")) as f:
                 coordinator = json.load(f)["coordinator"]["zmq"]
         self._log = _l.LOG(lambda _, level, line: log(level, line.decode(errors="replace"))) if log else _l.LOG()
-        options = _l.COptions(coordinator.encode(), job.encode(), name.encode() if name else None, read_only, self._log, None)
+        options = _l.COptions(coordinator.encode(), job.encode(), name.encode() if name else None, read_only, self._log, None,
+                               os.fspath(keys).encode() if keys else None, key.encode() if key else None)
         handle, err = _l.c_void_p(), _l.CError()
         _check(_l.lib.pinion_open(ctypes.byref(handle), ctypes.byref(options), _ms(timeout), ctypes.byref(err)), err)
         self._handle = handle

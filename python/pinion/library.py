@@ -14,7 +14,7 @@ LOG = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 
 
 class COptions(Structure):
-    _fields_ = [("coordinator", c_char_p), ("job", c_char_p), ("name", c_char_p), ("read_only", c_bool), ("log", LOG), ("log_owner", c_void_p)]
+    _fields_ = [("coordinator", c_char_p), ("job", c_char_p), ("name", c_char_p), ("read_only", c_bool), ("log", LOG), ("log_owner", c_void_p), ("keys", c_char_p), ("key", c_char_p)]
 
 
 class CTable(Structure):

@@ -1,6 +1,7 @@
 /* One shard on ZeroMQ, without a coordinator: what bench-wire asks.
  *   bench-server DIM [CODEC [MEMORY|- [I OF]]]: shard I (from 0) of OF; prints its address. */
 #include <unistd.h>
+#include "common/shell/keys.h"
 #include "common/shell/shell.h"
 #include "common/wire.h"
 #include "ps/shard.h"
@@ -22,7 +23,8 @@ int main(int argc, char **argv) {
     struct pn_shell *shell;
     struct pn_error err;
     if (argc < 2) return 2;
-    if (pn_shell_open(&shell, "server", "tcp://127.0.0.1:0", PN_WARN, &err) != PN_OK) {
+    struct pn_keys *keys = NULL; /* BENCH_KEYS: a folder with the keys of a ps "server" and a worker "client" */
+    if ((getenv("BENCH_KEYS") != NULL && pn_keys_open(&keys, getenv("BENCH_KEYS"), "server", &err) != PN_OK) || pn_shell_open(&shell, "server", "tcp://127.0.0.1:0", keys, PN_WARN, &err) != PN_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
@@ -39,6 +41,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    if (getenv("BENCH_SLICE")) shard->slice = strtoull(getenv("BENCH_SLICE"), NULL, 10); /* 0xffffffff: pushes go in whole */
     printf("%s\n", pn_shell_address(shell));
     fflush(stdout);
     static const struct pn_core_ops ops = {.start = start, .message = message};

@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "common/shell/keys.h"
 #include "common/shell/shell.h"
 #include "ps/client/client.h"
 #include "tests/benchmarks/workload.h"
@@ -186,7 +187,11 @@ int main(int argc, char **argv) {
     for (uint32_t i = 0; i < B.in_flight; i++) {
         B.slots[i].rows = malloc(raw * B.dim * sizeof(float));
     }
-    if (pn_shell_open(&B.shell, "client", NULL, PN_WARN, &err) != PN_OK) return 1;
+    struct pn_keys *keys = NULL;
+    if ((getenv("BENCH_KEYS") != NULL && pn_keys_open(&keys, getenv("BENCH_KEYS"), "client", &err) != PN_OK) || pn_shell_open(&B.shell, "client", NULL, keys, PN_WARN, &err) != PN_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
     B.client = pn_client_open(pn_shell_env(B.shell), &B.job, "bench");
     static struct pn_shard_map map;
     for (int i = optind; i < argc && map.n_shards < PN_MAX_SHARDS; i++) {

@@ -89,6 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (take(&in, 1) % 2) memset(evicts, ' ', strlen(", defaults: {eviction: {ageSteps: 5}}")); /* a second tier goes without */
     else memset(strstr(text, ", c: {memory: 64Ki}"), ' ', strlen(", c: {memory: 64Ki}"));
     struct pn_shard *s = open_shard(f, text, 2, 0, ALL);
+    if (size > 0 && data[0] >> 4 > 0) s->slice = data[0] >> 4;
     while (in.p < in.end) {
         struct pn_msg *m = take(&in, 1) % 4 == 0 ? raw(f, &in, take(&in, 1)) : built(f, &in);
         if (m == NULL) continue;
@@ -102,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         pn_msg_unref(m);
         fake_drop_sent(f);
         if (in.p < in.end && *in.p % 2) fake_run(f);
+        if (in.p < in.end && *in.p % 3 == 0 && !s->broken) fake_advance(f, 0); /* pushes in slices go on */
     }
     fake_run(f);
     pn_shard_close(s);

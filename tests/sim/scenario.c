@@ -28,6 +28,7 @@ struct scenario {
     uint64_t newest;          /* checkpoint epoch */
     char checkpoint_dir[512];
     bool healed, clients, secure;
+    size_t slice;             /* of the servers' pushes; 0: as ever, more than any push has here */
     enum sim_kind kind;
     uint64_t n_published, n_publish_refused;
     uint64_t clock_seen[64];
@@ -148,6 +149,7 @@ void sim_boot(struct sim *sim, struct sim_node *n) {
         snprintf(o.address, sizeof o.address, "%s", n->address);
         snprintf(o.coordinator, sizeof o.coordinator, "%s", coordinator);
         o.tiers = &fake_tiers;
+        o.slice = ((struct scenario *)sim)->slice;
         n->core = pn_ps_open(&n->env, &o);
         n->ops = &pn_ps_core;
         break;
@@ -298,6 +300,10 @@ static void draw(struct scenario *s) {
              (unsigned long long)(s->steps * 32 * s->n_producers), (unsigned long long)s->n_keys, tiered ? ", memory: 1024" : "", (unsigned long long)sim_draw(sim, 1000),
              s->n_producers, 1 + (uint32_t)sim_draw(sim, 16), s->mode, strcmp(s->mode, "ssp") == 0 ? ", staleness: 3" : "",
              (unsigned long long)(100 + sim_draw(sim, 2000)), sim_chance(sim, 0.3) ? "64Ki" : "16Mi");
+    if (sim_chance(sim, 0.5)) { /* pushes go in a few rows at a time, with everything else between */
+        s->slice = 1 + sim_draw(sim, 16);
+        f->turn_ns = sim_draw(sim, 2 * MS);
+    }
 }
 
 /* The same world with an external job: one client a producer, and sometimes one more. */

@@ -22,6 +22,7 @@ struct sim_faults {
     double loss, duplicate, slow, corrupt; /* messages */
     double io_error, sync_error;           /* file operations */
     uint64_t latency_ns, slow_ns;
+    uint64_t turn_ns;                      /* a timer that is due at once may take so long */
     uint64_t crash_every_ms;               /* mean time between crashes of a random node; 0: none */
     double power_cut;                      /* of crashes: unsynced data of that node may be lost or torn */
     double crash_all;                      /* of crashes: everything at once */

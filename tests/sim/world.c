@@ -89,6 +89,7 @@ static void timer_start(struct pn_env *e, struct pn_timer *t, uint64_t delay_ms)
     t->active = true;
     t->impl_id = s->sequence + 1; /* an event of an earlier start no longer matches */
     t->due_ns = s->now_ns + delay_ms * MS;
+    if (delay_ms == 0) t->due_ns += sim_draw(s, s->faults.turn_ns + 1); /* what comes meanwhile goes before it */
     struct sim_event *ev = push(s, E_TIMER, n, t->due_ns);
     ev->u.timer.t = t;
     ev->u.timer.id = t->impl_id;

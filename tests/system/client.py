@@ -6,17 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from cluster import BUILD, ROOT, SLOW, Cluster, audit_job, skip, why_not
+from cluster import SLOW, Cluster, audit_job, client_package
 
-try:
-    import numpy as np
-except ImportError as e:
-    skip(f"{e}; {why_not()}")
-if SLOW > 1:
-    skip("a sanitizer's library cannot be loaded into a plain Python")
-os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))
-sys.path.insert(0, os.path.join(ROOT, "python"))
-import pinion  # noqa: E402
+pinion = client_package("numpy")
+import numpy as np  # noqa: E402
 
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob

@@ -1,18 +1,9 @@
 """pinion.torch: an EmbeddingBag on the cluster trains as torch.nn.EmbeddingBag does."""
-import os
-import sys
-from cluster import BUILD, ROOT, SLOW, Cluster, skip, why_not
+from cluster import Cluster, client_package
 
-try:
-    import numpy as np
-    import torch
-except ImportError as e:
-    skip(f"{e}; {why_not()}")
-if SLOW > 1:
-    skip("a sanitizer's library cannot be loaded into a plain Python")
-os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))
-sys.path.insert(0, os.path.join(ROOT, "python"))
-import pinion  # noqa: E402
+pinion = client_package("numpy", "torch")
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 import pinion.torch  # noqa: E402
 
 JOB = """apiVersion: pinion/v1

@@ -1,4 +1,5 @@
 """A real cluster for tests: real processes, sockets and files on loopback, in a folder of its own."""
+import importlib
 import json
 import os
 import shutil
@@ -52,6 +53,29 @@ def http(method, url, body=None, timeout=60):
         return status, text
 
 
+def client_package(*packages):
+    """The Python package over the client library. Skips where one of `packages` (PyPI) is not there, or the library is a sanitizer's."""
+    for p in packages:
+        try:
+            importlib.import_module(p)
+        except ImportError as e:
+            skip(f"{e}; {why_not()}")
+    if SLOW > 1:
+        skip("a sanitizer's library cannot be loaded into a plain Python")
+    os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))
+    sys.path.insert(0, os.path.join(ROOT, "python"))
+    return importlib.import_module("pinion")
+
+
+def synth(folder, rows, seed):
+    """`pinion synth` into a folder. Returns its features as a job's YAML, all categorical."""
+    code, _, err = run("synth", "--rows", str(rows), "--out", folder, "--seed", str(seed))
+    assert code == 0, err
+    with open(os.path.join(folder, "train.csv")) as f:
+        header = f.readline().strip().split(",")
+    return "\n".join(f"    - {{name: {c}, type: categorical}}" for c in header if c != "click")
+
+
 def run(*args, timeout=300, **kwargs):
     """The pinion command: (exit code, stdout, stderr)."""
     p = subprocess.run([PINION, *args], capture_output=True, text=True, timeout=timeout * SLOW, stdin=subprocess.DEVNULL, **kwargs)
@@ -59,10 +83,10 @@ def run(*args, timeout=300, **kwargs):
 
 
 class Cluster:
-    def __init__(self, ps=2, workers=2, serving=1, dir=None):
+    def __init__(self, ps=2, workers=2, serving=1, dir=None, encrypt=False):
         self.own = dir is None
         self.dir = dir or tempfile.mkdtemp(prefix="pinion-test-")
-        code, out, err = run("up", "--local", "--ps", str(ps), "--workers", str(workers), "--serving", str(serving), "--dir", self.dir)
+        code, out, err = run("up", "--local", "--ps", str(ps), "--workers", str(workers), "--serving", str(serving), "--dir", self.dir, *(["--encrypt"] if encrypt else []))
         if code != 0:
             raise AssertionError(f"pinion up: exit {code}\n{out}\n{err}")
         self.read()

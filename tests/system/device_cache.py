@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from cluster import BUILD, Cluster, http, run, skip
+from cluster import BUILD, Cluster, http, skip, synth
 
 if "san" in BUILD:
     skip("a sanitizer does not know fibers")
@@ -25,11 +25,7 @@ spec:
 os.environ["PINION_CUDA_MODULE"] = os.path.join(BUILD, "tests", "parity", "libpinion-emulated.so")
 tmp = tempfile.mkdtemp(prefix="pinion-hot-")
 try:
-    code, out, err = run("synth", "--rows", "4000", "--out", tmp, "--seed", "7")
-    assert code == 0, err
-    with open(os.path.join(tmp, "train.csv")) as f:
-        header = f.readline().strip().split(",")
-    features = "\n".join(f"    - {{name: {c}, type: categorical}}" for c in header if c != "click")
+    features = synth(tmp, 4000, 7)
     text = lambda cache, mode="async", epochs=1, rows=1500: TEXT.format(dir=tmp, features=features, cache=cache, mode=mode, epochs=epochs, rows=rows)
     with Cluster(ps=1, workers=1, serving=0) as c:
         def nodes(role):
@@ -51,7 +47,7 @@ try:
         plain, four = train(text("")), train(text("deviceCache: {rows: 20000, staleness: 4}, "))
         print(f"async without a cache {plain}, with staleness 4 {four}")
         assert four[2] < 0.8 * plain[2] and abs(four[1] - plain[1]) < 0.03 and abs(four[0] - plain[0]) < 0.03, (plain, four)
-        code, out, err = run("synth", "--rows", "6000", "--out", tmp, "--seed", "8")
+        synth(tmp, 6000, 8)
         id = c.submit(text("deviceCache: {rows: 20000, staleness: 4}, ", epochs=2, rows=3000))
         deadline = time.time() + 60
         while True:

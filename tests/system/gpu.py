@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from cluster import BUILD, Cluster, run, skip
+from cluster import BUILD, Cluster, skip, synth
 
 if "san" in BUILD:
     skip("a sanitizer does not know fibers")
@@ -42,11 +42,7 @@ emulated = os.path.join(BUILD, "tests", "parity", "libpinion-emulated.so")
 nvidia = os.path.exists("/dev/nvidiactl")
 tmp = tempfile.mkdtemp(prefix="pinion-gpu-")
 try:
-    code, out, err = run("synth", "--rows", "4000", "--out", tmp, "--seed", "7")
-    assert code == 0, err
-    with open(os.path.join(tmp, "train.csv")) as f:
-        header = f.readline().strip().split(",")
-    features = "\n".join(f"    - {{name: {c}, type: categorical}}" for c in header if c != "click")
+    features = synth(tmp, 4000, 7)
     text = lambda device, mode="sync": TEXT.format(dir=tmp, features=features, device=device, mode=mode)
     figures = {}
     with Cluster(ps=1, workers=1, serving=0) as c:

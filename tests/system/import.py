@@ -2,20 +2,12 @@
 import math
 import os
 import random
-import sys
 import tempfile
 import time
-from cluster import BUILD, ROOT, SLOW, Cluster, http, skip, why_not
+from cluster import Cluster, client_package, http
 
-try:
-    import numpy as np
-except ImportError as e:
-    skip(f"{e}; {why_not()}")
-if SLOW > 1:
-    skip("a sanitizer's library cannot be loaded into a plain Python")
-os.environ.setdefault("PINION_LIBRARY", os.path.join(BUILD, "libpinion.so"))
-sys.path.insert(0, os.path.join(ROOT, "python"))
-import pinion  # noqa: E402
+pinion = client_package("numpy")
+import numpy as np  # noqa: E402
 
 EXTERNAL = """apiVersion: pinion/v1
 kind: TrainingJob

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+import urllib.request
 from cluster import BUILD, Cluster, run
 
 JOB = """
@@ -140,6 +141,23 @@ with Cluster(ps=2, workers=2, serving=0) as c:
     mock.say("topic gone 2", )
     mock.say("unknown gone")
     fails('have no topic "gone"', "jsonl", mock.brokers, "gone", "earliest", "latest", "id", "")
+    # a job that runs behind: what the topic has and no batch had, of both partitions, until they are done
+    mock.say("topic late 2")
+    lines = ['{"id": "%s", "gender": "%s", "liked": %d}' % r for r in rows[0][:510]]
+    mock.put("late", 0, lines)
+    mock.put("late", 1, lines)
+    id = c.submit(JOB % ("jsonl", mock.brokers, "late", "earliest", "never", "id, gender", ""))
+    def lag_is(n):
+        until = time.time() + 20
+        while c.job(id).get("lag") != n:
+            assert time.time() < until, c.job(id)
+            time.sleep(0.02)
+    lag_is(20)                         # ten of each: too few for a batch of 20
+    assert f'pinion_stream_lag{{job="{id}"}} 20\n' in urllib.request.urlopen(c.info["coordinator"]["http"] + "/metrics").read().decode()
+    mock.put("late", 0, lines[:10])
+    lag_is(10)
+    c.api("POST", f"/api/v1/jobs/{id}/cancel")
+    c.wait(id, 60)
     fails("start is at offset 5000, but the log has 0 to 1000", "jsonl", mock.brokers, "json", "[5000]", "latest", "id", "")
     mock.say("topic one 1")
     fails("has 1 partition for 2 data shards", "jsonl", mock.brokers, "one", "earliest", "latest", "id", "")

@@ -155,6 +155,13 @@ static enum pn_topic_state take(struct pn_topic *t, uint32_t partition, struct p
     }
 }
 
+static uint64_t last_end(struct pn_topic *t, uint32_t partition) {
+    struct kafka *k = (struct kafka *)t;
+    int64_t low = 0, high = 0;
+    const rd_kafka_resp_err_t e = rd_kafka_get_watermark_offsets(k->rk, k->name, (int32_t)partition, &low, &high); /* out of librdkafka's memory */
+    return e == RD_KAFKA_RESP_ERR_NO_ERROR && high > 0 ? (uint64_t)high : 0; /* below 0: not known */
+}
+
 static bool look_for_trouble(struct pn_topic *t, struct pn_error *out) {
     struct kafka *k = (struct kafka *)t;
     rd_kafka_poll(k->rk, 0);
@@ -162,7 +169,7 @@ static bool look_for_trouble(struct pn_topic *t, struct pn_error *out) {
     return k->troubled;
 }
 
-static const struct pn_topic_ops ops = {.close = close_topic, .partitions = count_partitions, .range = range, .begin = begin, .take = take, .trouble = look_for_trouble};
+static const struct pn_topic_ops ops = {.close = close_topic, .partitions = count_partitions, .range = range, .begin = begin, .take = take, .end = last_end, .trouble = look_for_trouble};
 
 /* A password out of its file, without the line's end. */
 static bool read_secret(const char *path, char out[256], struct pn_error *err) {

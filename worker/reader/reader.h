@@ -37,6 +37,8 @@ void pn_reader_next(struct pn_reader *, void (*done)(void *owner, enum pn_result
                     void *owner);
 /* A topic's reader gives no row before a ledger says which (common/ledger.h). What it would have in it next, for the coordinator: the caller's; NULL: nothing yet. */
 struct json_object *pn_reader_proposal(const struct pn_reader *);
+/* How many offsets of its partitions are behind the last batch, as far as the log's ends are known; UINT64_MAX: not known, or no topic. */
+uint64_t pn_reader_lag(const struct pn_reader *);
 /* The ledger as it stands, of which all is durable. Borrowed. */
 void pn_reader_deal(struct pn_reader *, struct json_object *ledger);
 /* The columns that the data will have: fixed for movielens, criteo and libfm; for csv known after the first batch (NULL before). */

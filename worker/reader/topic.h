@@ -23,6 +23,8 @@ struct pn_topic_ops {
     enum pn_result (*begin)(struct pn_topic *, uint32_t partition, uint64_t offset, struct pn_error *);
     /* The next message of a partition, in order; never waits. */
     enum pn_topic_state (*take)(struct pn_topic *, uint32_t partition, struct pn_message *, struct pn_error *);
+    /* Where a partition ended when something was last fetched of it; 0: nothing was yet. Never waits. */
+    uint64_t (*end)(struct pn_topic *, uint32_t partition);
     /* What is wrong with the way to the brokers, on one line. False: nothing is known to be. */
     bool (*trouble)(struct pn_topic *, struct pn_error *);
 };

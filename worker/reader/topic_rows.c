@@ -39,8 +39,10 @@ struct pn_topic_rows {
     struct json_object *incoming;     /* a plan's ledger */
     bool troubled;
     struct pn_error trouble;
+    uint64_t lag;                     /* UINT64_MAX: not known */
     /* the core's side */
     struct json_object *said, *later; /* later: incoming, once no work runs */
+    uint64_t said_lag;
     struct pn_timer timer;
     bool timing, told;
     char told_line[200];
@@ -388,9 +390,22 @@ static enum pn_advance advance(struct pn_reader *r) {
     return r->batch.n_rows > 0 ? PN_ADVANCE_BATCH : PN_ADVANCE_END;
 }
 
+/* Offsets that the log has and no batch had yet. Where the log ends is known from what was fetched last. */
+static uint64_t lag_of(const struct pn_topic_rows *t, size_t begun_rows) {
+    uint64_t lag = begun_rows;
+    for (size_t i = 0; i < t->n_parts; i++) {
+        const struct part *p = &t->parts[i];
+        const uint64_t end = p->begun ? t->log->ops->end(t->log, p->id) : 0, upto = end < p->bound ? end : p->bound, at = p->n > 0 ? front(p)->line : p->next;
+        if (end == 0 && !p->at_end) return UINT64_MAX;
+        lag += upto > at ? upto - at : 0;
+    }
+    return t->n_parts > 0 ? lag : UINT64_MAX;
+}
+
 enum pn_advance pn_topic_advance(struct pn_reader *r) {
     struct pn_topic_rows *t = r->topic;
     const enum pn_advance a = advance(r);
+    t->lag = t->log != NULL ? lag_of(t, a == PN_ADVANCE_WAIT ? r->batch.n_rows : 0) : UINT64_MAX;
     t->troubled = t->log != NULL && t->log->ops->trouble(t->log, &t->trouble);
     return a;
 }
@@ -408,6 +423,7 @@ bool pn_topic_rows_open(struct pn_reader *r) {
     if (t == NULL) return false;
     t->timer = (struct pn_timer){.fire = again, .owner = r};
     t->pause_ms = AGAIN_MS;
+    t->lag = t->said_lag = UINT64_MAX;
     if (r->data.format == PN_FORMAT_CRITEO) return pn_criteo_columns(r);
     if (r->data.format == PN_FORMAT_JSONL) return pn_json_columns(r);
     char header[sizeof r->data.columns];
@@ -466,6 +482,7 @@ void pn_topic_rows_worked(struct pn_reader *r) {
     }
     if (!t->troubled && t->told) pn_log(r->env, PN_INFO, "kafka brokers %.150s answer again", r->data.kafka.brokers);
     t->told = t->troubled;
+    t->said_lag = t->lag;
     if (!t->fresh) return;
     t->fresh = false;
     if (t->said != NULL) json_object_put(t->said);
@@ -474,6 +491,8 @@ void pn_topic_rows_worked(struct pn_reader *r) {
 }
 
 struct json_object *pn_reader_proposal(const struct pn_reader *r) { return r->topic != NULL && r->topic->said != NULL ? json_object_get(r->topic->said) : NULL; }
+
+uint64_t pn_reader_lag(const struct pn_reader *r) { return r->topic != NULL ? r->topic->said_lag : UINT64_MAX; }
 
 void pn_reader_deal(struct pn_reader *r, struct json_object *ledger) {
     struct pn_topic_rows *t = r->topic;

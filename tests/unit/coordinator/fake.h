@@ -39,7 +39,8 @@ struct node {
     /* ps */
     char job[32];
     const char *failed_code;
-    uint64_t generation, term, cut, restored, version;
+    uint64_t generation, term, cut, restored, version, forgot, scrub;
+    bool hold_forget, corrupt_scrub;
     bool open, flipped;
     /* worker */
     struct { uint64_t incarnation, clock; } units[64];
@@ -290,16 +291,20 @@ static inline void complete_io(struct pn_io *io) {
             }
             break;
         case PN_IO_REMOVE: file_remove(io->path); break;
-        case PN_IO_LIST: {
-            const size_t n = strlen(io->path);
-            size_t found = 0;
-            char **names = malloc((MAX_FILES + 1) * sizeof *names);
-            for (size_t k = 0; k < W->n_files; k++)
-                if (strncmp(W->files[k].path, io->path, n) == 0 && W->files[k].path[n] == '/') names[found++] = W->files[k].path + n + 1;
-            qsort(names, found, sizeof *names, by_name);
-            names[found] = NULL;
-            io->result = found > 0 ? 0 : -ENOENT;
-            if (found > 0) io->names = names;
+        case PN_IO_LIST: { /* what stands right under it, each once */
+            char **names = calloc(MAX_FILES + 1, sizeof *names + 80), *text = (char *)(names + MAX_FILES + 1);
+            size_t count = 0, n = strlen(io->path);
+            for (size_t f = 0; f < W->n_files; f++) {
+                if (strncmp(W->files[f].path, io->path, n) != 0 || W->files[f].path[n] != '/') continue;
+                char name[80];
+                snprintf(name, sizeof name, "%.*s", (int)strcspn(W->files[f].path + n + 1, "/"), W->files[f].path + n + 1);
+                size_t k = 0;
+                while (k < count && strcmp(names[k], name) != 0) k++;
+                if (k == count) names[count++] = strcpy(text + 80 * k, name);
+            }
+            qsort(names, count, sizeof *names, by_name);
+            io->result = count > 0 ? 0 : -ENOENT;
+            if (count > 0) io->names = names;
             else free(names); /* no such folder: there is nothing to own */
             break;
         }
@@ -339,8 +344,9 @@ static inline void obey_ps(struct node *n) {
         n->restored = pn_json_u64(pn_json_get(job, "restore"), "epoch", 0);
         n->open = n->open_code == NULL || (n->open_fails_from != 0 && n->open_fails_from != n->restored);
         n->failed_code = n->open_code;
-        n->cut = 0;
+        n->cut = n->forgot = 0;
     }
+    if (n->open && !n->hold_forget && pn_json_get(job, "forget") != NULL) n->forgot = pn_json_u64(pn_json_get(job, "forget"), "number", 0);
     n->cut = n->open ? pn_json_u64(cut, "epoch", 0) : 0;
     struct json_object *s = pn_json_get(n->plan, "snapshot");
     if (s != NULL && n->version != pn_json_u64(s, "version", 0) && !n->hold_snapshot) {
@@ -369,6 +375,8 @@ static inline struct json_object *ps_beat(struct node *n, struct json_object *o)
         }
         pn_json_add_u64(job, "rows", 7);
         pn_json_add_u64(job, "bytes", 700);
+        pn_json_add_u64(job, "forgot", n->forgot);
+        pn_json_add_u64(job, "forgotten", n->forgot > 0);
     }
     if (n->cut != 0 && !n->hold_flip) {
         cut = json_object_new_object();
@@ -403,6 +411,31 @@ static inline struct json_object *ps_beat(struct node *n, struct json_object *o)
             json_object_array_add(files, f);
         }
         pn_json_add(snapshot, "files", files);
+    }
+    struct json_object *copy = pn_json_get(n->plan, "scrub");
+    if (copy != NULL) { /* one row of each file goes */
+        struct json_object *e = json_object_new_object(), *files = json_object_new_array(), *wanted = pn_json_get(copy, "files");
+        pn_json_add_u64(e, "task", pn_json_u64(copy, "task", 0));
+        pn_json_add_str(e, "state", n->corrupt_scrub ? "failed" : "written");
+        pn_json_add_str(e, "code", "corrupt");
+        for (size_t i = 0; i < pn_json_length(wanted) && !n->corrupt_scrub; i++) {
+            struct json_object *f = json_object_new_object();
+            const char *name = pn_json_str(pn_json_at(wanted, i), "name", "?");
+            char path[600];
+            snprintf(path, sizeof path, "%s/%s", pn_json_str(copy, "from", ""), name);
+            ck_assert_msg(file_exists(path), "%s is to be copied and is not there", path);
+            snprintf(path, sizeof path, "%s/%s", pn_json_str(copy, "to", ""), name);
+            if (n->scrub != pn_json_u64(copy, "task", 0)) file_write(path, "without", 7);
+            pn_json_add_str(f, "name", name);
+            pn_json_add_u64(f, "bytes", 90);
+            pn_json_add_u64(f, "rows", 6);
+            pn_json_add_u64(f, "removed", 1);
+            pn_json_add_str(f, "digest", "11");
+            json_object_array_add(files, f);
+        }
+        n->scrub = pn_json_u64(copy, "task", 0);
+        pn_json_add(e, "files", files);
+        pn_json_add(o, "scrub", e);
     }
     pn_json_add(o, "job", job);
     pn_json_add(o, "cut", cut);

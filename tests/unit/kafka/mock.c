@@ -94,8 +94,10 @@ START_TEST(messages_come_in_order_from_any_offset_however_they_are_compressed) {
         ck_assert_uint_eq(n, 1);
         ck_assert_int_eq(t->ops->range(t, 0, &first, &end, &err), PN_OK);
         ck_assert(first == 0 && end == 700);
+        ck_assert_uint_eq(t->ops->end(t, 0), 0);
         ck_assert_int_eq(t->ops->begin(t, 0, from, &err), PN_OK);
         expect(t, from, 700, true);
+        ck_assert_uint_eq(t->ops->end(t, 0), 700);
         if (from == 333) put(0, 700, 5);
         if (from == 333) expect(t, 700, 705, true);
         t->ops->close(t);

@@ -55,9 +55,13 @@ static enum pn_topic_state m_take(struct pn_topic *t, uint32_t p, struct pn_mess
     *m = (struct pn_message){M.p[p].offset[M.p[p].at++], text[0] != '\0' ? text : NULL, strlen(text)};
     return PN_TOPIC_MESSAGE;
 }
+static uint64_t m_end(struct pn_topic *t, uint32_t p) {
+    uint64_t first, end = 0;
+    return M.p[p].begun && m_range(t, p, &first, &end, NULL) == PN_OK ? end : 0;
+}
 static bool m_trouble(struct pn_topic *t, struct pn_error *line) { (void)t; pn_fail(line, PN_BUSY, "nobody answers"); return M.unreachable; }
 static void m_close(struct pn_topic *t) { (void)t; M.n_open--; }
-static const struct pn_topic_ops ops = {m_close, m_partitions, m_range, m_begin, m_take, m_trouble};
+static const struct pn_topic_ops ops = {m_close, m_partitions, m_range, m_begin, m_take, m_end, m_trouble};
 static struct pn_topic *m_open(const struct pn_kafka_spec *spec, struct pn_error *err) {
     (void)spec;
     (void)err;
@@ -317,6 +321,30 @@ START_TEST(end_latest_stops_at_what_was_there_also_in_a_later_life) {
     pn_ledger_free(&ledger);
 } END_TEST
 
+START_TEST(the_lag_is_what_the_partitions_have_and_no_batch_had) {
+    memset(&M, 0, sizeof M);
+    M.n_partitions = 2;
+    fill(0, 0, 25);
+    fill(1, 0, 10);
+    struct pn_ledger ledger = {0};
+    struct life l;
+    begin(&l, jsonl(), &ledger, 0, 1, 10, 0);
+    ck_assert_uint_eq(pn_reader_lag(l.r), UINT64_MAX); /* nobody has looked yet */
+    for (uint64_t left = 25; ; left -= 10) {
+        ck_assert(next_in(&l, 100));
+        ck_assert_uint_eq(pn_reader_lag(l.r), left);
+        if (left == 5) break;
+    }
+    ck_assert(!next_in(&l, 100));      /* five rows are no batch */
+    ck_assert_uint_eq(pn_reader_lag(l.r), 5);
+    fill(1, 10, 100);
+    l.raw = (void *)1;
+    ck_assert(next_in(&l, 100));
+    ck_assert_uint_eq(pn_reader_lag(l.r), 95);
+    end(&l);
+    pn_ledger_free(&ledger);
+} END_TEST
+
 START_TEST(silence_of_brokers_that_do_not_answer_is_no_end) {
     memset(&M, 0, sizeof M);
     M.n_partitions = 1;
@@ -424,6 +452,7 @@ int main(void) {
     tcase_add_test(c, no_row_is_given_before_the_ledger_holds_it);
     tcase_add_test(c, latest_begins_behind_what_is_there_and_a_partition_that_comes_later_is_read_whole);
     tcase_add_test(c, end_latest_stops_at_what_was_there_also_in_a_later_life);
+    tcase_add_test(c, the_lag_is_what_the_partitions_have_and_no_batch_had);
     tcase_add_test(c, silence_of_brokers_that_do_not_answer_is_no_end);
     tcase_add_test(c, what_cannot_go_on_is_said_in_one_line);
     tcase_add_test(c, csv_and_tsv_messages_have_the_job_s_columns);

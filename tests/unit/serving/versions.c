@@ -124,6 +124,19 @@ START_TEST(a_rollback_takes_the_version_before_at_once) {
     ck_assert_uint_eq(beat_number(w, "publication"), 3);
 } END_TEST
 
+START_TEST(a_version_that_is_taken_away_is_let_go_of) {
+    publish(w, 1, PN_STORE_FLOAT32, 20);
+    publish(w, 2, PN_STORE_FLOAT32, 20);
+    serve(1, 1);
+    serve(2, 2);
+    ck_assert_uint_eq(version_that_answers("/v2/models/m/versions/1/infer"), 1);
+    world_plan_json(w, "{\"lease_ms\":1000,\"beat_ms\":100,\"models\":[{\"name\":\"m\",\"publication\":2,\"active\":2,\"dir\":\"/m/2\",\"keep\":[2]}]}");
+    ck_assert_int_eq(status("GET", "/v2/models/m/versions/1", ""), 404);
+    ck_assert_uint_eq(version_that_answers("/v2/models/m/infer"), 2);
+    world_tick(w, 1);
+    ck_assert_uint_eq(pn_json_length(pn_json_get(pn_json_at(pn_json_get(w->beat, "models"), 0), "loaded")), 1);
+} END_TEST
+
 START_TEST(the_newest_plan_holds_and_the_last_good_one_for_ever) {
     publish(w, 1, PN_STORE_FLOAT32, 20);
     publish(w, 2, PN_STORE_FLOAT32, 20);
@@ -226,6 +239,7 @@ int main(void) {
     tcase_add_loop_test(c, a_corrupt_version_is_refused_and_the_one_before_goes_on, 0, 6);
     tcase_add_test(c, a_request_sees_one_version_from_begin_to_end);
     tcase_add_test(c, a_rollback_takes_the_version_before_at_once);
+    tcase_add_test(c, a_version_that_is_taken_away_is_let_go_of);
     tcase_add_test(c, the_newest_plan_holds_and_the_last_good_one_for_ever);
     tcase_add_test(c, a_replica_that_closes_while_it_loads_and_ranks_leaves_nothing);
     tcase_add_test(c, every_path_answers_with_its_status);

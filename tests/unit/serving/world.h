@@ -111,10 +111,11 @@ static inline void world_plan_json(struct world *w, const char *text) {
     pn_msg_unref(m);
     json_object_put(o);
 }
+/* As the coordinator has it: the one before is kept for a rollback. */
 static inline void world_plan(struct world *w, uint64_t version, uint64_t publication) {
     char text[300];
-    snprintf(text, sizeof text, "{\"lease_ms\":1000,\"beat_ms\":100,\"models\":[{\"name\":\"m\",\"publication\":%llu,\"active\":%llu,\"dir\":\"/m/%llu\",\"keep\":[%llu]}]}",
-             (unsigned long long)publication, (unsigned long long)version, (unsigned long long)version, (unsigned long long)version);
+    snprintf(text, sizeof text, "{\"lease_ms\":1000,\"beat_ms\":100,\"models\":[{\"name\":\"m\",\"publication\":%llu,\"active\":%llu,\"dir\":\"/m/%llu\",\"keep\":[%llu,%llu]}]}",
+             (unsigned long long)publication, (unsigned long long)version, (unsigned long long)version, (unsigned long long)version, (unsigned long long)version - 1);
     world_plan_json(w, text);
 }
 

@@ -90,6 +90,33 @@ START_TEST(the_last_put_is_found_and_scanned) {
     pn_tier_unref(again);
 } END_TEST
 
+/* Whether any file of the tier has these bytes. */
+static bool in_files(const void *bytes, size_t n) {
+    char command[600], hex[2 * 8 * 4 + 1] = "";
+    for (size_t i = 0; i < n; i++) sprintf(hex + 4 * i, "\\x%02x", ((const uint8_t *)bytes)[i]);
+    snprintf(command, sizeof command, "LC_ALL=C grep -rlaP '%s' %s > /dev/null", hex, dir);
+    return system(command) == 0;
+}
+
+START_TEST(a_removed_record_is_gone_from_the_files_too) {
+    struct pn_tiers *tiers = pn_tiers_rocksdb(dir);
+    struct pn_tier *t = open_tier(tiers, "a");
+    for (uint64_t round = 1; round <= 8; round++) put(t, 0, 100000, round); /* some 50 MB: in files of more than one level, and in memory */
+    const uint64_t keys[3] = {key_of(77), key_of(50000), key_of(99999)}, other = key_of(78);
+    const uint64_t wire[2] = {__builtin_bswap64(keys[0]), __builtin_bswap64(other)};
+    ck_assert(in_files(&wire[0], 8));
+    ck_assert(t->ops->remove(t, keys, 3));
+    uint8_t records[3 * BYTES], want[BYTES];
+    bool found[3];
+    ck_assert(t->ops->get(t, keys, 3, BYTES, records, found) && !found[0] && !found[1] && !found[2]);
+    ck_assert(!in_files(&wire[0], 8));
+    ck_assert(in_files(&wire[1], 8));
+    ck_assert(t->ops->get(t, &other, 1, BYTES, records, found) && found[0]);
+    record_of(78, 8, want);
+    ck_assert_mem_eq(records, want, BYTES);
+    pn_tier_unref(t);
+} END_TEST
+
 START_TEST(a_place_that_cannot_be_written_is_named) {
     struct pn_tiers *tiers = pn_tiers_rocksdb("/proc/nowhere/tier");
     struct pn_tier *t = NULL;
@@ -104,6 +131,7 @@ int main(void) {
     TCase *c = tcase_create("rocksdb");
     tcase_set_timeout(c, 120);
     tcase_add_test(c, the_last_put_is_found_and_scanned);
+    tcase_add_test(c, a_removed_record_is_gone_from_the_files_too);
     tcase_add_test(c, a_place_that_cannot_be_written_is_named);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
