@@ -132,7 +132,7 @@ const struct pn_key_owner *pn_keys_find(struct pn_keys *k, const uint8_t public_
 bool pn_key_may_send(enum pn_key_role role, unsigned kind) {
     const bool secure = kind >= 40 && kind <= 55; /* enum pn_agg_kind */
     switch (role) {
-    case PN_KEY_WORKER: return kind == PN_BEAT || kind == PN_PULL || kind == PN_PUSH || kind == PN_SEED || secure;
+    case PN_KEY_WORKER: return kind == PN_BEAT || kind == PN_PULL || kind == PN_PUSH || kind == PN_SEED || kind == PN_CHANGES || secure;
     case PN_KEY_PS: return kind == PN_BEAT || secure;
     case PN_KEY_SERVING: return kind == PN_BEAT;
     default: return false; /* the coordinator answers, it does not ask */

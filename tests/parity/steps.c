@@ -63,7 +63,7 @@ static void learn(struct side *s, const struct pn_job *job, const struct pn_batc
             for (size_t d = 0; d < dim; d++) s->table[(t * TABLE + b->unique[t][i] % TABLE) * dim + d] -= lr * s->gradients[t][i * dim + d];
     for (size_t i = 0; i < n_parameters; i++) s->p[i] -= lr * s->dp[i];
 }
-/* worker/producer.c's clip, of all that is no state. */
+/* worker/compute.c's clip, of all that is no state. */
 static void clip(struct side *s, const struct pn_job *job, const struct pn_batch *b, const struct pn_net *net, size_t n_parameters) {
     double squares = 0;
     for (int pass = 0; pass < 2; pass++) {

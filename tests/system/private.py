@@ -118,7 +118,7 @@ def ahead(data, folder):
     print("held: --dry-run says what each epoch will have spent")
 
 
-with Cluster(ps=2, workers=2, serving=0) as c, tempfile.TemporaryDirectory() as folder:
+with Cluster(ps=2, workers=2, serving=0, encrypt=True) as c, tempfile.TemporaryDirectory() as folder:
     data = os.path.join(folder, "data")
     subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "100000", "--users", "5000", "--out", data], check=True, capture_output=True)
     ahead(data, folder)

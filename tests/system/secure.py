@@ -105,7 +105,7 @@ with tempfile.TemporaryDirectory() as folder:
     data = os.path.join(folder, "data")
     subprocess.run([os.path.join(BUILD, "pinion"), "synth", "--rows", "50000", "--out", data], check=True, capture_output=True)
     refuses(data, folder)
-    with Cluster(ps=2, workers=5, serving=0) as c:
+    with Cluster(ps=2, workers=5, serving=0, encrypt=True) as c:
         learns(c, data)
         outlives(c, data)
         code, out, err = run("privacy", "--dir", c.dir, "faults")

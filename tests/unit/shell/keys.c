@@ -129,7 +129,7 @@ START_TEST(who_is_authorized_follows_the_folder_within_a_second) {
 START_TEST(what_a_role_may_send_is_this_table) {
     static const struct { unsigned kind; bool worker, ps, serving; } table[] = {
         {PN_BEAT, true, true, true}, {PN_PLAN, false, false, false}, {PN_PULL, true, false, false}, {PN_ROWS, false, false, false}, {PN_PUSH, true, false, false},
-        {PN_SEED, true, false, false}, {PN_ACK, false, false, false}, {PN_REFUSAL, false, false, false}, {40, true, true, false}, {55, true, true, false}, {39, false, false, false}, {56, false, false, false}, {0, false, false, false}};
+        {PN_SEED, true, false, false}, {PN_ACK, false, false, false}, {PN_REFUSAL, false, false, false}, {PN_CHANGES, true, false, false}, {40, true, true, false}, {55, true, true, false}, {39, false, false, false}, {56, false, false, false}, {0, false, false, false}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         ck_assert_uint_eq(pn_key_may_send(PN_KEY_WORKER, table[i].kind), table[i].worker);
         ck_assert_uint_eq(pn_key_may_send(PN_KEY_PS, table[i].kind), table[i].ps);

@@ -1,0 +1,162 @@
+/* A producer's steps through the net, in order: one at a time on the CPU; on a device the next one is brought while one runs. */
+#include <math.h>
+#include "worker/steps.h"
+
+/* Pascanu et al. 2013: the whole gradient is scaled down to norm `most`. State rows are no gradient. */
+static void clip(struct pn_producer *p, struct pn_step *s, double most) {
+    const struct pn_job *job = &p->run->job;
+    double squares = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        const double norm = sqrt(squares);
+        if (pass == 1 && !(norm > most)) return;
+        const float scale = pass == 1 ? (float)(most / norm) : 1;
+        for (uint32_t t = 0; t < job->n_tables; t++) {
+            size_t n = s->batch.n_unique[t] * job->tables[t].dim;
+            if (t == job->i_dense_table)
+                for (n = 0; n < p->run->n_dense_rows * PN_DENSE_ROW && !(p->dense_keys[n / PN_DENSE_ROW] & PN_STATE_KEY);) n += PN_DENSE_ROW;
+            float *g = s->gradients[t];
+            for (size_t i = 0; i < n; i++) {
+                if (pass == 0) squares += (double)g[i] * (double)g[i];
+                else g[i] *= scale;
+            }
+        }
+    }
+}
+
+/* The gradients of a sync job's producers are shares of one step's. */
+static void share_out(struct pn_producer *p, struct pn_step *s) {
+    const struct pn_job *job = &p->run->job;
+    if (job->consistency != PN_SYNC || p->run->n_producers == 1) return;
+    const float share = 1.0f / (float)p->run->n_producers; /* the shards add up the producers' means */
+    for (uint32_t t = 0; t < job->n_tables; t++) {
+        const bool is_dense = t == job->i_dense_table, private = p->private != NULL && !is_dense;
+        const size_t n = is_dense ? p->run->n_dense_rows * PN_DENSE_ROW : (private ? s->push.n[t] : s->batch.n_unique[t]) * job->tables[t].dim;
+        float *g = private ? s->push.gradients[t] : s->gradients[t];
+        for (size_t i = 0; i < n; i++) g[i] *= share;
+    }
+}
+
+static void compute(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    float *dense = s->gradients[job->i_dense_table];
+    if (p->private != NULL) {
+        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, s->gradients, dense, s->scores, NULL, &s->loss);
+        if (s->result == PN_OK)
+            s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+    } else {
+        s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, s->gradients, dense, s->scores, &s->loss);
+    }
+    /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
+    if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
+    if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
+    share_out(p, s);
+}
+
+static void computed(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    if (p->device != NULL) p->collecting = false;
+    else p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->computing && !p->collecting) pn_producer_free(p);
+        return;
+    }
+    pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
+    if (s->result != PN_OK) {
+        pn_producer_fail(p, s->result, s->why.text[0] != '\0' ? s->why.text : "a step could not be computed");
+        return;
+    }
+    s->state = COMPUTED;
+    if (p->device != NULL) {
+        const struct pn_device_seconds now = pn_device_time(p->device);
+        p->run->stage_seconds[PN_STAGE_COPY_IN] += now.in - p->on_device_before.in;
+        p->run->stage_seconds[PN_STAGE_KERNELS] += now.compute - p->on_device_before.compute;
+        p->run->stage_seconds[PN_STAGE_COPY_OUT] += now.out - p->on_device_before.out;
+        p->on_device_before = now;
+        p->on_device--;
+    }
+    pn_producer_advance(p);
+}
+
+/* On a device a step is two computations: it is brought and queued (bring), and what it made is fetched (fetch). The next step is brought while this one runs. */
+static void bring(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    s->result = p->cached ? pn_device_begin_found(p->device, s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
+                          : pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
+}
+static void fetch(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
+        s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+    if (s->result == PN_OK) share_out(p, s);
+}
+static void brought(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    struct pn_producer *p = s->owner;
+    p->computing = false;
+    if (p->closed) {
+        if (!p->in_features && !p->collecting) pn_producer_free(p);
+        return;
+    }
+    if (s->result != PN_OK) {
+        pn_producer_fail(p, s->result, s->why.text);
+        return;
+    }
+    s->state = ON_DEVICE;
+    p->looks[s->hot.look] = false;
+    pn_producer_advance(p);
+}
+static void compute_on_device(struct pn_producer *p) {
+    for (struct pn_step *s = p->running; s != NULL && s->state > PULLING; s = s->next) {
+        if ((pn_producer_audits(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
+        if (s->state == ON_DEVICE && !p->collecting) {
+            s->state = COMPUTING;
+            p->collecting = true;
+            s->work = (struct pn_work){.run = fetch, .done = computed, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY && !p->computing && p->on_device < PN_DEVICE_SLOTS) {
+            s->state = COMPUTING;
+            p->computing = true;
+            p->on_device++;
+            s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
+            s->since_ns = pn_now_ns(p->run->env);
+            s->keep = s->hot.life == p->run->hot.life; /* else it was pulled from a server that has gone back since */
+            s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
+            pn_work_start(p->run->env, &s->work);
+        }
+        if (s->state == READY) return; /* order */
+    }
+}
+
+void pn_producer_compute(struct pn_producer *p) {
+    if (p->device != NULL) {
+        compute_on_device(p);
+        return;
+    }
+    for (struct pn_step *s = p->running; s != NULL && !p->computing; s = s->next) {
+        if (s->state >= COMPUTING) continue;
+        if (s->state != READY) return; /* order */
+        if (pn_producer_audits(p) || !s->have_batch) {
+            s->state = COMPUTED;
+            continue;
+        }
+        s->state = COMPUTING;
+        p->computing = true;
+        s->since_ns = pn_now_ns(p->run->env);
+        s->work = (struct pn_work){.run = compute, .done = computed, .owner = s};
+        pn_work_start(p->run->env, &s->work);
+    }
+}
