@@ -1,4 +1,4 @@
-/* The idea: one thing at a time. Rows are read once. Then each plan's round is prepared: the copy of the model is brought to the servers' step, a batch is drawn, its
+/* The idea: one thing at a time. Rows are read once. Then each plan's round is prepared: weights and the copy of the rows are brought to the servers' step, a batch is drawn, its
  * clipped gradients and votes are made (counts and update are of the same draw), words with this holder's share of noise go into a secure sum. A round that
  * is no longer the plan's is dropped wherever it stands, and what was drawn for it with it. */
 #include "worker/secure.h"
@@ -32,15 +32,11 @@ struct pn_holder {
     const struct pn_raw *raw;
     uint64_t n_bad;
     bool reading, loaded;
-    /* the copy of the model */
+    /* the model: the rows that there can be; the values of those that there are have a copy in run->mirror, which changes only while `pulling` */
     struct pn_secure_rows rows;
-    bool have_rows, have_copy, pulling;
-    float *copy[PN_MAX_TABLES];
-    uint64_t copy_step;
-    struct pn_secure_layout last;     /* what the last update that was seen changes, and whose it is */
-    uint64_t last_attempt;
-    struct { uint64_t *keys; float *values; } pulled[PN_MAX_TABLES];
-    struct pn_client_part parts[PN_MAX_TABLES];
+    bool have_rows, have_model, pulling;
+    float *weights;                   /* in the order of rows.keys */
+    uint64_t model_step;
     /* the round */
     struct pn_secure_plan plan, at;   /* what is wanted; what is being made */
     struct pn_net *net;
@@ -57,14 +53,6 @@ struct pn_holder {
 
 static void pump(struct pn_holder *);
 
-static void free_pulled(struct pn_holder *h) {
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
-        free(h->pulled[t].keys);
-        free(h->pulled[t].values);
-        h->pulled[t].keys = NULL;
-        h->pulled[t].values = NULL;
-    }
-}
 static void wipe(float **at, size_t n) {
     if (*at != NULL) sodium_memzero(*at, n * sizeof **at);
     free(*at);
@@ -88,9 +76,7 @@ static void drop_round(struct pn_holder *h) {
 
 static void free_holder(struct pn_holder *h) {
     forget_draw(h);
-    free_pulled(h);
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(h->copy[t]);
-    pn_secure_layout_close(&h->last);
+    free(h->weights);
     pn_secure_rows_close(&h->rows);
     pn_secure_plan_close(&h->plan);
     pn_secure_plan_close(&h->at);
@@ -124,6 +110,7 @@ struct pn_holder *pn_holder_open(struct pn_run *run, uint32_t producer, pn_peer 
 void pn_holder_close(struct pn_holder *h) {
     if (h == NULL) return;
     pn_client_cancel(h->run->client, h);
+    pn_mirror_cancel(h->run->mirror, h);
     drop_round(h);
     h->closed = true;
     if (h->reader != NULL && !h->busy) {
@@ -209,7 +196,7 @@ static void read_on(struct pn_holder *h) {
     pn_reader_next(h->reader, on_rows, h);
 }
 
-/* ---- the copy of the model ---- */
+/* ---- the model: weights, and the run's copy of the rows ---- */
 
 static void pulled(void *owner, enum pn_result r) {
     struct pn_holder *h = owner;
@@ -218,37 +205,25 @@ static void pulled(void *owner, enum pn_result r) {
         fail(h, r, "the model could not be pulled");
         return;
     }
-    for (size_t t = 0; t < h->rows.n_tables; t++) {
-        const size_t dim = h->rows.dim[t];
-        const uint32_t *row = h->have_copy ? h->last.row[t] : NULL;
-        const size_t n = h->have_copy ? h->last.begin[t][h->last.n_servers] : h->rows.n[t];
-        for (size_t i = 0; i < n; i++) memcpy(h->copy[t] + (row != NULL ? row[i] : i) * dim, h->pulled[t].values + i * dim, dim * sizeof(float));
-    }
-    free_pulled(h);
-    h->have_copy = true;
-    h->copy_step = h->at.applied;
+    h->have_model = true;
+    h->model_step = h->at.applied;
     pump(h);
 }
-
-/* Rows that changed since the copy: those of the last update if nothing else came between, else all. */
+static void pulled_weights(void *owner, enum pn_result r) {
+    struct pn_holder *h = owner;
+    if (r == PN_OK) pn_mirror_refresh(h->run->mirror, 0, pulled, h);
+    else pulled(h, r);
+}
 static void pull(struct pn_holder *h) {
-    const bool follows = h->have_copy && h->at.applied == h->copy_step + 1 && h->at.applied_attempt != 0 && h->at.applied_attempt == h->last_attempt;
-    size_t n_parts = 0;
-    h->have_copy = follows;
-    for (size_t t = 0; t < h->rows.n_tables; t++) {
-        const size_t n = follows ? h->last.begin[t][h->last.n_servers] : h->rows.n[t], dim = h->rows.dim[t];
-        h->pulled[t].keys = malloc((n + 1) * sizeof *h->pulled[t].keys);
-        h->pulled[t].values = malloc((n * dim + 1) * sizeof *h->pulled[t].values);
-        if (h->copy[t] == NULL) h->copy[t] = malloc((h->rows.n[t] * dim + 1) * sizeof *h->copy[t]);
-        if (h->pulled[t].keys == NULL || h->pulled[t].values == NULL || h->copy[t] == NULL) {
-            fail(h, PN_NO_MEMORY, "no memory for a copy of the model");
-            return;
-        }
-        for (size_t i = 0; i < n; i++) h->pulled[t].keys[i] = h->rows.keys[t][follows ? h->last.row[t][i] : i];
-        if (n > 0) h->parts[n_parts++] = (struct pn_client_part){(uint32_t)t, n, h->pulled[t].keys, h->pulled[t].values, NULL};
+    const uint32_t dense = h->run->job.i_dense_table;
+    const size_t n = h->rows.n[dense];
+    if (h->weights == NULL && (h->weights = malloc((n * PN_DENSE_ROW + 1) * sizeof *h->weights)) == NULL) {
+        fail(h, PN_NO_MEMORY, "no memory for the weights");
+        return;
     }
+    struct pn_client_part part = {dense, n, h->rows.keys[dense], h->weights, NULL};
     h->pulling = true;
-    pn_client_pull(h->run->client, UINT32_MAX, 0, h->parts, n_parts, pulled, h);
+    pn_client_pull(h->run->client, UINT32_MAX, 0, &part, 1, pulled_weights, h);
 }
 
 /* ---- a step: a batch, its clipped sums, its votes (on a work thread) ---- */
@@ -303,16 +278,16 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
                 r = pn_fail(&h->why, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", job->tables[t].name);
                 goto out;
             }
-            memcpy(rows[t] + i * dim, h->copy[t] + place[t][i] * dim, dim * sizeof(float));
         }
+        if (ok) pn_mirror_rows(h->run->mirror, (uint32_t)t, b.unique[t], n, rows[t]);
         in[t] = rows[t];
     }
     if (!ok) r = PN_NO_MEMORY;
-    /* The weights lie in the copy in the order of their keys' mix; the model wants them by place. */
+    /* The weights were pulled in the order of their keys' mix; the model wants them by place. */
     float *weights = r == PN_OK ? malloc((h->rows.n[dense] + 1) * PN_DENSE_ROW * sizeof(float)) : NULL, *weight_sums = r == PN_OK ? malloc((h->rows.n[dense] + 1) * PN_DENSE_ROW * sizeof(float)) : NULL;
     if (weights == NULL || weight_sums == NULL) r = r == PN_OK ? PN_NO_MEMORY : r;
     if (r == PN_OK) {
-        for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->copy[dense] + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
+        for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->weights + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(h->at.attempt * PN_MAX_PRODUCERS + h->producer));
         in[dense] = weights;
         r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, gradients, weight_sums, scores, NULL, &loss);
@@ -400,10 +375,6 @@ static void prepare_done(struct pn_work *w) {
         return;
     }
     if (h->n_clipped > 0) pn_log(h->run->env, PN_DEBUG, "job %s: %zu values of round %" PRIu64 " were outside the range", h->run->job_id, h->n_clipped, h->at.attempt);
-    if (h->at.phase == PN_SECURE_UPDATE) { /* what this update, if it comes to be applied, changes */
-        pn_secure_layout_close(&h->last);
-        h->last_attempt = pn_secure_layout_update(&h->last, &h->rows, h->at.slots, h->at.n_servers, h->at.passed, &err) == PN_OK ? h->at.attempt : 0;
-    }
     h->ready = true;
     h->run->changed(h->run->owner);
 }
@@ -440,7 +411,7 @@ static void pump(struct pn_holder *h) {
     }
     if (h->drawn_attempt != h->at.attempt) {
         forget_draw(h);
-        if (!h->have_copy || h->copy_step != h->at.applied) {
+        if (!h->have_model || h->model_step != h->at.applied) {
             pull(h);
             return;
         }

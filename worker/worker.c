@@ -45,6 +45,7 @@ void pn_run_fail(struct pn_run *run, enum pn_result code, const char *text) {
 
 void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
+    pn_mirror_close(run->mirror); /* a computation may have read it until now */
     free(run->statistics);
     free(run->offered);
     pn_vocabularies_close(&run->vocabularies);
@@ -67,9 +68,7 @@ static void close_run(struct pn_worker *w) {
     pn_evaluation_close(run->evaluation);
     run->validation = run->evaluation = NULL;
     pn_client_close(run->client);
-    pn_mirror_close(run->mirror);
     run->client = NULL;
-    run->mirror = NULL;
     w->run = NULL;
     w->seeded = false;
     w->cut_epoch = w->cut_upto = 0;

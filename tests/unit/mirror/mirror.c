@@ -120,6 +120,7 @@ static void push_from(struct world *w, uint64_t producer, uint64_t step, uint32_
         a.parts[0].keys = keys + at;
         a.parts[0].values = g + at * dim;
         deliver(w->shards[s], FROM + (pn_peer)s, written(w->f, &a));
+        pn_shard_settle(w->shards[s]); /* a large push would go in in slices */
     }
     free(keys);
     free(g);
