@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A cluster whose sockets are encrypted: integer sums stay exact over killed servers, workers and coordinator; what goes over the wire is not in the clear; a client gets in with a key and
 not without; a node whose .pub file is taken away is shut out. Then processes on addresses that are not loopback, in a network namespace of the test's own."""
+import atexit
 import json
 import os
 import signal
@@ -40,9 +41,14 @@ class Tap:
             b.close()
 
 
+spawned = []
+atexit.register(lambda: end(spawned))
+
+
 def spawn(dir, program, name, *options):
     with open(os.path.join(dir, name + ".log"), "ab") as log:
-        return subprocess.Popen([os.path.join(BUILD, program), "--name", name, "--http", "127.0.0.1:0", "--address-file", os.path.join(dir, name + ".json"), *options], stderr=log, stdout=log)
+        spawned.append(subprocess.Popen([os.path.join(BUILD, program), "--name", name, "--http", "127.0.0.1:0", "--address-file", os.path.join(dir, name + ".json"), *options], stderr=log, stdout=log))
+    return spawned[-1]
 
 
 def address(dir, name, key="zmq", seconds=20):
