@@ -1,9 +1,12 @@
-"""distill.py frappe|criteo [--seeds N] [--folds K] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]... [--taught FILE]: distillation. Trains and publishes teachers, lets a serving
+"""distill.py frappe|criteo [--seeds N] [--folds K] [--unlabelled STEPS] [--set WEIGHT,TEMPERATURE]... [--change OLD=>NEW]... [--taught FILE]: distillation. Trains and publishes teachers, lets a serving
 replica score the student's training rows, writes them with the mean of the teachers' logits, and trains the student on that file, with and without its teacher, over the same seeds.
   frappe   teacher docs/jobs/frappe-deepfm.yaml, student frappe-student.yaml; rows: the positive ones and two negatives of each, drawn here once
   criteo   teachers criteo-deepfm.yaml and criteo-gbdt-lr.yaml together, student criteo-student.yaml; rows: the 64,000 of train
 With --folds K (2 or more) a row is scored by teachers that did not see it: rows are of K folds in turn (on Frappe positive rows, with their negatives), and of each teacher K are
 trained, one without each fold, which score that fold's rows (their validation and negatives are as before).
+--unlabelled STEPS (frappe): all K teachers together score every row, and further ones: for each positive row four more negatives and two rows without a label, its user and item in the context of
+another row and of another row of the user; positive rows stand three times. The taught student learns .7 of the score and .3 of the label, where there is one, for STEPS steps of each data shard;
+alone it has twice the steps of its job (its best), and then the same labelled rows and steps as when taught.
 --taught FILE keeps the file with the logits there, and takes it from there when it exists."""
 import csv
 import math
@@ -32,6 +35,9 @@ if not folder:
 seeds = int(rest[rest.index("--seeds") + 1]) if "--seeds" in rest else 5
 sets = [tuple(map(float, rest[i + 1].split(","))) for i, word in enumerate(rest) if word == "--set"] or [(0.5, 1.0)]
 folds = int(rest[rest.index("--folds") + 1]) if "--folds" in rest else 1
+more = int(rest[rest.index("--unlabelled") + 1]) if "--unlabelled" in rest else 0
+if more and TASK != "frappe":
+    sys.exit("--unlabelled is for frappe: what a row without a label is must be said for each task")
 kept = rest[rest.index("--taught") + 1] if "--taught" in rest else ""
 changes = [rest[i + 1].split("=>") for i, word in enumerate(rest) if word == "--change"]
 
@@ -67,18 +73,39 @@ def teacher(name, model, part, rows):
     return text.replace("${PINION_DATA}", folder)
 
 
+class Negatives:
+    """Draws apps that the user of a positive row never had, in the row's context."""
+
+    def __init__(self, positives, seed):
+        self.seen = {(r[1], r[2]) for name in ("train-positives", "validation", "test") for r in lines(f"frappe.{name}.libfm") if r[0] == "1"}
+        self.items, self.draw = sorted({r[1] for r in positives}), random.Random(seed)
+
+    def of(self, r):
+        item = self.draw.choice(self.items)
+        while (r[0], item) in self.seen:
+            item = self.draw.choice(self.items)
+        return ["0", r[0], item] + r[2:]
+
+
 def training_rows():
     positives = [r[1:] for r in lines("frappe.train-positives.libfm")]
-    seen = {(r[1], r[2]) for name in ("train-positives", "validation", "test") for r in lines(f"frappe.{name}.libfm") if r[0] == "1"}
-    items, draw, rows = sorted({r[1] for r in positives}), random.Random(1), []
+    negatives, rows = Negatives(positives, 1), []
     for r in positives:
-        rows.append(["1"] + r)
-        for _ in range(2):
-            item = draw.choice(items)
-            while (r[0], item) in seen:
-                item = draw.choice(items)
-            rows.append(["0", r[0], item] + r[2:])
+        rows += [["1"] + r, negatives.of(r), negatives.of(r)]
     return rows
+
+
+def further_rows():
+    """(rows with a label, rows without one: "" in its place), for --unlabelled."""
+    positives = [r[1:] for r in lines("frappe.train-positives.libfm")]
+    negatives, mine = Negatives(positives, 2), {}
+    for r in positives:
+        mine.setdefault(r[0], []).append(r)
+    labelled, unlabelled = [], []
+    for r in positives:
+        labelled += [negatives.of(r) for _ in range(4)]
+        unlabelled += [[""] + r[:2] + negatives.draw.choice(other)[2:] for other in (positives, mine[r[0]])]
+    return labelled, unlabelled
 
 
 def logits(cluster, model, rows):
@@ -112,15 +139,85 @@ def teach(c, file):
             print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
             for i, z in zip(mine, logits(c, model, [rows[i] for i in mine])):
                 scores[i] += z / len(TEACHERS)
+    write(file, rows, scores)
+
+
+def write(file, rows, scores):
     with open(file, "w", newline="") as f:
         out = csv.writer(f)
         out.writerow(["label", *COLUMNS, "teacher"])
         out.writerows([*r, f"{z:.6g}"] for r, z in zip(rows, scores))
 
 
+def teach_more(c, file, labels_file):
+    """--unlabelled: `file` has rows and targets of the taught student, `labels_file` the labelled ones of them."""
+    rows = training_rows()
+    labelled, unlabelled = further_rows()
+    rows += labelled
+    every = rows + unlabelled
+    scores = [0.0] * len(every)
+    for fold in range(folds):
+        model, seen = f"frappe-deepfm-{fold}", [r for i, r in enumerate(training_rows()) if folds == 1 or i // EACH % folds != fold]
+        done = c.wait(c.submit(teacher("frappe-deepfm", model, os.path.join(tmp, model) if folds > 1 else None, seen)), 900)
+        assert done["state"] == "SUCCEEDED", done
+        print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
+        for i, z in enumerate(logits(c, model, every)):
+            scores[i] += z / folds
+    def target(label, z):
+        q = 1 / (1 + math.exp(-z))
+        p = min(max(q if label == "" else 0.3 * float(label) + 0.7 * q, 1e-6), 1 - 1e-6)
+        return math.log(p / (1 - p))
+    times = [3 if r[0] == "1" else 1 for r in every]
+    write(file, [[r[0] or "0"] + r[1:] for r, n in zip(every, times) for _ in range(n)], [target(r[0], z) for r, z, n in zip(every, scores, times) for _ in range(n)])
+    write(labels_file, [r for r, n in zip(rows, times) for _ in range(n)], [0.0] * sum(times[:len(rows)]))
+    return sum(times), sum(times[:len(rows)])
+
+
+def steps_of(text, steps, n_rows):
+    """The job with so many steps of each of its two data shards."""
+    epochs = max(1, round(steps * 2 * 2048 / n_rows))
+    return text.replace("steps: 800", f"steps: {steps}").replace("epochs: 16", f"epochs: {epochs}").replace("patience: 2", "patience: 4")
+
+
+def run_student(c, name, text):
+    runs = []
+    for seed in range(1, seeds + 1):
+        done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 900)
+        assert done["state"] == "SUCCEEDED", done
+        runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], done["best_epoch"]))
+    auc, loss, validation, epoch = zip(*runs)
+    print(f"figure student {name}: test AUC {statistics.mean(auc):.5f} +- {statistics.stdev(auc) if seeds > 1 else 0:.5f}, log loss {statistics.mean(loss):.4f}, "
+          f"validation AUC {statistics.mean(validation):.5f}, best epochs {epoch}", flush=True)
+
+
+TAUGHT = ", distill: {column: teacher, weight: 0.5, temperature: 1}"
+
+
+def student(file):
+    text = job(f"{TASK}-student").replace(f"${{PINION_DATA}}/{TASK}-taught.csv", file).replace("${PINION_DATA}", folder)
+    for old, new in changes:
+        assert old in text, f"the job has no {old}"
+        text = text.replace(old, new)
+    assert TAUGHT in text
+    return text
+
+
+def unlabelled(c):
+    files = [os.path.join(tmp, name) for name in ("frappe-taught.csv", "frappe-labelled.csv", "frappe-rows.csv")]
+    n_taught, n_labelled = teach_more(c, files[0], files[1])
+    rows = training_rows()
+    write(files[2], rows, [0.0] * len(rows))
+    run_student(c, f"alone, {2 * 800} steps", steps_of(student(files[2]).replace(TAUGHT, ""), 2 * 800, len(rows)))
+    run_student(c, f"alone, labelled rows as when taught, {more} steps", steps_of(student(files[1]).replace(TAUGHT, ""), more, n_labelled))
+    run_student(c, f"taught on rows without labels, too, {more} steps", steps_of(student(files[0]).replace(TAUGHT, TAUGHT.replace("0.5", "1")), more, n_taught))
+
+
 tmp = tempfile.mkdtemp(prefix="pinion-distill-")
 try:
     with Cluster(ps=2, workers=2, serving=1) as c:
+        if more:
+            unlabelled(c)
+            sys.exit()
         taught_file = os.path.join(tmp, f"{TASK}-taught.csv")
         if os.path.exists(kept):
             shutil.copyfile(kept, taught_file)
@@ -128,21 +225,9 @@ try:
             teach(c, taught_file)
             if kept:
                 shutil.copyfile(taught_file, kept)
-        text = job(f"{TASK}-student").replace(f"${{PINION_DATA}}/{TASK}-taught.csv", taught_file).replace("${PINION_DATA}", folder)
-        for old, new in changes:
-            assert old in text, f"the job has no {old}"
-            text = text.replace(old, new)
-        taught = ", distill: {column: teacher, weight: 0.5, temperature: 1}"
-        assert taught in text
-        for weight, temperature in [(0, 0), *sets]:
-            runs = []
-            for seed in range(1, seeds + 1):
-                own = text.replace("seed: 1", f"seed: {seed}").replace(taught, taught.replace("0.5", str(weight)).replace("e: 1", f"e: {temperature}") if weight > 0 else "")
-                done = c.wait(c.submit(own), 600)
-                assert done["state"] == "SUCCEEDED", done
-                runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], done["best_epoch"]))
-            auc, loss, validation, epoch = zip(*runs)
-            print(f"figure student {'taught, weight %g, temperature %g' % (weight, temperature) if weight > 0 else 'alone'}: test AUC {statistics.mean(auc):.5f} +- "
-                  f"{statistics.stdev(auc) if seeds > 1 else 0:.5f}, log loss {statistics.mean(loss):.4f}, validation AUC {statistics.mean(validation):.5f}, best epochs {epoch}", flush=True)
+        text = student(taught_file)
+        run_student(c, "alone", text.replace(TAUGHT, ""))
+        for weight, temperature in sets:
+            run_student(c, f"taught, weight {weight:g}, temperature {temperature:g}", text.replace(TAUGHT, TAUGHT.replace("0.5", str(weight)).replace("e: 1", f"e: {temperature}")))
 finally:
     shutil.rmtree(tmp, ignore_errors=True)

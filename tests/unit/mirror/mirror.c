@@ -67,7 +67,7 @@ static void end(struct world *w) {
 
 /* Carries every message to where it goes, until none is left. Shard i hears of FROM + i, and the mirror of peer i + 1. */
 static void carry(struct world *w) {
-    pn_peer to;
+    pn_peer to = 0;
     for (struct pn_msg *m; (m = fake_take(w->f, &to)) != NULL;) {
         struct pn_frame frame;
         ck_assert_int_eq(pn_frame_open(&frame, m->data, m->n_bytes, NULL), PN_OK);
@@ -206,7 +206,7 @@ START_TEST(many_rows_come_in_several_answers_and_what_is_pushed_between_them_com
     push(&w, 1, 0, 30000);
     pn_mirror_refresh(w.mirror, 0, done, &w);
     for (int half = 0; half < 2; half++) { /* the first answers, then a push, then the others */
-        pn_peer to;
+        pn_peer to = 0;
         for (size_t n = w.f->n_sent; half == 0 && n > 0; n--) {
             struct pn_msg *m = fake_take(w.f, &to);
             struct pn_frame frame;
@@ -261,7 +261,7 @@ START_TEST(a_lost_ask_is_repeated_and_an_answer_of_an_earlier_life_is_not_taken)
     fake_advance(w.f, 400);
     ck_assert_uint_eq(w.f->n_sent, SHARDS);
     for (int i = 0; i < SHARDS; i++) { /* answered, but the map moves on before the answer comes */
-        pn_peer to;
+        pn_peer to = 0;
         struct pn_msg *m = fake_take(w.f, &to);
         deliver(w.shards[to - 1], FROM + to - 1, m);
     }
@@ -312,7 +312,7 @@ START_TEST(whoever_has_gone_is_not_called_and_a_refusal_reaches_who_waits) {
     ck_assert_int_eq(other.done, 0);
     ck_assert_int_eq(w.done, 1);
     pn_mirror_refresh(w.mirror, 0, done, &w);
-    pn_peer to;
+    pn_peer to = 0;
     struct pn_msg *m = fake_take(w.f, &to);
     struct pn_frame frame;
     ck_assert_int_eq(pn_frame_open(&frame, m->data, m->n_bytes, NULL), PN_OK);
