@@ -217,17 +217,17 @@ try:
     with Cluster(ps=2, workers=2, serving=1) as c:
         if more:
             unlabelled(c)
-            sys.exit()
-        taught_file = os.path.join(tmp, f"{TASK}-taught.csv")
-        if os.path.exists(kept):
-            shutil.copyfile(kept, taught_file)
         else:
-            teach(c, taught_file)
-            if kept:
-                shutil.copyfile(taught_file, kept)
-        text = student(taught_file)
-        run_student(c, "alone", text.replace(TAUGHT, ""))
-        for weight, temperature in sets:
-            run_student(c, f"taught, weight {weight:g}, temperature {temperature:g}", text.replace(TAUGHT, TAUGHT.replace("0.5", str(weight)).replace("e: 1", f"e: {temperature}")))
+            taught_file = os.path.join(tmp, f"{TASK}-taught.csv")
+            if os.path.exists(kept):
+                shutil.copyfile(kept, taught_file)
+            else:
+                teach(c, taught_file)
+                if kept:
+                    shutil.copyfile(taught_file, kept)
+            text = student(taught_file)
+            run_student(c, "alone", text.replace(TAUGHT, ""))
+            for weight, temperature in sets:
+                run_student(c, f"taught, weight {weight:g}, temperature {temperature:g}", text.replace(TAUGHT, TAUGHT.replace("0.5", str(weight)).replace("e: 1", f"e: {temperature}")))
 finally:
     shutil.rmtree(tmp, ignore_errors=True)
