@@ -412,6 +412,7 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
     if (kind == SIM_PRIVATE) {
         sim_budget_draw(sim, s->n_producers, s->mode, s->yaml, sizeof s->yaml);
         sim->budget = sim_budget_open();
+        s->slice = (size_t)1 << 40; /* how many slices a push has, and so when answers come, is of what was released, and released rows differ with the example: --neighbours compares the asks alone */
     }
     if (log != NULL) fprintf(log, "seed %llu: %u servers, %u workers, %s\n%s", (unsigned long long)seed, s->n_ps, s->n_workers, s->mode, s->yaml);
     sim_add(sim, SIM_COORDINATOR, 0);
