@@ -22,7 +22,7 @@ struct pn_secure_run {
     /* the round */
     enum pn_secure_phase phase;
     bool known;                     /* `applied` is what all servers have */
-    uint64_t applied, applied_attempt, attempt, step, since_ms, not_before_ms, n_weights;
+    uint64_t applied, attempt, step, since_ms, not_before_ms, n_weights;
     struct { uint64_t term, step, attempt; } seen[64]; /* the furthest a server has said it is: within a term it does not go back, but beats may come late */
     uint32_t failures;
     bool told;                      /* that it waits for holders */
@@ -310,7 +310,6 @@ static bool settle(struct pn_coordinator *c, struct pn_job_run *j, const struct 
     }
     s->known = true;
     s->applied = low;
-    s->applied_attempt = attempt;
     const uint64_t all = pn_job_privacy_steps(&j->job), epoch = all / j->job.epochs;
     for (uint32_t p = 0; p < j->n_producers; p++) {
         struct pn_work_unit *u = &j->units[p];
@@ -430,7 +429,6 @@ struct json_object *pn_secure_plan(const struct pn_job_run *j) {
     pn_json_add_u64(o, "attempt", s->phase == PN_SECURE_IDLE ? 0 : s->attempt);
     pn_json_add_u64(o, "step", s->phase == PN_SECURE_IDLE ? 0 : s->step);
     pn_json_add_u64(o, "applied", s->applied);
-    pn_json_add_u64(o, "applied_attempt", s->applied_attempt);
     pn_json_add_u64(o, "weights", s->n_weights);
     for (uint32_t p = 0; p < s->n_holders; p++) json_object_array_add(holders, json_object_new_string(s->holders[p].key));
     for (uint32_t i = 0; i < j->n_shards; i++) json_object_array_add(slots, json_object_new_uint64(pn_plan_first_slot(j, i)));

@@ -78,6 +78,12 @@ static char *head_text(const struct pn_shard *s, uint64_t epoch) {
 
 #define COLD_NEXT SIZE_MAX
 /* Fills the buffer with the next block; returns its padded size, 0 when the file is whole; COLD_NEXT: a block's rows are to be read from the tier first. */
+void pn_block_seal(struct pn_block *b, uint8_t *payload) {
+    b->crc_payload = pn_crc32c(0, payload, b->n_bytes);
+    b->crc_head = pn_crc32c(0, b, 20);
+    memset(payload + b->n_bytes, 0, pn_pad8(b->n_bytes) - b->n_bytes);
+}
+
 static size_t next_block(struct pn_checkpoint_writer *w) {
     struct pn_block *b = (struct pn_block *)(void *)w->buffer;
     uint8_t *payload = w->buffer + sizeof *b;
@@ -159,9 +165,7 @@ static size_t next_block(struct pn_checkpoint_writer *w) {
     }
     }
     b->n_bytes = n;
-    b->crc_payload = pn_crc32c(0, payload, n);
-    b->crc_head = pn_crc32c(0, b, 20);
-    memset(payload + n, 0, pn_pad8(n) - n);
+    pn_block_seal(b, payload);
     w->n_blocks++;
     return sizeof *b + pn_pad8(n);
 }

@@ -21,6 +21,8 @@ enum pn_block_type {
     PN_BLOCK_COUNTS = 7     /* behind the records: admission counts of table i_table: u64 slot, then the sketch of that slot */
 };
 #define PN_BLOCK_MAX_BYTES (1u << 20)
+/* A block whose type, table and n_bytes stand: its checksums, and the zeros behind its payload (room for pn_pad8(n_bytes)). */
+void pn_block_seal(struct pn_block *, uint8_t *payload);
 struct pn_saved_window { uint32_t producer, slot; struct pn_window window; };
 
 /* ---- writing: the cut was taken; files of a piece at a time while the shard goes on ---- */

@@ -238,20 +238,17 @@ static void open_shard(struct pn_ps *p, struct json_object *job) {
 static void take_forget(struct pn_ps *p) {
     const uint64_t number = pn_json_u64(p->forget, "number", 0);
     if (p->shard == NULL || p->shard->broken || number <= p->forgot) return;
-    struct json_object *list = pn_json_get(p->forget, "keys");
-    const size_t n = pn_json_length(list);
-    uint64_t *tables = malloc((n + 1) * sizeof *tables), *keys = malloc((n + 1) * sizeof *keys), removed = 0;
-    for (size_t i = 0; tables != NULL && keys != NULL && i < n; i++) {
-        tables[i] = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 0));
-        keys[i] = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 1));
-    }
+    uint32_t *tables;
+    uint64_t *keys, removed = 0;
+    size_t n;
+    const bool read = pn_scrub_keys(pn_json_get(p->forget, "keys"), &tables, &keys, &n);
     if (p->writer != NULL) { /* its file would have them */
         pn_checkpoint_abandon(p->writer);
         p->writer = NULL;
         p->cut = CUT_FAILED;
         snprintf(p->cut_error, sizeof p->cut_error, "rows were to be forgotten meanwhile");
     }
-    const enum pn_result r = tables != NULL && keys != NULL ? pn_shard_forget(p->shard, tables, keys, n, &removed) : PN_NO_MEMORY;
+    const enum pn_result r = read ? pn_shard_forget(p->shard, tables, keys, n, &removed) : PN_NO_MEMORY;
     free(tables);
     free(keys);
     p->forgotten += removed;

@@ -23,9 +23,7 @@ static bool named(uint32_t table, uint64_t key, const uint32_t *tables, const ui
 static void put_block(uint8_t *out, size_t *at, uint32_t type, uint32_t i_table, const void *payload, size_t n) {
     struct pn_block b = {.type = type, .i_table = i_table, .n_bytes = n};
     memmove(out + *at + sizeof b, payload, n);
-    memset(out + *at + sizeof b + n, 0, pn_pad8(n) - n);
-    b.crc_payload = pn_crc32c(0, out + *at + sizeof b, n);
-    b.crc_head = pn_crc32c(0, &b, 20);
+    pn_block_seal(&b, out + *at + sizeof b);
     memcpy(out + *at, &b, sizeof b);
     *at += sizeof b + pn_pad8(n);
 }
@@ -213,20 +211,24 @@ static void folder_made(struct pn_io *io) {
     else next_file(p);
 }
 
+bool pn_scrub_keys(struct json_object *list, uint32_t **tables, uint64_t **keys, size_t *n) {
+    *n = pn_json_length(list);
+    *tables = malloc((*n + 1) * sizeof **tables);
+    *keys = malloc((*n + 1) * sizeof **keys);
+    for (size_t i = 0; *tables != NULL && *keys != NULL && i < *n; i++) {
+        const uint64_t table = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 0));
+        (*tables)[i] = table < UINT32_MAX ? (uint32_t)table : UINT32_MAX;
+        (*keys)[i] = json_object_get_uint64(pn_json_at(pn_json_at(list, i), 1));
+    }
+    return *tables != NULL && *keys != NULL;
+}
+
 struct pn_scrub *pn_scrub_start(struct pn_env *env, struct json_object *plan, void (*changed)(void *), void *owner) {
-    struct json_object *keys = pn_json_get(plan, "keys");
     struct pn_scrub *p = calloc(1, sizeof *p);
     if (p == NULL) return NULL;
-    p->n_keys = pn_json_length(keys);
-    p->tables = malloc((p->n_keys + 1) * sizeof *p->tables);
-    p->keys = malloc((p->n_keys + 1) * sizeof *p->keys);
-    if (p->tables == NULL || p->keys == NULL) {
+    if (!pn_scrub_keys(pn_json_get(plan, "keys"), &p->tables, &p->keys, &p->n_keys)) {
         free_scrub(p);
         return NULL;
-    }
-    for (size_t i = 0; i < p->n_keys; i++) {
-        p->tables[i] = (uint32_t)json_object_get_uint64(pn_json_at(pn_json_at(keys, i), 0));
-        p->keys[i] = json_object_get_uint64(pn_json_at(pn_json_at(keys, i), 1));
     }
     p->env = env;
     p->changed = changed;

@@ -6,6 +6,10 @@
 #include "common/env.h"
 #include "common/json.h"
 
+/* A plan's list of what is to be forgotten, [[table, key], ..]: *tables and *keys are malloc'ed, n of each, and the caller's also on errors. A table's number that is too large for any job stays
+ * one. False: no memory. */
+bool pn_scrub_keys(struct json_object *list, uint32_t **tables, uint64_t **keys, size_t *n);
+
 struct pn_scrub;
 /* plan: {task, from, to, files: [{name, digest}], keys: [[table, key], ..]}. Writes `to`/name for each; changed(owner) after each change of state. NULL: no memory. */
 struct pn_scrub *pn_scrub_start(struct pn_env *, struct json_object *plan, void (*changed)(void *owner), void *owner);

@@ -203,13 +203,13 @@ void pn_shard_close(struct pn_shard *s) {
     free(s);
 }
 
-enum pn_result pn_shard_forget(struct pn_shard *s, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed) {
+enum pn_result pn_shard_forget(struct pn_shard *s, const uint32_t *tables, const uint64_t *keys, size_t n, uint64_t *removed) {
     for (size_t i = 0; i < n; i++)
         if (tables[i] >= s->job.n_tables || s->job.tables[tables[i]].explicit_rows) return PN_INVALID;
     for (size_t i = 0; i < n; i++) {
         if (!pn_shard_owns(s, keys[i])) continue;
         const enum pn_result r = pn_table_forget(s->tables[tables[i]], &keys[i], 1, removed);
-        if (r == PN_OK && s->changes != NULL) pn_changes_add(s->changes, (uint32_t)tables[i], &keys[i], 1, pn_table_rows(s->tables[tables[i]])); /* copies are told, too */
+        if (r == PN_OK && s->changes != NULL) pn_changes_add(s->changes, tables[i], &keys[i], 1, pn_table_rows(s->tables[tables[i]])); /* copies are told, too */
         if (r == PN_OK) continue;
         s->broken = s->broken || r == PN_IO;
         s->forget_waits = r == PN_BUSY;

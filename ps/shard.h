@@ -63,7 +63,7 @@ enum pn_result pn_shard_open(struct pn_shard **, struct pn_env *, struct pn_tier
 void pn_shard_close(struct pn_shard *);
 /* Rows that are forgotten for good (pn_table_forget): those of n keys, keys[i] of table tables[i], that are this shard's. May be called while the shard is being restored.
  * *removed goes up. PN_BUSY: again later; PN_INVALID: no such table, or the dense one; others: the shard is broken. */
-enum pn_result pn_shard_forget(struct pn_shard *, const uint64_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
+enum pn_result pn_shard_forget(struct pn_shard *, const uint32_t *tables, const uint64_t *keys, size_t n, uint64_t *removed);
 /* Answers PULL, PUSH, SEED and CHANGES. The message may be kept. */
 void pn_shard_message(struct pn_shard *, pn_peer from, struct pn_msg *, struct pn_frame *);
 /* Finishes the push that is open, if one is: between two calls of the shard's, rows and windows then agree. Before whatever looks at both. */

@@ -35,7 +35,6 @@ enum pn_result pn_secure_plan_read(struct pn_secure_plan *p, struct json_object 
     p->attempt = pn_json_u64(o, "attempt", 0);
     p->step = pn_json_u64(o, "step", 0);
     p->applied = pn_json_u64(o, "applied", 0);
-    p->applied_attempt = pn_json_u64(o, "applied_attempt", 0);
     p->n_weights = pn_json_u64(o, "weights", 0);
     p->n = (uint32_t)pn_json_length(holders);
     p->n_servers = (uint32_t)pn_json_length(slots);

@@ -13,7 +13,7 @@ struct pn_secure_plan {
     enum pn_secure_phase phase;
     uint64_t attempt;               /* counts every round that was charged, never falls; 0: none */
     uint64_t step;                  /* what it would become */
-    uint64_t applied, applied_attempt; /* the last step that all servers have, and whose sum that was (0: not known) */
+    uint64_t applied;               /* the last step that all servers have */
     uint64_t n_weights;             /* 0: not known yet */
     uint32_t n, n_servers;
     uint8_t identities[PN_MAX_PRODUCERS][32];

@@ -42,7 +42,7 @@ static void compute(struct pn_work *w) {
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    const uint64_t seed = pn_step_seed(s);
     float *dense = s->gradients[job->i_dense_table];
     if (p->private != NULL) {
         s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, s->gradients, dense, s->scores, NULL, &s->loss);
@@ -62,10 +62,7 @@ static void computed(struct pn_work *w) {
     struct pn_producer *p = s->owner;
     if (p->device != NULL) p->collecting = false;
     else p->computing = false;
-    if (p->closed) {
-        if (!p->in_features && !p->computing && !p->collecting) pn_producer_free(p);
-        return;
-    }
+    if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
     if (s->result != PN_OK) {
         pn_producer_fail(p, s->result, s->why.text[0] != '\0' ? s->why.text : "a step could not be computed");
@@ -90,7 +87,7 @@ static void bring(struct pn_work *w) {
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + p->id));
+    const uint64_t seed = pn_step_seed(s);
     s->result = p->cached ? pn_device_begin_found(p->device, s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
                           : pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
 }
@@ -106,10 +103,7 @@ static void brought(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
     p->computing = false;
-    if (p->closed) {
-        if (!p->in_features && !p->collecting) pn_producer_free(p);
-        return;
-    }
+    if (pn_producer_gone(p)) return;
     if (s->result != PN_OK) {
         pn_producer_fail(p, s->result, s->why.text);
         return;

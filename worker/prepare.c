@@ -8,10 +8,7 @@
 static void featured(struct pn_work *w) {
     struct pn_producer *p = w->owner;
     p->in_features = false;
-    if (p->closed) {
-        if (!p->computing && !p->collecting) pn_producer_free(p);
-        return;
-    }
+    if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_FEATURES, p->read_since_ns);
     struct pn_step *s = p->preparing;
     p->preparing = NULL;

@@ -31,7 +31,7 @@ void pn_steps_append(struct pn_step **list, struct pn_step *s) {
     *list = s;
 }
 
-void pn_producer_free(struct pn_producer *p) {
+static void free_producer(struct pn_producer *p) {
     while (p->prepared != NULL) {
         struct pn_step *s = p->prepared;
         p->prepared = s->next;
@@ -54,6 +54,14 @@ void pn_producer_free(struct pn_producer *p) {
     pn_run_unref(p->run);
     free(p);
 }
+
+bool pn_producer_gone(struct pn_producer *p) {
+    if (!p->closed) return false;
+    if (!p->computing && !p->collecting && !p->in_features) free_producer(p);
+    return true;
+}
+
+uint64_t pn_step_seed(const struct pn_step *s) { return pn_mix64(s->owner->run->job.seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + s->owner->id)); }
 
 bool pn_producer_topic(const struct pn_producer *p) { return p->run->job.train.kafka.brokers[0] != '\0'; }
 
@@ -135,7 +143,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {
-        pn_producer_free(p);
+        free_producer(p);
         return NULL;
     }
     p->next = run->producers;
@@ -159,8 +167,7 @@ void pn_producer_close(struct pn_producer *p) {
     }
     pn_client_producer_remove(p->run->client, p->id);
     p->closed = true;
-    if (p->computing || p->collecting || p->in_features) return;
-    else pn_producer_free(p);
+    pn_producer_gone(p);
 }
 
 void pn_producer_limit(struct pn_producer *p, uint64_t limit) {

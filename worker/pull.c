@@ -42,10 +42,7 @@ static void looked(struct pn_work *w) {
     struct pn_producer *p = s->owner;
     const struct pn_job *job = &p->run->job;
     p->computing = false;
-    if (p->closed) {
-        if (!p->in_features && !p->collecting) pn_producer_free(p);
-        return;
-    }
+    if (pn_producer_gone(p)) return;
     if (s->result != PN_OK) {
         pn_producer_fail(p, s->result, s->why.text);
         return;

@@ -81,12 +81,13 @@ struct pn_producer {
 
 /* producer.c */
 void pn_producer_advance(struct pn_producer *);   /* whatever can go on: after each thing that happened */
-void pn_producer_free(struct pn_producer *);      /* a closed one, when its last computation returned */
+bool pn_producer_gone(struct pn_producer *);      /* at the end of a computation, behind its flag: true if the producer is closed; it is freed with the last one */
 void pn_producer_fail(struct pn_producer *, enum pn_result, const char *text); /* the run fails */
 void pn_producer_stage(struct pn_run *, enum pn_stage, uint64_t since_ns);     /* time that passed in a stage */
 bool pn_producer_topic(const struct pn_producer *);   /* reads a topic */
 bool pn_producer_audits(const struct pn_producer *);  /* the integer oracle */
 bool pn_producer_gated(const struct pn_producer *);   /* the next step is of an epoch that is not open yet */
+uint64_t pn_step_seed(const struct pn_step *);        /* of what the net draws in it */
 void pn_step_free(struct pn_step *);
 void pn_steps_append(struct pn_step **list, struct pn_step *);
 

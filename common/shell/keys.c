@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/hash.h"
 #include "common/shell/new_file.h"
 #include "common/wire.h"
 
@@ -78,7 +79,7 @@ static bool is_public_key(const char *file) {
 }
 
 /* Of names, sizes and times of the files, so that a change is seen without reading them. */
-static int64_t sign(const char *folder, DIR *d) {
+static uint64_t sign(const char *folder, DIR *d) {
     uint64_t sum = 1;
     for (struct dirent *e; (e = readdir(d)) != NULL;) {
         char path[800];
@@ -86,19 +87,18 @@ static int64_t sign(const char *folder, DIR *d) {
         if (!is_public_key(e->d_name)) continue;
         snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
         if (stat(path, &st) != 0) continue;
-        uint64_t h = (uint64_t)st.st_mtim.tv_sec * 1000000007u + (uint64_t)st.st_mtim.tv_nsec * 31u + (uint64_t)st.st_size * 131u + st.st_ino;
-        for (const char *c = e->d_name; *c != '\0'; c++) h = h * 1099511628211u + (uint8_t)*c;
-        sum += h * 0x9E3779B97F4A7C15u; /* in any order */
+        const uint64_t of_file[] = {(uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_size, st.st_ino};
+        sum += pn_hash(e->d_name, strlen(e->d_name), pn_hash(of_file, sizeof of_file, 0)); /* in any order */
     }
     rewinddir(d);
-    return (int64_t)sum;
+    return sum;
 }
 
 static void look(struct pn_keys *k) {
     char folder[420];
     snprintf(folder, sizeof folder, "%s/authorized", k->dir);
     DIR *d = opendir(folder);
-    const int64_t signature = d != NULL ? sign(folder, d) : 0;
+    const uint64_t signature = d != NULL ? sign(folder, d) : 0;
     if (signature == k->signature) {
         if (d != NULL) closedir(d);
         return;

@@ -24,7 +24,7 @@ struct pn_keys {
     size_t n_authorized;
     char dir[400];
     uint64_t looked_ms;               /* when the folder was last read */
-    int64_t signature;                /* of the folder's files, to see a change */
+    uint64_t signature;               /* of the folder's files, to see a change */
 };
 
 /* A new pair: DIR/NAME.key and DIR/authorized/NAME.pub. PN_EXISTS: NAME has one. PN_INVALID: the name is none. Blocks. */

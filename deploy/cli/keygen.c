@@ -14,9 +14,16 @@ int verb_keygen(const struct cli *c) {
     const enum pn_result r = pn_keys_make(dir, c->rest[0], (enum pn_key_role)which, &err);
     if (r == PN_EXISTS) cli_fail(EXIT_REFUSED, "%s; nothing was changed. Remove it first if the node is to have another key", err.text);
     if (r != PN_OK) cli_fail(r == PN_INVALID ? EXIT_USAGE : EXIT_FAILED, "%s", err.text);
-    if (c->json) printf("{\"key\":\"%s/%s.key\",\"public\":\"%s/authorized/%s.pub\"}\n", dir, c->rest[0], dir, c->rest[0]);
-    else
-        printf("%s/%s.key              stays on the machine where %s runs\n%s/authorized/%s.pub   goes to every machine of the cluster, into the same folder\n", dir, c->rest[0], c->rest[0], dir,
-               c->rest[0]);
+    char key[600], public_key[600];
+    snprintf(key, sizeof key, "%s/%s.key", dir, c->rest[0]);
+    snprintf(public_key, sizeof public_key, "%s/authorized/%s.pub", dir, c->rest[0]);
+    if (c->json) {
+        struct json_object *o = json_object_new_object();
+        pn_json_add_str(o, "key", key);
+        pn_json_add_str(o, "public", public_key);
+        puts(pn_json_text(o));
+        json_object_put(o);
+    } else
+        printf("%s              stays on the machine where %s runs\n%s   goes to every machine of the cluster, into the same folder\n", key, c->rest[0], public_key);
     return EXIT_DONE;
 }

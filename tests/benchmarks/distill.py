@@ -126,17 +126,23 @@ def logits(cluster, model, rows):
     return out
 
 
+def trained(c, name, fold, rows):
+    """Trains and publishes teacher `fold`, which sees those of `rows` that are not of that fold. Returns its model's name."""
+    model, seen = f"{name}-{fold}", [r for i, r in enumerate(rows) if i // EACH % folds != fold]
+    done = c.wait(c.submit(teacher(name, model, os.path.join(tmp, model) if folds > 1 else None, seen)), 900)
+    assert done["state"] == "SUCCEEDED", done
+    print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
+    return model
+
+
 def teach(c, file):
     """Trains the teachers and writes the student's rows with their logits."""
     rows = training_rows() if TASK == "frappe" else criteo_rows()
     scores = [0.0] * len(rows)
     for name in TEACHERS:
         for fold in range(folds):
-            model, mine = f"{name}-{fold}", [i for i in range(len(rows)) if i // EACH % folds == fold]
-            seen = [r for i, r in enumerate(rows) if i // EACH % folds != fold]
-            done = c.wait(c.submit(teacher(name, model, os.path.join(tmp, model) if folds > 1 else None, seen)), 900)
-            assert done["state"] == "SUCCEEDED", done
-            print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
+            mine = [i for i in range(len(rows)) if i // EACH % folds == fold]
+            model = trained(c, name, fold, rows)
             for i, z in zip(mine, logits(c, model, [rows[i] for i in mine])):
                 scores[i] += z / len(TEACHERS)
     write(file, rows, scores)
@@ -151,17 +157,13 @@ def write(file, rows, scores):
 
 def teach_more(c, file, labels_file):
     """--unlabelled: `file` has rows and targets of the taught student, `labels_file` the labelled ones of them."""
-    rows = training_rows()
+    first = training_rows()
     labelled, unlabelled = further_rows()
-    rows += labelled
+    rows = first + labelled
     every = rows + unlabelled
     scores = [0.0] * len(every)
     for fold in range(folds):
-        model, seen = f"frappe-deepfm-{fold}", [r for i, r in enumerate(training_rows()) if folds == 1 or i // EACH % folds != fold]
-        done = c.wait(c.submit(teacher("frappe-deepfm", model, os.path.join(tmp, model) if folds > 1 else None, seen)), 900)
-        assert done["state"] == "SUCCEEDED", done
-        print(f"teacher {model}: test AUC {done['test_auc']:.5f}, validation AUC {done['validation_auc']:.5f}", flush=True)
-        for i, z in enumerate(logits(c, model, every)):
+        for i, z in enumerate(logits(c, trained(c, "frappe-deepfm", fold, first), every)):
             scores[i] += z / folds
     def target(label, z):
         q = 1 / (1 + math.exp(-z))

@@ -73,7 +73,8 @@ START_TEST(a_shard_that_knows_a_request_leaves_its_rows_out_of_a_restore_and_of_
     struct pn_error err = {""};
     train(f, s, 1, 40);
     ck_assert_ptr_nonnull(pn_checkpoint_write(s, "/c/7", "ps-0", 7, on_written, NULL));
-    const uint64_t tables[2] = {0, 0}, keys[2] = {key_of(3), key_of(4)}, no_table = 9;
+    const uint32_t tables[2] = {0, 0}, no_table = 9;
+    const uint64_t keys[2] = {key_of(3), key_of(4)};
     uint64_t removed = 0;
     ck_assert_int_eq(pn_shard_forget(s, tables, keys, 2, &removed), PN_BUSY); /* a cut is under way */
     fake_run(f);
