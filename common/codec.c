@@ -7,7 +7,6 @@
 #include "common/half.h"
 
 #define BLOCK 256u
-#define AHEAD 24u /* rows on their way while one is read */
 #define LEAST 1e-30f /* int8: a row without a larger number is zeros, for the inverse of its scale would not be finite */
 
 const char *const pn_codec_names[PN_CODECS + 1] = {"float32", "float16", "bfloat16", "int8", NULL};
@@ -88,11 +87,8 @@ static size_t widen(const unsigned char *in, float *x, size_t n) { return width(
 
 /* Rows of whole eights, wherever they lie: each is read once, where it is, and written once. */
 __attribute__((target("avx2,f16c"))) static void narrow_rows8(const float *const *rows, size_t n, size_t dim, unsigned char *out) {
-    for (size_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            for (size_t d = 0; d < dim && d < 256; d += 16) __builtin_prefetch((const void *)((uintptr_t)rows[i + AHEAD] + d * sizeof(float)));
+    for (size_t i = 0; i < n; i++)
         if (rows[i] != NULL) narrow8(rows[i], out + i * 2 * dim, dim);
-    }
 }
 #else
 static unsigned width(void) { return 1; }
@@ -142,11 +138,8 @@ void pn_codec_encode_rows(enum pn_codec c, const float *const *rows, size_t n, s
         return;
     }
     const size_t bytes = pn_codec_row_bytes(c, dim);
-    for (size_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            for (size_t d = 0; d < dim && d < 256; d += 16) __builtin_prefetch((const void *)((uintptr_t)rows[i + AHEAD] + d * sizeof(float)));
+    for (size_t i = 0; i < n; i++)
         if (rows[i] != NULL) pn_codec_encode(c, rows[i], 1, dim, (unsigned char *)out + i * bytes);
-    }
 }
 
 void pn_codec_decode(enum pn_codec c, const void *in, size_t n, size_t dim, float *rows) {

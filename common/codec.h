@@ -11,7 +11,7 @@ extern const char *const pn_codec_names[PN_CODECS + 1]; /* NULL at the end */
 size_t pn_codec_row_bytes(enum pn_codec, size_t dim);
 /* n rows of dim floats; out and in hold n * pn_codec_row_bytes, any alignment. Deterministic. */
 void pn_codec_encode(enum pn_codec, const float *rows, size_t n, size_t dim, void *out);
-/* The same for rows that lie apart, the waiting for memory overlapped. A row that is NULL: what out holds there stays. */
+/* The same for rows that lie apart. A row that is NULL: what out holds there stays. */
 void pn_codec_encode_rows(enum pn_codec, const float *const *rows, size_t n, size_t dim, void *out);
 /* The same as pn_codec_encode with stochastic rounding: up with the probability of the part that is cut off, so that its expectation is the number itself (Gupta et al. 2015)
  * and updates far below half a unit are not lost. seeds: one a row; the same seed and row give the same bytes on every machine. */

@@ -96,13 +96,22 @@ uint32_t pn_index_find(const struct pn_rows *t, uint64_t mix) { return t->indexe
 
 static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a slot without an index are looked for */
 
-#define BLOCK 512u
-#define AHEAD 24u /* lines on their way: about what the first-level cache can wait for */
+#define BLOCK PN_FIND_BLOCK
+#define AHEAD 64u /* lines on their way: more than the core can wait for at once, so that it never runs out */
+#define LINE 64u
 
-/* One body, compiled for each machine. Three loops a block: each has only one kind of cache miss in flight, and no load that waits for memory stands
- * between the orders for others. */
+/* Where a row is, its first bytes asked for. */
+static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_t n_bytes) {
+    if ((uint32_t)place == PN_NO_ROW) return NULL;
+    const uint8_t *row = pn_rows_at(t, place);
+    for (size_t b = 0; b < n_bytes; b += LINE) __builtin_prefetch(row + b);
+    return row;
+}
+
+/* One body, compiled for each machine. No load that waits for memory stands between the orders for others: the lines of the index are asked for some keys
+ * ahead, a row as soon as its entry has come, and it is read by the caller behind the block. */
 #define FIND(NAME, TARGET, MATCH, FURTHER)                                                                                        \
-    TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {               \
+    TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places, const void **rows, size_t n_bytes) { \
         size_t n_missing = 0, n_further = 0;                                                                             \
         uint32_t further[BLOCK];                                                                                         \
         uint64_t mix[BLOCK];                                                                                             \
@@ -130,11 +139,13 @@ static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a 
             }                                                                                                            \
             n_missing += row == PN_NO_ROW;                                                                               \
             places[i] = (pn_place)i_slot << 32 | row;                                                                    \
+            if (rows != NULL) rows[i] = ask_for(t, places[i], n_bytes);                                                  \
         }                                                                                                                \
         for (size_t k = 0; k < n_further; k++) {                                                                         \
             const uint32_t row = FURTHER(t, mix[further[k]], 1);                                                         \
             n_missing += row == PN_NO_ROW;                                                                               \
             places[further[k]] = (mix[further[k]] >> ALL_BITS) << 32 | row;                                              \
+            if (rows != NULL) rows[further[k]] = ask_for(t, places[further[k]], n_bytes);                                \
         }                                                                                                                \
         return n_missing;                                                                                                \
     }
@@ -145,8 +156,8 @@ FIND(find_avx2, AVX2, match_avx2, further_avx2)
 FIND(find_avx512, AVX512, match_avx512, further_avx512)
 #endif
 
-static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places);
-static size_t (*find_block)(const struct pn_rows *, const uint64_t *, size_t, pn_place *) = find_first;
+static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places, const void **rows, size_t n_bytes);
+static size_t (*find_block)(const struct pn_rows *, const uint64_t *, size_t, pn_place *, const void **, size_t) = find_first;
 
 bool pn_index_use(int variant) {
     if (variant == 0) find_block = find_portable;
@@ -158,15 +169,21 @@ bool pn_index_use(int variant) {
     return true;
 }
 
-static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {
+static size_t find_first(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places, const void **rows, size_t n_bytes) {
     for (int variant = 2; !pn_index_use(variant); variant--) continue;
-    return find_block(t, keys, n, places);
+    return find_block(t, keys, n, places, rows, n_bytes);
 }
 
 size_t pn_rows_find(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places) {
     size_t n_missing = 0;
-    for (size_t begin = 0; begin < n; begin += BLOCK) n_missing += find_block(t, keys + begin, n - begin < BLOCK ? n - begin : BLOCK, places + begin);
+    for (size_t begin = 0; begin < n; begin += BLOCK) n_missing += find_block(t, keys + begin, n - begin < BLOCK ? n - begin : BLOCK, places + begin, NULL, 0);
     return n_missing;
+}
+
+size_t pn_rows_ask(const struct pn_rows *t, const uint64_t *keys, size_t n, const void **rows, size_t n_bytes) {
+    pn_place places[BLOCK];
+    assert(n <= BLOCK);
+    return find_block(t, keys, n, places, rows, n_bytes);
 }
 
 /* ---- putting ---- */

@@ -57,6 +57,9 @@ void pn_rows_close(struct pn_rows *);
 uint64_t pn_rows_bytes(const struct pn_rows *);
 /* Finds n keys, memory latency overlapped. A missing one gets slot << 32 | PN_NO_ROW. Returns how many are missing. */
 size_t pn_rows_find(const struct pn_rows *, const uint64_t *keys, size_t n, pn_place *places);
+/* The same for at most PN_FIND_BLOCK keys whose rows are read next: where each is (NULL: missing), its first n_bytes on their way from memory. */
+size_t pn_rows_ask(const struct pn_rows *, const uint64_t *keys, size_t n, const void **rows, size_t n_bytes);
+#define PN_FIND_BLOCK 512u
 /* Makes sure that the following changes need no memory: images of found rows that a cut still needs (if `change`), room for the missing ones (if
  * `make`). Slots of `skip` (NULL: none) are left out. PN_NO_MEMORY: no row was changed. */
 enum pn_result pn_rows_prepare(struct pn_rows *, const pn_place *places, size_t n, const uint64_t *skip, bool change, bool make);

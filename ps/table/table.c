@@ -61,8 +61,11 @@ size_t pn_table_record_bytes(const struct pn_table *t) { return (sizeof(struct p
 
 /* ---- pull ---- */
 
-#define PULL_BLOCK 512u
-#define AHEAD 24u /* rows on their way while one is copied */
+/* Rows of a pull that are on their way at once: more keeps memory busier, until they push one another out of the near caches. */
+static size_t pull_block(size_t row_bytes) {
+    const size_t n = (96u << 10) / row_bytes;
+    return n > PN_FIND_BLOCK ? PN_FIND_BLOCK : n > 16 ? n : 16;
+}
 
 /* The first values of a row as it would be stored: a pull of a missing key and the row made later agree. */
 static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
@@ -77,18 +80,15 @@ static void first_values(const struct pn_table *t, uint64_t key, void *stored) {
     pn_codec_encode(t->spec.storage, values, 1, t->spec.dim, stored);
 }
 
-/* Copies n rows as they are stored; the sizes that models use most get a loop of their own. from[n, n + AHEAD) may be brought, not read. */
+/* Copies n rows as they are stored; the sizes that models use most get a loop of their own. */
 #define GATHER(BYTES)                                                                                      \
-    for (size_t i = 0; i < AHEAD; i++)                                                                     \
-        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch((const void *)((uintptr_t)from[i] + b)); \
     for (size_t i = 0; i < n; i++) {                                                                       \
-        for (size_t b = 0; b < (BYTES) && b < 1024; b += LINE) __builtin_prefetch((const void *)((uintptr_t)from[i + AHEAD] + b)); \
         if (from[i] != NULL) memcpy(out + i * (BYTES), from[i], (BYTES));                                  \
         else if (t->spec.explicit_rows) memset(out + i * (BYTES), 0, (BYTES));                             \
         else first_values(t, keys[i], out + i * (BYTES));                                                  \
     }
 
-static void gather(const struct pn_table *t, const uint64_t *keys, const uint8_t *const *from, size_t n, uint8_t *out) {
+static void gather(const struct pn_table *t, const uint64_t *keys, const void *const *from, size_t n, uint8_t *out) {
     const size_t bytes = pn_codec_row_bytes(t->spec.storage, t->spec.dim);
     switch (bytes) {
         case 32: GATHER(32) return;
@@ -119,20 +119,18 @@ static size_t pull_cold(const struct pn_table *t, const uint64_t *keys, size_t n
 /* Rows as they are stored, one behind the other. */
 static size_t pull_stored(const struct pn_table *t, const uint64_t *keys, size_t n, uint8_t *out) {
     const size_t bytes = pn_codec_row_bytes(t->spec.storage, t->spec.dim);
-    pn_place places[PULL_BLOCK];
-    const uint8_t *from[PULL_BLOCK + AHEAD];
+    const void *from[PN_FIND_BLOCK];
+    const size_t block = pull_block(bytes);
     size_t n_missing = 0, n_cold = 0;
     if (t->cold != NULL && !pn_cold_reserve(t->cold, n)) return SIZE_MAX;
-    for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
-        const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK;
-        n_missing += pn_rows_find(&t->rows, keys + begin, count, places);
-        for (size_t i = 0; i < count; i++) {
-            from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
-            if (from[i] != NULL || t->cold == NULL) continue;
+    for (size_t begin = 0; begin < n; begin += block) {
+        const size_t count = n - begin < block ? n - begin : block, missing = pn_rows_ask(&t->rows, keys + begin, count, from, bytes);
+        n_missing += missing;
+        for (size_t i = 0; t->cold != NULL && missing > 0 && i < count; i++) {
+            if (from[i] != NULL) continue;
             t->cold->at[n_cold++] = (uint32_t)(begin + i);
             from[i] = t->cold->nothing;
         }
-        for (size_t i = 0; i < AHEAD; i++) from[count + i] = NULL;
         gather(t, keys + begin, from, count, out + begin * bytes);
     }
     return n_cold > 0 ? pull_cold(t, keys, n_cold, bytes, out) : n_missing;
@@ -141,14 +139,13 @@ static size_t pull_stored(const struct pn_table *t, const uint64_t *keys, size_t
 /* float32 rows as another codec has them: encoded where they lie. */
 static size_t pull_encoded(const struct pn_table *t, enum pn_codec codec, const uint64_t *keys, size_t n, uint8_t *out) {
     const size_t dim = t->spec.dim, bytes = pn_codec_row_bytes(codec, dim);
-    pn_place places[PULL_BLOCK];
-    const float *from[PULL_BLOCK];
+    const void *from[PN_FIND_BLOCK];
+    const size_t block = pull_block(dim * sizeof(float));
     float first[dim];
     size_t n_missing = 0;
-    for (size_t begin = 0; begin < n; begin += PULL_BLOCK) {
-        const size_t count = n - begin < PULL_BLOCK ? n - begin : PULL_BLOCK, missing = pn_rows_find(&t->rows, keys + begin, count, places);
-        for (size_t i = 0; i < count; i++) from[i] = (uint32_t)places[i] != PN_NO_ROW ? pn_rows_at(&t->rows, places[i]) : NULL;
-        pn_codec_encode_rows(codec, from, count, dim, out + begin * bytes);
+    for (size_t begin = 0; begin < n; begin += block) {
+        const size_t count = n - begin < block ? n - begin : block, missing = pn_rows_ask(&t->rows, keys + begin, count, from, dim * sizeof(float));
+        pn_codec_encode_rows(codec, (const float *const *)from, count, dim, out + begin * bytes);
         n_missing += missing;
         for (size_t i = 0; missing > 0 && i < count; i++) {
             if (from[i] != NULL) continue;
