@@ -24,6 +24,7 @@ static struct {
     size_t batch;
     int op; /* 0 pull, 1 push, 2 fill, 3 check */
     double seconds, begin, end;
+    const char *during; /* BENCH_DURING: a file that is there while one fills; another measures no longer than that */
     uint64_t rows, requests;
     double *latencies;
     size_t n_latencies;
@@ -111,7 +112,7 @@ static void done(void *owner, enum pn_result r) {
         B.requests = 0;
         B.end = now + B.seconds;
     }
-    if (B.op == 2 ? B.next < B.n_batches : B.begin == 0 || now < B.end) issue(s);
+    if (B.op == 2 ? B.next < B.n_batches : B.begin == 0 || (now < B.end && (B.during == NULL || access(B.during, F_OK) == 0))) issue(s);
     else if (B.open == 0) {
         B.end = now;
         B.cpu = cpu_s() - B.cpu;
@@ -179,7 +180,8 @@ int main(int argc, char **argv) {
         while (B.batches[b].n < B.batch && B.filled < B.n_rows) B.batches[b].keys[B.batches[b].n++] = key_of(B.filled++);
         qsort(B.batches[b].keys, B.batches[b].n, sizeof(uint64_t), by_mix);
     }
-    if (getenv("BENCH_READY")) fclose(fopen(getenv("BENCH_READY"), "w"));
+    B.during = getenv("BENCH_DURING");
+    if (B.op == 2 && B.during != NULL) fclose(fopen(B.during, "w"));
     if (B.op != 2) make_batches(B.batches, B.n_batches, B.n_rows, raw, seed);
     B.latencies = malloc(MAX_LATENCIES * sizeof *B.latencies);
     B.values = malloc((size_t)RAW_KEYS * B.dim * sizeof(float));
@@ -203,6 +205,7 @@ int main(int argc, char **argv) {
     pn_client_producer(B.client, B.producer, incarnation, 1);
     static const struct pn_core_ops ops = {.start = start, .message = message};
     pn_shell_run(B.shell, &ops, &B);
+    if (B.op == 2 && B.during != NULL) remove(B.during);
     if (B.op >= 2) return 0;
     if (getenv("BENCH_TAIL")) { /* only the tail of the latencies */
         char tail[100];
