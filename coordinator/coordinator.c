@@ -14,7 +14,10 @@ void pn_reconcile(struct pn_coordinator *c) {
         pn_jobs_step(c);
         pn_publication_step(c);
         pn_forget_step(c);
-        if (pn_records_flush(c)) pn_plans_send(c);
+        if (pn_records_flush(c)) {
+            pn_plans_send(c);
+            pn_statistics_tidy(c);
+        }
     }
     c->reconciling = false;
 }
@@ -58,6 +61,7 @@ void pn_coordinator_close(struct pn_coordinator *c) {
     if (c == NULL) return;
     pn_timer_stop(c->env, &c->tick);
     pn_publication_close(c);
+    pn_tidying_close(c);
     while (c->jobs != NULL) {
         struct pn_job_run *j = c->jobs;
         c->jobs = j->next;

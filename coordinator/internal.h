@@ -120,7 +120,8 @@ struct pn_job_run {
     struct pn_stream stream;
     struct pn_ledger *ledgers;       /* one a producer, of a job that reads a topic; else NULL */
     uint64_t version;
-    struct json_object *model;       /* statistics, blocks, parameters: from the workers */
+    struct json_object *model;       /* statistics (their file's name, or text), blocks, parameters: from the workers */
+    bool told_unsound, tidied;       /* statistics.c */
     double samples_per_s;
     char evaluator[64];
     struct pn_secure_run *secure;    /* secure.c; NULL: not a secure job, or not begun */
@@ -151,6 +152,7 @@ struct pn_coordinator {
     struct pn_forget *forgets;       /* by number, rising; kept for good */
     struct pn_scrubbing *scrubbing;
     struct pn_sweep *sweep;
+    struct pn_tidying *tidying;
     uint64_t forget_retry_ms, sweep_retry_ms, scrub_sequence;
     uint64_t n_checkpoints, n_checkpoint_failures, n_beats, n_plans, liar_ms; /* liar_ms: when the log last told of one */
 };
@@ -180,14 +182,19 @@ bool pn_job_all_finished(const struct pn_job_run *);
 bool pn_job_may_have(const struct pn_job_run *, const struct pn_node *); /* is this node one that takes this job's producers? */
 const char *pn_job_state_name(const struct pn_coordinator *, const struct pn_job_run *);
 
-/* Where a job's vocabularies lie. */
-void pn_job_folder(const struct pn_coordinator *, const struct pn_job_run *, char dir[480]);
+static inline bool pn_job_ended(const struct pn_job_run *j) { return j->state > PN_RUNNING; }
 void pn_job_task(const struct pn_job_run *, char task[80]);   /* names the evaluation that the job waits for */
 void pn_job_after_training(struct pn_coordinator *, struct pn_job_run *); /* to the phase behind the final checkpoint */
 bool pn_job_begin(struct pn_coordinator *, struct pn_job_run *); /* seats and owners anew, from the newest good checkpoint; false: no server or no worker */
 void pn_job_again(struct pn_coordinator *, struct pn_job_run *, const char *who); /* the whole job goes back to its newest good checkpoint; a restart */
 bool pn_job_evaluated(struct pn_coordinator *, struct pn_job_run *, struct pn_metric *); /* its figures are there; one that failed ends the job */
 struct pn_node *pn_job_evaluator(struct pn_coordinator *, struct pn_job_run *); /* the live worker that evaluates, or NULL */
+
+/* statistics.c: of a job that prepares (pn_job_prepares) */
+void pn_job_folder(const struct pn_coordinator *, const struct pn_job_run *, char dir[480]); /* where its vocabularies and the text of its statistics lie */
+void pn_statistics_take(struct pn_coordinator *, struct pn_job_run *, const struct pn_node *, struct json_object *model); /* out of a worker's beat; of any job */
+void pn_statistics_tidy(struct pn_coordinator *); /* removes what no record needs from folders of ended jobs, one job at a time, in the background */
+void pn_tidying_close(struct pn_coordinator *);
 
 /* gate.c: early stopping */
 void pn_gate_step(struct pn_coordinator *, struct pn_job_run *);

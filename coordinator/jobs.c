@@ -286,10 +286,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             /* Said before it could know of the last commit, it is no wish for another. A client that has finished waits for the checkpoint that says so. */
             if (u->ring_full && pn_node_knows_plan(c, n) && n->revision > j->commit_revision && (!u->finished || external(j))) j->cut_wanted = true;
         }
-        if (model != NULL && j->model == NULL) { /* what the transforms counted must not change when a worker comes back */
-            j->model = json_object_get(model);
-            j->dirty = true;
-        }
+        if (model != NULL) pn_statistics_take(c, j, n, model);
         if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
             j->epoch_validation = pn_metric_read(v);
         if (strcmp(pn_json_str(job, "state", ""), "failed") == 0 && pn_node_alive(c, n)) {
@@ -361,8 +358,6 @@ static void look_at_units(struct pn_coordinator *c, struct pn_job_run *j) {
         if (j->state != PN_RUNNING) return;
     }
 }
-
-void pn_job_folder(const struct pn_coordinator *c, const struct pn_job_run *j, char dir[480]) { snprintf(dir, 480, "%s/jobs/%s/vocabularies", c->options.dir, j->id); }
 
 /* ---- after training ---- */
 void pn_job_task(const struct pn_job_run *j, char task[80]) {

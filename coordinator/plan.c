@@ -101,13 +101,13 @@ static void plan_worker(struct pn_coordinator *c, struct pn_node *n, struct json
         pn_json_add(job, "producers", producers);
         pn_json_add(job, "committed", committed);
         if (j->job.privacy.secure) pn_json_add(job, "secure", pn_secure_plan(j));
-        const char *statistics = pn_json_str(j->model, "statistics", NULL);
+        struct json_object *statistics = pn_json_get(j->model, "statistics");
         if (pn_job_prepares(&j->job)) {
             char dir[480];
             pn_job_folder(c, j, dir);
             pn_json_add_str(job, "dir", dir);
         }
-        pn_json_add(job, "statistics", statistics != NULL && !j->dirty ? json_object_new_string(statistics) : NULL);
+        pn_json_add(job, "statistics", statistics != NULL && !j->dirty ? json_object_get(statistics) : NULL);
         if (j->cut.phase == PN_DRAIN || j->cut.phase == PN_FLIP) {
             cut = json_object_new_object();
             pn_json_add_u64(cut, "epoch", j->cut.epoch);

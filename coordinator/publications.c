@@ -19,6 +19,8 @@ struct pn_publication {
     struct json_object *written;     /* files of the manifest */
     float *parameters;
     size_t n_parameters, i_file;
+    struct pn_artifact file;         /* the statistics, where they are one */
+    char *statistics;                /* their text */
     struct pn_artifact *artifacts;   /* vocabularies, each file once */
     size_t n_artifacts;
     bool closed, in_io;
@@ -64,6 +66,7 @@ static void free_publication(struct pn_publication *p) {
     free(p->parameters);
     free(p->text);
     free(p->image);
+    free(p->statistics);
     free(p->artifacts);
     free(p);
 }
@@ -190,6 +193,7 @@ static bool gone(struct pn_publication *p) {
 }
 
 static void load_next(struct pn_publication *p);
+static void load_statistics(struct pn_publication *p);
 
 static void dense_loaded(struct pn_load *l) {
     struct pn_publication *p = l->owner;
@@ -227,9 +231,7 @@ static void dense_loaded(struct pn_load *l) {
 static void load_next(struct pn_publication *p) {
     struct json_object *e = pn_json_at(p->parts, p->i_file);
     if (e == NULL) {
-        p->phase = FILES;
-        p->i_file = 0;
-        save_next(p);
+        load_statistics(p);
         return;
     }
     snprintf(p->path, sizeof p->path, "%s/%s.dense", p->dir, pn_json_str(e, "number", "000"));
@@ -323,44 +325,69 @@ static void save_image(struct pn_publication *p) {
     pn_save_start(&p->save, p->c->env, p->path, p->image, p->n_image);
 }
 
-/* A vocabulary of the job, about to be one of the version. */
-static void vocabulary_loaded(struct pn_load *l) {
-    struct pn_publication *p = l->owner;
-    struct pn_coordinator *c = p->c;
-    struct pn_error why = {""};
-    if (gone(p)) {
-        free(l->data);
-        return;
-    }
-    const struct pn_artifact *a = &p->artifacts[p->i_file - 3];
-    if (l->result < 0) pn_fail(&why, PN_IO, "%s: %s", l->path, strerror((int)-l->result));
-    if (l->result < 0 || pn_artifact_verify(a, l->data, l->n_bytes, &why) != PN_OK) {
-        free(l->data);
-        end(p, 503, why.text); /* p is freed */
-        pn_reconcile(c);
-        return;
-    }
-    p->image = l->data;
-    p->n_image = l->n_bytes;
-    save_image(p);
-}
-
-static void load_vocabulary(struct pn_publication *p, struct pn_job_run *j) {
+/* ---- what the pass over the data made ---- */
+static void load_artifact(struct pn_publication *p, const struct pn_job_run *j, const char *name, void (*done)(struct pn_load *)) {
     char dir[480], path[560];
     pn_job_folder(p->c, j, dir);
-    snprintf(p->name, sizeof p->name, "%s", p->artifacts[p->i_file - 3].name);
-    snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
-    snprintf(path, sizeof path, "%s/%s", dir, p->name);
-    p->load.done = vocabulary_loaded;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    p->load.done = done;
     p->load.owner = p;
     p->in_io = true;
     pn_load_start(&p->load, p->c->env, path, PN_ARTIFACT_BYTES);
 }
 
+/* In each callback first: false: the publication has ended. */
+static bool loaded(struct pn_load *l, const struct pn_artifact *a) {
+    struct pn_publication *p = l->owner;
+    struct pn_coordinator *c = p->c;
+    struct pn_error why = {""};
+    if (l->result < 0) pn_fail(&why, PN_IO, "%s: %s", l->path, strerror((int)-l->result));
+    if (l->result >= 0 && pn_artifact_verify(a, l->data, l->n_bytes, &why) == PN_OK) return true;
+    free(l->data);
+    end(p, 503, why.text); /* p is freed */
+    pn_reconcile(c);
+    return false;
+}
+
+/* A vocabulary of the job, about to be one of the version. */
+static void vocabulary_loaded(struct pn_load *l) {
+    struct pn_publication *p = l->owner;
+    if (p->closed) free(l->data);
+    if (gone(p) || !loaded(l, &p->artifacts[p->i_file - 3])) return;
+    p->image = l->data;
+    p->n_image = l->n_bytes;
+    save_image(p);
+}
+
+static void begin_files(struct pn_publication *p) {
+    p->phase = FILES;
+    p->i_file = 0;
+    save_next(p);
+}
+
+static void statistics_loaded(struct pn_load *l) {
+    struct pn_publication *p = l->owner;
+    if (p->closed) free(l->data);
+    if (gone(p) || !loaded(l, &p->file)) return;
+    p->statistics = l->data;
+    begin_files(p);
+}
+
+static void load_statistics(struct pn_publication *p) {
+    const struct pn_job_run *j = pn_job_find(p->c, p->job_id);
+    struct json_object *s = j != NULL ? pn_json_get(j->model, "statistics") : NULL;
+    if (pn_artifact_read(s, &p->file)) {
+        load_artifact(p, j, p->file.name, statistics_loaded);
+        return;
+    }
+    p->statistics = strdup(j != NULL ? pn_json_str(j->model, "statistics", "{}") : "{}");
+    begin_files(p);
+}
+
 /* Fields may have the same vocabulary, and so the same file. */
-static bool find_artifacts(struct pn_publication *p, struct pn_job_run *j) {
+static bool find_artifacts(struct pn_publication *p) {
     size_t n = 0;
-    if (pn_artifacts_read(pn_json_str(j->model, "statistics", "{}"), &p->artifacts, &n, NULL) != PN_OK) return false;
+    if (p->statistics == NULL || pn_artifacts_read(p->statistics, &p->artifacts, &n, NULL) != PN_OK) return false;
     for (size_t i = 0; i < n; i++) {
         size_t k = 0;
         while (k < p->n_artifacts && strcmp(p->artifacts[k].name, p->artifacts[i].name) != 0) k++;
@@ -378,7 +405,9 @@ static void save_next(struct pn_publication *p) {
         return;
     }
     if (p->i_file >= 3 && p->i_file < 3 + p->n_artifacts) {
-        load_vocabulary(p, j);
+        snprintf(p->name, sizeof p->name, "%s", p->artifacts[p->i_file - 3].name);
+        snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
+        load_artifact(p, j, p->name, vocabulary_loaded);
         return;
     }
     const size_t which = p->i_file < 3 ? p->i_file : 3;
@@ -386,9 +415,9 @@ static void save_next(struct pn_publication *p) {
     snprintf(p->path, sizeof p->path, "%s/%s", p->dir, p->name);
     bool ok = true;
     if (which == 0) {
-        ok = dense_image(p, j) && find_artifacts(p, j);
+        ok = dense_image(p, j) && find_artifacts(p);
     } else {
-        const char *text = which == 1 ? j->text : pn_json_str(j->model, "statistics", "{}");
+        const char *text = which == 1 ? j->text : p->statistics;
         struct json_object *o = NULL;
         if (which == 3) {
             o = json_object_new_object();

@@ -40,7 +40,7 @@ void pn_features_freeze(struct pn_features *);
 /* What pn_features_batch takes vocabularies from, for fields that have one. Borrowed. */
 struct pn_vocabularies;
 void pn_features_use(struct pn_features *, const struct pn_vocabularies *);
-/* Statistics as JSON text (malloc) and back: they travel in beats, checkpoint and snapshot. */
+/* Statistics as JSON text (malloc) and back: a file of the job and of the snapshot, or, short, a part of beats and plans (docs/formats.md). */
 char *pn_features_statistics(const struct pn_features *);
 enum pn_result pn_features_set_statistics(struct pn_features *, const char *json, struct pn_error *);
 

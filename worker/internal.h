@@ -7,6 +7,7 @@
 #include "nn/vocabulary.h"
 #include "ps/client/client.h"
 #include "ps/mirror/mirror.h"
+#include "snapshot/artifacts.h"
 #include "worker/hot.h"
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
@@ -34,10 +35,12 @@ struct pn_run {
     struct pn_client *client;
     struct pn_mirror *mirror;    /* of a private job: the rows, as no step may show which it reads; else NULL */
     char *statistics;            /* JSON of the transforms, once known */
-    char dir[480];               /* where vocabularies lie as files */
+    struct pn_artifact file;     /* of a job that prepares (pn_job_prepares): where that text lies, as beats and plans say it; no name: not known */
+    bool given;                  /* a plan has named the file: it is for good */
+    char dir[480];               /* where it and vocabularies lie */
     struct pn_vocabularies vocabularies;
     bool has_vocabularies;       /* all that the job needs are there */
-    char *offered;               /* of a job that prepares (pn_job_prepares): what this worker made, until the coordinator has it durably and gives it to all */
+    char *offered;               /* what this worker made and wrote to that file, until the coordinator has named it durably and all may use it */
     size_t n_dense_inputs, n_parameters, n_dense_rows;
     struct pn_producer *producers;
     struct pn_holder *holder;    /* of a secure job, in place of producers */
@@ -109,7 +112,7 @@ void pn_ranking_close(struct pn_ranking_run *);
 enum pn_result pn_start_dense(struct pn_run *, const struct pn_net *, float *parameters, struct pn_error *);
 
 /* ---- statistics.c: the one pass that transforms need, the same on every worker ---- */
-/* done(owner): run->statistics is set, or the run has failed. */
+/* done(owner): run->statistics is set; of a job that prepares run->offered and run->file, unless a plan came first; or the run has failed. */
 struct pn_statistics;
 struct pn_statistics *pn_statistics_start(struct pn_run *, void (*done)(void *owner), void *owner);
 /* Those that the job file gives, for data that no pass goes over. malloc. */
@@ -117,7 +120,7 @@ char *pn_statistics_given(const struct pn_job *);
 void pn_statistics_close(struct pn_statistics *);
 
 /* ---- vocabularies.c ---- */
-/* run->statistics is there. done(owner): run->vocabularies are, too; or the run has failed. NULL: no memory. */
+/* run->statistics is there, or run->given its file. done(owner): run->statistics and run->vocabularies are; or the run has failed. NULL: no memory. */
 struct pn_vocabulary_run;
 struct pn_vocabulary_run *pn_vocabularies_start(struct pn_run *, void (*done)(void *owner), void *owner);
 void pn_vocabularies_stop(struct pn_vocabulary_run *); /* NULL is allowed */

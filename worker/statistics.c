@@ -1,9 +1,10 @@
-/* The one pass over the training data that transforms need. It ends with text (run->statistics); vocabularies, which can be long, end as files of the job beside it. */
+/* The one pass over the training data that transforms need. It ends with text (run->statistics); where it can be long (pn_job_prepares), as a file of the job, behind those of its vocabularies. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/file.h"
+#include "common/mutant.h"
 #include "nn/vocabulary.h"
 #include "worker/internal.h"
 
@@ -16,6 +17,8 @@ struct pn_statistics {
     struct pn_save save;
     struct pn_io io;
     char writer[24];              /* ends the names of files that this process has not finished */
+    char *text;                   /* being written */
+    struct pn_artifact file;
     struct pn_work work;
     bool busy, closed;            /* busy: something will call back; freed then */
     enum pn_result made;
@@ -28,6 +31,7 @@ static void free_statistics(struct pn_statistics *s) {
     pn_reader_close(s->reader);
     if (s->features != NULL) pn_features_close(s->features);
     pn_run_unref(s->run);
+    free(s->text);
     free(s);
 }
 
@@ -39,8 +43,9 @@ static bool gone(struct pn_statistics *s) {
     return closed;
 }
 
+/* Of a job that prepares nothing: a few numbers, which each worker makes for itself. */
 static void finish(struct pn_statistics *s) {
-    if (s->features != NULL) {
+    if (s->features != NULL && s->run->statistics == NULL) { /* else a plan had them first */
         pn_features_freeze(s->features);
         s->run->statistics = pn_features_statistics(s->features);
     }
@@ -48,7 +53,7 @@ static void finish(struct pn_statistics *s) {
     s->done(s->owner);
 }
 
-/* ---- vocabularies to files ---- */
+/* ---- vocabularies to files, then the text that names them ---- */
 static void write_next(struct pn_statistics *s);
 
 static void cannot_write(struct pn_statistics *s, const char *path, int64_t result) {
@@ -67,20 +72,60 @@ static void written(struct pn_save *save) {
     }
 }
 
+static void write_file(struct pn_statistics *s, const char *name, const void *data, size_t n_bytes, void (*done)(struct pn_save *)) {
+    char path[560];
+    snprintf(path, sizeof path, "%s/%s", s->run->dir, name);
+    s->save.done = done;
+    s->save.owner = s;
+    s->busy = true;
+    pn_save_beside(&s->save, s->run->env, path, s->writer, data, n_bytes);
+}
+
+static void text_written(struct pn_save *save) {
+    struct pn_statistics *s = save->owner;
+    struct pn_run *run = s->run;
+    if (gone(s)) return;
+    if (save->result < 0) {
+        cannot_write(s, save->path, save->result);
+        return;
+    }
+    if (run->statistics == NULL && !run->given) { /* else another's was taken meanwhile */
+        run->offered = s->text;
+        run->file = s->file;
+        s->text = NULL;
+#if PN_MUTANT == 26 /* used before a plan names it */
+        run->statistics = strdup(run->offered);
+#endif
+    }
+    s->done(s->owner);
+}
+
+static void write_text(struct pn_statistics *s) {
+    pn_features_freeze(s->features);
+    s->text = pn_features_statistics(s->features);
+    if (s->text == NULL) {
+        pn_run_fail(s->run, PN_NO_MEMORY, "no memory for the text of the statistics");
+        return;
+    }
+    pn_artifact_make(&s->file, "statistics", s->text, strlen(s->text));
+#if PN_MUTANT == 25 /* named before it is durable */
+    s->run->file = s->file;
+    s->run->offered = strdup(s->text);
+    s->run->changed(s->run->owner);
+#endif
+    write_file(s, s->file.name, s->text, s->file.n_bytes, text_written);
+}
+
 static void write_next(struct pn_statistics *s) {
     for (; s->i_field < s->run->job.n_fields; s->i_field++) {
-        char name[PN_VOCABULARY_NAME], path[512];
+        char name[PN_VOCABULARY_NAME];
         size_t n_bytes;
         const char *text = pn_features_file(s->features, s->i_field, &n_bytes, name);
         if (text == NULL) continue;
-        snprintf(path, sizeof path, "%s/%s", s->run->dir, name);
-        s->save.done = written;
-        s->save.owner = s;
-        s->busy = true;
-        pn_save_beside(&s->save, s->run->env, path, s->writer, text, n_bytes);
+        write_file(s, name, text, n_bytes, written);
         return;
     }
-    finish(s);
+    write_text(s);
 }
 
 static void folder_made(struct pn_io *io) {

@@ -1,4 +1,4 @@
-/* The vocabularies of a run, from the files that its statistics name: read, verified and made ready before the first batch. */
+/* The statistics of a run, where a plan names their file, and the vocabularies, from the files that they name: read, verified and made ready before the first batch. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +23,7 @@ struct pn_vocabulary_run {
 static void free_run(struct pn_vocabulary_run *v) {
     pn_vocabularies_close(&v->made);
     pn_run_unref(v->run);
+    free(v->load.data);
     free(v->files);
     free(v);
 }
@@ -42,6 +43,57 @@ static size_t field_of(const struct pn_vocabulary_run *v, const struct pn_artifa
     return i;
 }
 
+/* ---- the text ---- */
+static void begin(struct pn_vocabulary_run *v) {
+    struct pn_error why = {""};
+    const enum pn_result r = pn_artifacts_read(v->run->statistics, &v->files, &v->n_files, &why);
+    if (r != PN_OK) pn_run_fail(v->run, r, why.text);
+    else next(v);
+}
+
+static void verify(struct pn_work *w) {
+    struct pn_vocabulary_run *v = w->owner;
+    v->result = pn_artifact_verify(&v->run->file, v->load.data, v->load.n_bytes, &v->error);
+}
+
+static void verified(struct pn_work *w) {
+    struct pn_vocabulary_run *v = w->owner;
+    if (gone(v)) return;
+    if (v->result != PN_OK) {
+        char text[480];
+        snprintf(text, sizeof text, "the statistics of the features: %.400s", v->error.text);
+        pn_run_fail(v->run, v->result, text);
+        return;
+    }
+    v->run->statistics = v->load.data;
+    v->load.data = NULL;
+    begin(v);
+}
+
+static void text_loaded(struct pn_load *l) {
+    struct pn_vocabulary_run *v = l->owner;
+    if (gone(v)) return;
+    if (l->result < 0) {
+        char text[480];
+        snprintf(text, sizeof text, "the statistics of the features, %.300s: %s", l->path, strerror((int)-l->result));
+        pn_run_fail(v->run, PN_IO, text);
+        return;
+    }
+    v->busy = true;
+    v->work = (struct pn_work){.run = verify, .done = verified, .owner = v};
+    pn_work_start(v->run->env, &v->work);
+}
+
+static void load(struct pn_vocabulary_run *v, const char *name, void (*done)(struct pn_load *)) {
+    char path[560];
+    snprintf(path, sizeof path, "%s/%s", v->run->dir, name);
+    v->busy = true;
+    v->load.done = done;
+    v->load.owner = v;
+    pn_load_start(&v->load, v->run->env, path, PN_ARTIFACT_BYTES);
+}
+
+/* ---- what it names ---- */
 /* On a work thread. */
 static void make(struct pn_work *w) {
     struct pn_vocabulary_run *v = w->owner;
@@ -81,7 +133,6 @@ static void made(struct pn_work *w) {
 
 static void loaded(struct pn_load *l) {
     struct pn_vocabulary_run *v = l->owner;
-    if (v->closed) free(l->data);
     if (gone(v)) return;
     if (l->result < 0) {
         char text[480];
@@ -95,28 +146,22 @@ static void loaded(struct pn_load *l) {
 }
 
 static void next(struct pn_vocabulary_run *v) {
-    v->busy = true;
     if (v->i_file == v->n_files) {
+        v->busy = true;
         v->work = (struct pn_work){.run = make, .done = made, .owner = v};
         pn_work_start(v->run->env, &v->work);
         return;
     }
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", v->run->dir, v->files[v->i_file].name);
-    v->load.done = loaded;
-    v->load.owner = v;
-    pn_load_start(&v->load, v->run->env, path, PN_ARTIFACT_BYTES);
+    load(v, v->files[v->i_file].name, loaded);
 }
 
 struct pn_vocabulary_run *pn_vocabularies_start(struct pn_run *run, void (*done)(void *), void *owner) {
     struct pn_vocabulary_run *v = calloc(1, sizeof *v);
-    struct pn_error why = {""};
     if (v == NULL) return NULL;
     *v = (struct pn_vocabulary_run){.run = run, .done = done, .owner = owner};
     run->refs++;
-    const enum pn_result r = pn_artifacts_read(run->statistics, &v->files, &v->n_files, &why);
-    if (r != PN_OK) pn_run_fail(run, r, why.text);
-    else next(v);
+    if (run->statistics == NULL) load(v, run->file.name, text_loaded);
+    else begin(v);
     return v;
 }
 

@@ -97,7 +97,7 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
 
 static struct json_object *model_of(const struct pn_run *run) {
     struct json_object *model = json_object_new_object(), *blocks = json_object_new_array();
-    pn_json_add_str(model, "statistics", run->statistics != NULL ? run->statistics : run->offered != NULL ? run->offered : "{}");
+    pn_json_add(model, "statistics", run->file.name[0] != '\0' ? pn_artifact_write(&run->file) : json_object_new_string(run->statistics != NULL ? run->statistics : "{}"));
     pn_json_add_u64(model, "parameters", run->n_parameters);
     struct pn_net *net = NULL;
     struct pn_error err;
@@ -180,9 +180,8 @@ static void send_beat(struct pn_worker *w) {
         }
         if (run->validation != NULL && pn_evaluation_look(run->validation)->done) add_result(validation = json_object_new_object(), pn_evaluation_look(run->validation));
         if (run->evaluation != NULL) add_result(evaluation = json_object_new_object(), pn_evaluation_look(run->evaluation));
-        const bool prepares = pn_job_prepares(&run->job); /* the text is long: it is told until it is given back */
         if ((w->seeded || run->offered != NULL) && run->model == NULL) run->model = model_of(run);
-        if (run->model != NULL && !(prepares && run->statistics != NULL)) model = json_object_get(run->model);
+        if (run->model != NULL) model = json_object_get(run->model);
         struct json_object *times = json_object_new_object();
         for (int i = 0; i < PN_STAGES; i++)
             if (i < PN_STAGE_COPY_IN || run->stage_seconds[i] > 0) pn_json_add_double(times, pn_stage_names[i], run->stage_seconds[i]);
@@ -248,6 +247,23 @@ static void changed(void *owner) {
 
 /* ---- starting a job ---- */
 
+/* As a plan has them: the name of their file, or text (of jobs that prepare nothing, and of records from before there were files). */
+static void take_statistics(struct pn_run *run, struct json_object *o) {
+    struct pn_artifact file;
+    if (run->statistics != NULL || run->given || o == NULL) return;
+    if (json_object_is_type(o, json_type_string)) {
+        run->statistics = strdup(json_object_get_string(o));
+    } else if (!pn_artifact_read(o, &file)) {
+        pn_run_fail(run, PN_INVALID, "a plan names no sound file for the statistics of the features");
+    } else if (run->offered != NULL && strcmp(file.digest, run->file.digest) == 0) { /* its own: read by nobody else so far, and the same bytes */
+        run->statistics = run->offered;
+        run->offered = NULL;
+    } else {
+        run->file = file;
+        run->given = true;
+    }
+}
+
 static void open_run(struct pn_worker *w, struct json_object *job) {
     struct pn_run *run = calloc(1, sizeof *run);
     if (run == NULL) return;
@@ -288,21 +304,17 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     if (run->client == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for a client");
     else if (run->job.privacy.rows > 0 && pn_mirror_open(&run->mirror, w->env, &run->job, run->job_id, &err) != PN_OK) pn_run_fail(run, PN_INVALID, err.text);
     snprintf(run->dir, sizeof run->dir, "%s", pn_json_str(job, "dir", "."));
-    const char *statistics = pn_json_str(job, "statistics", NULL);
-    if (statistics != NULL) run->statistics = strdup(statistics);
-    else if (run->job.model == PN_MODEL_AUDIT) run->statistics = strdup("{}");
+    take_statistics(run, pn_json_get(job, "statistics"));
+    if (run->statistics != NULL || run->given || run->failed) return;
+    if (run->job.model == PN_MODEL_AUDIT) run->statistics = strdup("{}");
     else if (run->job.train.kafka.brokers[0] != '\0') run->statistics = pn_statistics_given(&run->job);
 }
 
 static void counted(void *owner) {
     struct pn_worker *w = owner;
     struct pn_run *run = w->run;
-    if (run == NULL || run->failed || run->statistics == NULL) return;
-    if (pn_job_prepares(&run->job)) { /* used by nobody before it is durable */
-        run->offered = run->statistics;
-        run->statistics = NULL;
-        changed(w);
-    }
+    if (run == NULL || run->failed) return;
+    changed(w); /* what a job prepares is used by nobody before it is durable */
     apply_plan(w);
 }
 
@@ -435,14 +447,15 @@ static void apply_plan(struct pn_worker *w) {
     if (w->run == NULL) open_run(w, job);
     struct pn_run *run = w->run;
     if (run == NULL || run->failed) return;
-    const char *given = pn_json_str(job, "statistics", NULL);
-    if (run->statistics == NULL && given != NULL) run->statistics = strdup(given);
-    if (run->statistics == NULL && pn_job_prepares(&run->job) && !(owns_first(job) && run->offered == NULL)) return; /* one worker does it, the others wait */
-    if (run->statistics == NULL) {
+    take_statistics(run, pn_json_get(job, "statistics"));
+    if (run->failed) return;
+    const bool known = run->statistics != NULL || run->given;
+    if (!known && pn_job_prepares(&run->job) && !(owns_first(job) && run->offered == NULL)) return; /* one worker does it, the others wait */
+    if (!known) {
         if (w->counting == NULL && (w->counting = pn_statistics_start(run, counted, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for statistics");
         return;
     }
-    if (!has_vocabularies(run)) {
+    if (run->statistics == NULL || !has_vocabularies(run)) {
         if (w->reading == NULL && (w->reading = pn_vocabularies_start(run, vocabularies_there, w)) == NULL) pn_run_fail(run, PN_NO_MEMORY, "no memory for vocabularies");
         return;
     }

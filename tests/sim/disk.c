@@ -240,6 +240,23 @@ enum pn_result sim_disk_map(struct sim *s, const char *path, const void **data, 
 
 void sim_disk_unmap(const void *data) { free((void *)(uintptr_t)data); }
 
+char *sim_disk_lasting(struct sim_disk *d, const char *path, size_t *n_bytes) {
+    const struct name *f = find(d, path, false);
+    struct content copy = {0};
+    if (f == NULL || f->synced == NULL) return NULL;
+    set(&copy, f->synced->synced.data, f->synced->synced.n_bytes);
+    *n_bytes = copy.n_bytes;
+    copy.data[copy.n_bytes] = '\0';
+    return (char *)copy.data;
+}
+
+size_t sim_disk_count(struct sim_disk *d, const char *folder) {
+    char **names = NULL;
+    const int64_t n = list(d, folder, &names);
+    free(names);
+    return (size_t)n;
+}
+
 void sim_disk_put(struct sim_disk *d, const char *path, const void *data, size_t n_bytes) {
     struct name *f = find(d, path, true);
     struct inode *i = calloc(1, sizeof *i);

@@ -1,4 +1,4 @@
-/* sim --seeds A..B [--clients | --private [--neighbours] | --secure] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
+/* sim --seeds A..B [--clients | --private [--neighbours] | --secure | --statistics] [--verbose] [--until-failure] [--repeat]: runs seeds, each in a process of its own (a failed assertion of a
  * core is a finding, and a killed node's memory goes with it); prints faults by kind and every seed that broke something. */
 #include <errno.h>
 #include <signal.h>
@@ -74,8 +74,9 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--clients") == 0) kind = SIM_CLIENTS;
         else if (strcmp(argv[i], "--private") == 0) kind = SIM_PRIVATE;
         else if (strcmp(argv[i], "--secure") == 0) kind = SIM_SECURE;
+        else if (strcmp(argv[i], "--statistics") == 0) kind = SIM_STATISTICS;
         else {
-            fprintf(stderr, "usage: sim --seeds A..B [--clients | --private [--neighbours] | --secure] [--verbose] [--until-failure] [--repeat]\n");
+            fprintf(stderr, "usage: sim --seeds A..B [--clients | --private [--neighbours] | --secure | --statistics] [--verbose] [--until-failure] [--repeat]\n");
             return 2;
         }
     }

@@ -318,12 +318,17 @@ static void draw_clients(struct scenario *s) {
              (unsigned long long)(100 + sim_draw(&s->sim, 2000)), sim_chance(&s->sim, 0.3) ? "64Ki" : "16Mi");
 }
 
-/* The same world with five data holders. Their file can be read: a worker that cannot read ends the job, as it should. */
+/* Files can be read and written: a worker that cannot ends the job, as it should. */
+static void no_file_faults(struct sim *sim) {
+    sim->faults.io_error = sim->faults.sync_error = 0;
+    sim->faults.disk_full_every_ms = 0;
+}
+
+/* The same world with five data holders. */
 static void draw_secure(struct scenario *s) {
     s->n_workers = 5;
     s->mode = "secure";
-    s->sim.faults.io_error = s->sim.faults.sync_error = 0;
-    s->sim.faults.disk_full_every_ms = 0;
+    no_file_faults(&s->sim);
     sim_secure_job(&s->sim, s->yaml, sizeof s->yaml, &s->steps);
 }
 
@@ -414,6 +419,12 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
         sim->budget = sim_budget_open();
         s->slice = (size_t)1 << 40; /* how many slices a push has, and so when answers come, is of what was released, and released rows differ with the example: --neighbours compares the asks alone */
     }
+    if (kind == SIM_STATISTICS) {
+        no_file_faults(sim);
+        if (sim_chance(sim, 0.5)) sim->faults.crash_every_ms = 50 + sim_draw(sim, 200); /* the pass is a matter of milliseconds */
+        sim_statistics_draw(sim, s->n_producers, s->mode, s->yaml, sizeof s->yaml);
+        sim->statistics = sim_statistics_open();
+    }
     if (log != NULL) fprintf(log, "seed %llu: %u servers, %u workers, %s\n%s", (unsigned long long)seed, s->n_ps, s->n_workers, s->mode, s->yaml);
     sim_add(sim, SIM_COORDINATOR, 0);
     for (uint32_t i = 0; i < s->n_ps; i++) sim_add(sim, SIM_PS, (int)i);
@@ -436,7 +447,7 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
     else if (!ended(s)) fail(out, "%u s after the faults stopped the job is still %s (%s)", LIVENESS_MS / 1000, s->state, s->reason);
     else if (kind == SIM_PRIVATE && strcmp(s->state, "FAILED") == 0 && strstr(s->reason, "does not have the steps") != NULL) {} /* as it should, where the budget is spent */
     else if (strcmp(s->state, "SUCCEEDED") != 0) fail(out, "the job ended as %s: %s", s->state, s->reason);
-    else if (kind != SIM_PRIVATE) {
+    else if (kind != SIM_PRIVATE && kind != SIM_STATISTICS) {
         struct audit a = {.s = s, .out = out, .expected = calloc(s->n_keys, PN_AUDIT_DIM * sizeof(float)), .seen = calloc(s->n_keys, 1)};
         if (!s->secure) pn_audit_expect(s->n_producers, s->steps, s->n_keys, a.expected);
         snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, DIR "/jobs/%s/checkpoints/%llu", s->job_id, (unsigned long long)s->newest);
@@ -451,6 +462,7 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
     }
     char line[300];
     if (kind == SIM_PRIVATE && sim_budget_close(sim->budget, sim, &out->asked, line, sizeof line) != NULL) fail(out, "%s", line);
+    if (kind == SIM_STATISTICS && sim_statistics_close(sim->statistics, sim, strcmp(s->state, "SUCCEEDED") == 0, line, sizeof line) != NULL) fail(out, "%s", line);
     out->trace = sim->trace;
     out->counts = sim->counts;
     out->virtual_ms = sim->now_ns / MS;

@@ -67,6 +67,7 @@ struct sim {
     struct sim_disk *disk;
     struct sim_store *store;
     struct sim_budget *budget; /* NULL: not a private job */
+    struct sim_statistics *statistics; /* NULL: not a counted job */
     const char *mark_names[64];
     struct { uint64_t bytes[256], n, pushes; uint8_t seen[8192]; } wire; /* secure.c: what servers get of data holders */
 };
@@ -95,6 +96,8 @@ void sim_disk_power_cut(struct sim *, struct sim_node *);
 enum pn_result sim_disk_map(struct sim *, const char *path, const void **data, size_t *n_bytes);
 void sim_disk_unmap(const void *data);
 void sim_disk_put(struct sim_disk *, const char *path, const void *data, size_t n_bytes); /* a file that was there before */
+char *sim_disk_lasting(struct sim_disk *, const char *path, size_t *n_bytes); /* what a loss of all power would leave of a file for certain; malloc, with a NUL behind it. NULL: nothing */
+size_t sim_disk_count(struct sim_disk *, const char *folder); /* files in it */
 
 /* store.c: the coordinator's records; a commit is atomic and lasts. */
 struct sim_store *sim_store_open(struct sim *);
@@ -111,6 +114,14 @@ void sim_budget_sent(struct sim_budget *, struct sim *, const struct pn_msg *); 
 extern bool sim_neighbour; /* one example is another */
 /* asked: a hash of all that workers asked servers for. NULL: it held. */
 const char *sim_budget_close(struct sim_budget *, struct sim *, uint64_t *asked, char *line, size_t room);
+
+/* statistics.c: a job whose features are counted first, and whether what was counted lasts. */
+struct sim_statistics;
+void sim_statistics_draw(struct sim *, uint32_t n_producers, const char *mode, char *yaml, size_t room);
+struct sim_statistics *sim_statistics_open(void);
+void sim_statistics_sent(struct sim_statistics *, struct sim *, const struct sim_node *from, const struct pn_msg *); /* any message, as it is sent */
+/* trained: the job has succeeded. NULL: it held. */
+const char *sim_statistics_close(struct sim_statistics *, struct sim *, bool trained, char *line, size_t room);
 
 /* scenario.c: one seed from start to verdict. Returns 0 when all held; else `line` says what broke. */
 /* client.c: a process that pushes the oracle's steps as a client of an external job. */
@@ -131,7 +142,7 @@ void sim_secure_identity(int holder, uint8_t secret[64]);
 bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room);
 
 struct sim_verdict { int failed; char line[512]; uint64_t trace, asked /* SIM_PRIVATE */; struct sim_counts counts; uint64_t virtual_ms; };
-enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE };
+enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE, SIM_STATISTICS };
 void sim_scenario(uint64_t seed, enum sim_kind, FILE *log, struct sim_verdict *out);
 
 #endif

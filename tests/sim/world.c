@@ -160,6 +160,7 @@ static void send_message(struct pn_env *e, pn_peer to, struct pn_msg *m) {
     s->counts.sent++;
     sim_secure_sent(s, m);
     if (s->budget != NULL) sim_budget_sent(s->budget, s, m);
+    if (s->statistics != NULL) sim_statistics_sent(s->statistics, s, n, m);
     int index = (int)(to & 0xffff) - 1;
     assert(index >= 0 && index < s->n_nodes && "a peer that this env gave");
     struct sim_node *target = &s->nodes[index];

@@ -31,17 +31,27 @@ static struct pn_run *open_run(struct fake *f) {
     return run;
 }
 
-/* Files with the name of a vocabulary, none of them a part. */
+static bool ends(const char *path, const char *ending) { return strlen(path) >= strlen(ending) && strcmp(path + strlen(path) - strlen(ending), ending) == 0; }
+
+/* Files with the name of a vocabulary, none of them a part. And the text is what its name says, and is not there before what it names. */
 static size_t whole_files(struct fake *f) {
     size_t n = 0;
+    bool text = false;
     for (size_t i = 0; i < FAKE_FILES; i++) {
         const struct fake_file *file = &f->files[i];
         const size_t length = strlen(file->path);
+        if (file->exists && ends(file->path, ".statistics")) {
+            struct pn_artifact a;
+            pn_artifact_make(&a, "statistics", file->data, file->n_bytes);
+            ck_assert(file->synced && !text && ends(file->path, a.name));
+            text = true;
+        }
         if (!file->exists || length < 11 || strcmp(file->path + length - 11, ".vocabulary") != 0) continue;
         ck_assert(file->synced);
         ck_assert((file->n_bytes == 4 && memcmp(file->data, "w\nu\n", 4) == 0) || (file->n_bytes == 4 && memcmp(file->data, "p\nr\n", 4) == 0));
         n++;
     }
+    ck_assert(!text || n == 2);
     return n;
 }
 
@@ -53,12 +63,14 @@ START_TEST(what_one_worker_counted_another_reads) {
     int n = 0;
     struct pn_statistics *s = pn_statistics_start(run, done, &n);
     fake_run(f);
-    ck_assert_msg(n == 1 && !run->failed && run->statistics != NULL, "%s", run->error.text);
+    ck_assert_msg(n == 1 && !run->failed && run->statistics == NULL && run->offered != NULL, "%s", run->error.text);
     ck_assert_uint_eq(whole_files(f), 2);
-    other->statistics = strdup(run->statistics);
+    other->file = run->file;
+    other->given = true;
     struct pn_vocabulary_run *v = pn_vocabularies_start(other, done, &n);
     fake_run(f);
     ck_assert_msg(n == 2 && !other->failed && other->has_vocabularies, "%s", other->error.text);
+    ck_assert_str_eq(other->statistics, run->offered);
     const struct pn_job *job = &other->job;
     static const struct { size_t field; const char *value; bool in; } facts[] = {{0, "u", true}, {0, "w", true}, {0, "v", false}, {1, "p", true}, {1, "r", true}, {1, "q", false}, {2, "x", true}, {2, "z", false}};
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++)
@@ -81,7 +93,10 @@ START_TEST(the_pass_and_the_reading_can_end_behind_any_step) {
         struct pn_vocabulary_run *v = NULL;
         for (int i = 0; i < steps && !ended; i++) {
             const bool more = fake_step(f);
-            if (!more && v == NULL) v = pn_vocabularies_start(run, done, &n);
+            if (!more && v == NULL) {
+                run->given = true;
+                v = pn_vocabularies_start(run, done, &n);
+            }
             else ended = !more;
         }
         pn_statistics_close(s);
@@ -105,7 +120,8 @@ START_TEST(an_operation_that_fails_is_said_and_leaves_no_part_of_a_file) {
         struct pn_statistics *s = pn_statistics_start(run, done, &n);
         fake_run(f);
         struct pn_vocabulary_run *v = NULL;
-        if (!run->failed && n == 1) v = pn_vocabularies_start(run, done, &n);
+        run->given = !run->failed && n == 1;
+        if (run->given) v = pn_vocabularies_start(run, done, &n);
         fake_run(f);
         const bool reached = f->n_io_done >= k;
         if (run->failed) ck_assert(run->error.text[0] != '\0');
@@ -151,12 +167,33 @@ START_TEST(two_workers_that_count_at_once_write_one_file) {
         s[1] = pn_statistics_start(run[1], done, &n);
         while (step_of_any(f, &rng)) (void)whole_files(f);
         ck_assert_int_eq(n, 2);
-        ck_assert_str_eq(run[0]->statistics, run[1]->statistics);
+        ck_assert_str_eq(run[0]->offered, run[1]->offered);
+        ck_assert_str_eq(run[0]->file.digest, run[1]->file.digest);
         ck_assert_uint_eq(whole_files(f), 2);
         for (int i = 0; i < 2; i++) {
             pn_statistics_close(s[i]);
             pn_run_unref(run[i]);
         }
+        fake_close(f);
+    }
+} END_TEST
+
+START_TEST(a_text_that_is_not_what_the_plan_says_fails_the_run) {
+    static const struct { const char *text, *says; } bad[] = {{NULL, "No such file"}, {"{\"a\":1}", "digest"}, {"{}", "it has 2 bytes and had 7"}, {"{\"a\":2}x", "it has 8 bytes"}, {"", "it has 0 bytes"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct fake *f = world();
+        struct pn_run *run = open_run(f);
+        char path[200];
+        int n = 0;
+        pn_artifact_make(&run->file, "statistics", "{\"a\":2}", 7);
+        run->given = true;
+        snprintf(path, sizeof path, "%s/%s", run->dir, run->file.name);
+        if (bad[i].text != NULL) put(f, path, bad[i].text);
+        struct pn_vocabulary_run *v = pn_vocabularies_start(run, done, &n);
+        fake_run(f);
+        ck_assert_msg(run->failed && n == 0 && run->statistics == NULL && strstr(run->error.text, bad[i].says) != NULL && strstr(run->error.text, run->file.name) != NULL, "%zu: %s", i, run->error.text);
+        pn_vocabularies_stop(v);
+        pn_run_unref(run);
         fake_close(f);
     }
 } END_TEST
@@ -192,6 +229,7 @@ int main(void) {
     tcase_add_test(c, the_pass_and_the_reading_can_end_behind_any_step);
     tcase_add_test(c, an_operation_that_fails_is_said_and_leaves_no_part_of_a_file);
     tcase_add_test(c, two_workers_that_count_at_once_write_one_file);
+    tcase_add_test(c, a_text_that_is_not_what_the_plan_says_fails_the_run);
     tcase_add_test(c, a_file_that_is_not_what_the_statistics_say_fails_the_run);
     return fake_suite("vocabularies", c);
 }
