@@ -8,9 +8,9 @@ import numpy as np
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from cluster import data
 
-TRAIN, ALL, MIN_COUNT, SMOOTHING, FOLDS = 64000, 80000, 20, 20.0, 10
-PARAMS = dict(objective="binary:logistic", tree_method="hist", nthread=1, eta=0.04, max_depth=5, min_child_weight=40, subsample=0.8, colsample_bytree=0.3, **{"lambda": 5})
-ROUNDS = 400
+TRAIN, ALL, MIN_COUNT, SMOOTHING, FOLDS = 64000, 80000, 1, 20.0, 10
+PARAMS = dict(objective="binary:logistic", tree_method="hist", nthread=1, eta=0.02, max_depth=5, min_child_weight=40, subsample=0.8, colsample_bytree=0.3, **{"lambda": 5})
+ROUNDS = 600
 folder = data("criteo-sample")
 if not folder:
     sys.exit("no ../shared/data/criteo-sample")
