@@ -202,6 +202,7 @@ enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECA
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 /* Where workers compute: AUTO takes a CUDA device where there is one that can compute the model. */
 enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
+#define PN_ALL_DEVICES UINT64_MAX
 /* What a GPU computes products of matrices in (sums are float32); a CPU computes in float32 whatever this says. */
 enum pn_precision { PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16 };
 
@@ -307,7 +308,7 @@ struct pn_job {
     uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group; 0: none */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     enum pn_device_kind device;
-    uint32_t device_number;                  /* CUDA */
+    uint64_t devices;                        /* CUDA: bit N is cuda:N; PN_ALL_DEVICES: all that a worker has */
     enum pn_precision precision;
     uint64_t cache_rows;                     /* of each table, kept on a worker's device; 0: none */
     uint32_t cache_staleness;                /* steps that a row is served from there */
@@ -343,6 +344,12 @@ struct pn_job {
 static inline bool pn_job_wide(const struct pn_job *job) { return pn_model_wide(job->model) || (job->model == PN_MODEL_MF && job->bias); }
 /* Embedding floats behind it. */
 static inline uint32_t pn_job_width(const struct pn_job *job) { return job->model == PN_MODEL_LR ? 0 : job->embedding_dim + job->mlp_dim; }
+
+/* A step's examples are shared out: cuda:0,1 or cuda:all. */
+static inline bool pn_job_several_devices(const struct pn_job *job) { return job->device == PN_DEVICE_CUDA && (job->devices & (job->devices - 1)) != 0; }
+/* As the job file has it. */
+#define PN_DEVICE_TEXT 200u
+const char *pn_job_device_text(const struct pn_job *, char text[PN_DEVICE_TEXT]);
 
 /* The floats of one row of the dense parameters' table. */
 #define PN_DENSE_ROW 256u

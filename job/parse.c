@@ -129,6 +129,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
     read_rest(y, spec, job);
     pn_job_read_privacy(y, pn_yaml_get(spec, "privacy"), job);
     pn_job_check_kafka(y, data, job);
+    pn_job_check_devices(y, pn_yaml_get(spec, "training"), job);
 }
 
 static void quiet(struct fy_diag *d, void *user, const char *text, size_t n) {

@@ -36,6 +36,9 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
 void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
 /* spec.training. */
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job);
+/* ... its device and precision; and, when all else has been read, whether several devices can share what the job asks for. */
+void pn_job_read_device(struct pn_yaml *y, struct fy_node *training, struct pn_job *job);
+void pn_job_check_devices(struct pn_yaml *y, struct fy_node *training, const struct pn_job *job);
 /* spec.training.deviceCache; training has been read. */
 void pn_job_read_device_cache(struct pn_yaml *y, struct fy_node *training, struct pn_job *job);
 /* "hr@10" and the like: one K for a job. False: no such name. */

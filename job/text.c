@@ -366,8 +366,8 @@ char *pn_job_text(const struct pn_job *job) {
         if (job->loss == PN_LOSS_SOFTMAX || job->loss == PN_LOSS_IN_BATCH) put(&o, ", temperature: %.9g, logQ: %s", (double)job->temperature, job->log_q ? "true" : "false");
         put(&o, "}, ");
     }
-    if (job->device == PN_DEVICE_CPU) put(&o, "device: cpu, ");
-    if (job->device == PN_DEVICE_CUDA) put(&o, "device: \"cuda:%u\", ", job->device_number);
+    char device[PN_DEVICE_TEXT];
+    if (job->device != PN_DEVICE_AUTO) put(&o, "device: \"%s\", ", pn_job_device_text(job, device));
     if (job->cache_rows > 0) put(&o, "deviceCache: {rows: %llu, staleness: %u}, ", (unsigned long long)job->cache_rows, job->cache_staleness);
     if (job->precision != PN_FLOAT32) put(&o, "precision: %s, ", (const char *const[]){"float32", "tf32", "bfloat16", "float16"}[job->precision]);
     if (job->clip_norm > 0) put(&o, "clipNorm: %.9g, ", (double)job->clip_norm);

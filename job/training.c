@@ -62,26 +62,6 @@ static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_
     if (job->model == PN_MODEL_AUDIT) pn_yaml_problem(y, n, "the audit model has no metric to stop by");
 }
 
-static void read_device(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    struct fy_node *d = pn_yaml_get(n, "device");
-    char text[32] = "auto", *end = NULL;
-    if (d != NULL && pn_yaml_text(y, d, "device", text, sizeof text)) {
-        if (strcmp(text, "cpu") == 0) job->device = PN_DEVICE_CPU;
-        else if (strcmp(text, "cuda") == 0) job->device = PN_DEVICE_CUDA;
-        else if (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' && text[5] <= '9') {
-            const unsigned long number = strtoul(text + 5, &end, 10);
-            job->device = PN_DEVICE_CUDA;
-            job->device_number = (uint32_t)number;
-            if (*end != '\0' || number > 63) pn_yaml_problem(y, d, "device \"%s\": cuda:N goes from cuda:0 to cuda:63", text);
-        } else if (strcmp(text, "auto") != 0) pn_yaml_problem(y, d, "device \"%s\" is unknown; allowed: auto, cpu, cuda:N", text);
-    }
-    int precision = PN_FLOAT32;
-    struct fy_node *p = pn_yaml_get(n, "precision");
-    if (p == NULL || !pn_yaml_choice(y, p, "precision", KEYS("float32", "tf32", "bfloat16", "float16"), NULL, &precision)) return;
-    job->precision = (enum pn_precision)precision;
-    if (job->precision != PN_FLOAT32 && job->device == PN_DEVICE_CPU) pn_yaml_problem(y, p, "precision has a meaning on a GPU only: a CPU computes in float32");
-}
-
 void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
     if (n == NULL) return;
     if (!pn_yaml_keys(y, n, "spec.training", KEYS("batchSize", "epochs", "maxSteps", "seed", "consistency", "inFlight", "dataShards", "device", "deviceCache", "codec", "earlyStopping", "clipNorm", "loss", "precision"),
@@ -99,7 +79,7 @@ void pn_job_read_training(struct pn_yaml *y, struct fy_node *n, struct pn_job *j
     pn_yaml_count32(y, pn_yaml_get(n, "dataShards"), "dataShards", 1, PN_MAX_PRODUCERS, &job->n_producers);
     int codec = 0;
     if (pn_yaml_choice(y, pn_yaml_get(n, "codec"), "codec", pn_codec_names, NULL, &codec)) job->codec = (enum pn_codec)codec;
-    read_device(y, n, job);
+    pn_job_read_device(y, n, job);
     struct fy_node *c = pn_yaml_get(n, "consistency");
     if (c == NULL || !pn_yaml_keys(y, c, "consistency", KEYS("mode", "staleness", "ack"), NULL)) return;
     int mode = PN_ASYNC, ack = 0;

@@ -22,6 +22,7 @@ extern "C" {
 /* Copies in, computation and copies out each have a stream of their own. */
 enum pn_stream { PN_STREAM_IN, PN_STREAM_COMPUTE, PN_STREAM_OUT, PN_STREAMS };
 #define PN_EVENTS 16u
+#define PN_MOST_DEVICES 64u /* of a group */
 
 /* A batch's keys on the device. The rows of all tables lie behind one another, dim = wide + k floats each; position says which row an entry of keys has there. */
 struct pn_pool_view {
@@ -50,6 +51,7 @@ enum pn_group_loss { PN_GROUP_BPR, PN_GROUP_HINGE, PN_GROUP_SOFTMAX };
 enum pn_dense_rule { PN_DENSE_SGD, PN_DENSE_ADAGRAD, PN_DENSE_ADAM };
 
 struct pn_ctx;
+struct pn_group;
 struct pn_cache_ops; /* nn/cache.h */
 
 struct pn_backend {
@@ -80,6 +82,13 @@ struct pn_backend {
     void (*replay)(struct pn_ctx *, void *graph);
     void (*graph_free)(struct pn_ctx *, void *graph);
 
+    /* ---- several devices as one ---- */
+    /* Open contexts of different devices, one each, which outlive the group. PN_REFUSED: there is nothing here that they could sum by. */
+    enum pn_result (*join)(struct pn_group **, struct pn_ctx *const *members, size_t n, struct pn_error *);
+    void (*leave)(struct pn_group *, bool broken); /* all members are finished; broken: one has failed, for which the others may be waiting, and need not any more */
+    /* x[i]: n floats of member i. Each becomes the sum of all, the same bits on all, queued on every member's COMPUTE (outside of a capture). The thread has all members. */
+    void (*all_reduce)(struct pn_group *, float *const *x, size_t n);
+
     /* ---- blocks, as in blocks.h ---- */
     void (*pool_forward)(struct pn_ctx *, const struct pn_pool_view *, const float *rows, float *linear, float *embedded);
     /* An entry of order is e * f + s. */
@@ -107,13 +116,14 @@ struct pn_backend {
     void (*attention_forward)(struct pn_ctx *, const float *qkv, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal, float *kept, float *out);
     void (*attention_backward)(struct pn_ctx *, const float *qkv, const float *kept, const float *out, const float *g, const uint32_t *begin, size_t n, size_t width, size_t heads,
                                size_t most, bool causal, float *scratch, float *dqkv);
-    /* As pn_dropout with the seed pn_mix64(*seed + 0x1000 * salt): the same draws on every backend. */
-    void (*dropout)(struct pn_ctx *, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, bool add, float *out);
+    /* As pn_dropout from *first * width on with the seed pn_mix64(*seed + 0x1000 * salt): the same draws on every backend. */
+    void (*dropout)(struct pn_ctx *, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, const uint32_t *first, size_t width, bool add, float *out);
 
     /* ---- small ones ---- */
     /* out[r * out_step + d] (+)= in[r * in_step + d] for r < n, d < width. */
     void (*copy)(struct pn_ctx *, const float *in, size_t in_step, size_t n, size_t width, bool add, float *out, size_t out_step);
     void (*fill)(struct pn_ctx *, const float *value, size_t n, float *out);                        /* out[i] = *value */
+    void (*scale)(struct pn_ctx *, const float *factor, size_t n, float *x);                        /* x[i] *= *factor */
     void (*column_sums)(struct pn_ctx *, const float *g, size_t n, size_t width, float *out);       /* out[d] += sum over rows */
     void (*weight_forward)(struct pn_ctx *, const float *in, size_t n, size_t from, const float *w, float *out); /* out[e] = in[e] . w */
     void (*weight_backward)(struct pn_ctx *, const float *in, const float *g, size_t n, size_t from, const float *w, float *dw, float *din);

@@ -68,9 +68,9 @@ void pn_attention_forward(const float *qkv, const uint32_t *begin, size_t n, siz
 void pn_attention_backward(const float *qkv, const float *weights, const float *g, const uint32_t *begin, size_t n, size_t width, size_t heads, size_t most, bool causal,
                            float *scratch, float *dqkv);
 
-/* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, i). Backward is the same call on the gradient.
- * add: out += instead of out =. */
-void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out);
+/* Inverted dropout: keeps with 1 - rate, scales by its inverse; the mask is a function of (seed, first + i), so that a part of a batch that begins
+ * there has the batch's draws. Backward is the same call on the gradient. add: out += instead of out =. */
+void pn_dropout(const float *in, size_t n, size_t first, float rate, uint64_t seed, bool add, float *out);
 
 /* Log loss on logits: scores = sigmoid, gradient (NULL allowed) = (score - label) / n; returns the sum of losses. */
 double pn_bce(const float *logits, const float *labels, size_t n, float *scores, float *gradient);

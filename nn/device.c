@@ -202,7 +202,8 @@ static bool stage_shares(struct pn_device *d, struct pn_device_slot *s, const st
     if (share == NULL) return false;
     memset(count, 0, n_rows * sizeof *count);
     for (uint32_t i = 0; i < b->begin[d->net->n_sparse * b->n_examples]; i++) count[position[i]]++;
-    for (size_t r = 0; r < n_rows; r++) share[r] = d->net->job->embedding_l2 * (float)count[r] / (float)b->n_examples;
+    const size_t n = s->share != NULL ? s->share->n : b->n_examples;
+    for (size_t r = 0; r < n_rows; r++) share[r] = d->net->job->embedding_l2 * (float)count[r] / (float)n;
     return true;
 }
 
@@ -236,13 +237,21 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn
     memset(header, 0, PN_HEADER_WORDS * sizeof(uint32_t));
     header[0] = seed;
     ((uint32_t *)header)[PN_HEADER_ROWS] = (uint32_t)n_rows;
+    if (s->share != NULL) {
+        ((uint32_t *)header)[PN_HEADER_FIRST] = (uint32_t)s->share->first;
+        ((uint32_t *)header)[PN_HEADER_FIRST_TOKEN] = (uint32_t)s->share->first_token;
+        memcpy((uint32_t *)header + PN_HEADER_OF_LOSS, &s->share->of_loss, sizeof(float));
+        memcpy((uint32_t *)header + PN_HEADER_OF_HEADS, &s->share->of_heads, sizeof(float));
+    }
     memcpy(labels, b->labels, n * sizeof *labels);
     for (size_t f = 0; f < n_fields; f++) {
         const uint32_t add = (uint32_t)base[job->fields[net->fields[f]].i_table];
         for (uint32_t i = b->begin[f * n]; i < b->begin[(f + 1) * n]; i++) position[i] = b->position[i] + add;
     }
-    for (uint32_t t = 0; t < job->i_dense_table && look == NULL; t++)
+    for (uint32_t t = 0; t < job->i_dense_table && look == NULL && s->share == NULL; t++)
         if (b->n_unique[t] > 0) memcpy(all + base[t] * dim, rows[t], b->n_unique[t] * dim * sizeof *all);
+    for (uint32_t t = 0; t < job->i_dense_table && s->share != NULL; t++)
+        for (size_t i = 0; i < b->n_unique[t]; i++) memcpy(all + (base[t] + i) * dim, rows[t] + s->share->which[t][i] * dim, dim * sizeof *all);
     if (look != NULL) { /* device memory is made of the cache's and the pulled ones */
         float *pulled = pn_device_stage(d, s, PN_PART_PULLED, n_rows * dim * sizeof *pulled);
         uint32_t *source = pn_device_stage(d, s, PN_PART_SOURCE, n_rows * sizeof *source);
@@ -297,6 +306,10 @@ static void losses(struct pn_device *d, struct pn_device_slot *s) {
                           job->loss == PN_LOSS_HINGE ? job->margin : job->temperature, n, d->g[at], loss);
     for (size_t h = 0; h < job->n_heads; h++)
         d->be->bce(d->ctx, d->x[d->net->heads[h]], heads + h * n, NULL, 0, 1, weight * job->heads[h].weight, n, scores + (1 + h) * n, d->g[d->net->heads[h]], loss + 1 + h);
+    if (!d->shares || d->clip_each > 0) return; /* a sum is one whoever has its terms */
+    const float *factors = (const float *)s->parts[PN_PART_HEADER].dev + PN_HEADER_OF_LOSS;
+    d->be->scale(d->ctx, factors, n, d->g[at]);
+    for (size_t h = 0; h < job->n_heads; h++) d->be->scale(d->ctx, factors + 1, n, d->g[d->net->heads[h]]);
 }
 
 /* All gradients to 0, those of the losses, and back through the blocks. norms: with the squared norms of the examples'; clipped: of examples scaled down by them. */
@@ -335,7 +348,7 @@ static void run(struct pn_device *d, struct pn_device_slot *s) {
     if (net->job->embedding_l2 > 0)
         d->be->decay(d->ctx, s->parts[PN_PART_ROWS].dev, s->parts[PN_PART_SHARES].dev, (const uint32_t *)s->parts[PN_PART_HEADER].dev + PN_HEADER_ROWS,
                      s->parts[PN_PART_SHARES].room / sizeof(float), d->dim, (double)s->n, rows, loss + 2 + PN_MAX_HEADS);
-    if (!(net->job->clip_norm > 0)) return;
+    if (!(net->job->clip_norm > 0) || d->shares) return; /* of several devices the norm is known when their gradients are one: pn_devices_end */
     const size_t weights = net->n_state > 0 ? pn_net_state(net) : net->n_parameters; /* state is no gradient */
     double *squares = loss + 1 + PN_MAX_HEADS;
     d->be->sum_squares(d->ctx, rows, n_rows, squares);
@@ -383,13 +396,16 @@ static void run_or_replay(struct pn_device *d, size_t slot) {
 
 enum pn_result pn_device_begin(struct pn_device *d, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                                struct pn_error *err) {
-    return pn_device_begin_step(d, slot, NULL, false, b, rows, p, seed, err);
+    const enum pn_result r = pn_device_queue(d, slot, NULL, false, NULL, b, rows, p, seed, err);
+    if (r == PN_OK) pn_device_collect(d, slot, true);
+    return r;
 }
 
-enum pn_result pn_device_begin_step(struct pn_device *d, size_t slot, struct pn_device_look *look, bool keep, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES],
-                                    const float *p, uint64_t seed, struct pn_error *err) {
+enum pn_result pn_device_queue(struct pn_device *d, size_t slot, struct pn_device_look *look, bool keep, const struct pn_device_share *share, const struct pn_batch *b,
+                               const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, struct pn_error *err) {
     struct pn_device_slot *s = &d->slots[slot];
     const struct pn_net *net = d->net;
+    s->share = share;
     if (b->n_sparse != net->n_sparse + net->n_sequences || b->n_dense != net->n_dense) return pn_fail(err, PN_INVALID, "a batch of %zu sparse fields and %zu numbers: the model takes %zu and %zu", b->n_sparse, b->n_dense, net->n_sparse + net->n_sequences, net->n_dense);
     if (net->n_sequences > PN_DEVICE_SEQUENCES) return pn_fail(err, PN_REFUSED, "more than %u sequence fields are not computed on a GPU", PN_DEVICE_SEQUENCES);
     if (d->clip_each > 0 && b->unit_begin != NULL) return pn_fail(err, PN_REFUSED, "gradients of whole users are not clipped on a GPU");
@@ -406,37 +422,55 @@ enum pn_result pn_device_begin_step(struct pn_device *d, size_t slot, struct pn_
     d->be->mark(d->ctx, PN_STREAM_COMPUTE, begun + 1);
     run_or_replay(d, slot);
     d->counts.steps++;
+    d->be->mark(d->ctx, PN_STREAM_COMPUTE, PN_EVENT_OWN + slot);
+    return PN_OK;
+}
+
+void pn_device_collect(struct pn_device *d, size_t slot, bool dense) {
+    struct pn_device_slot *s = &d->slots[slot];
     d->be->mark(d->ctx, PN_STREAM_COMPUTE, 3 * slot + 1);
     d->be->after(d->ctx, PN_STREAM_OUT, 3 * slot + 1);
-    d->be->mark(d->ctx, PN_STREAM_OUT, begun + 2);
-    const size_t sizes[][2] = {{PN_PART_ROW_GRADIENTS, s->n_rows * d->dim * sizeof(float)}, {PN_PART_DP, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof(float)},
-                               {PN_PART_SCORES, s->n * (1 + net->job->n_heads) * sizeof(float)}, {PN_PART_LOSS, (3 + PN_MAX_HEADS) * sizeof(double)}};
+    d->be->mark(d->ctx, PN_STREAM_OUT, PN_EVENT_BEGIN + PN_STAGES_OF_STEP * slot + 2);
+    const size_t sizes[][2] = {{PN_PART_ROW_GRADIENTS, s->n_rows * d->dim * sizeof(float)}, {PN_PART_DP, dense ? pn_net_padded(d->net) * sizeof(float) : 0},
+                               {PN_PART_SCORES, s->n * (1 + d->net->job->n_heads) * sizeof(float)}, {PN_PART_LOSS, (3 + PN_MAX_HEADS) * sizeof(double)}};
     for (size_t i = 0; i < 4; i++) d->be->download(d->ctx, s->parts[sizes[i][0]].host, s->parts[sizes[i][0]].dev, sizes[i][1]);
     d->be->mark(d->ctx, PN_STREAM_OUT, 3 * slot + 2);
+}
+
+enum pn_result pn_device_await(struct pn_device *d, size_t slot, struct pn_error *err) {
+    const enum pn_result r = d->be->await(d->ctx, 3 * slot + 2, err);
+    if (r != PN_OK) return r;
+    const size_t begun = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * slot;
+    d->seconds.in += d->be->elapsed(d->ctx, begun, 3 * slot);
+    d->seconds.compute += d->be->elapsed(d->ctx, begun + 1, PN_EVENT_OWN + slot);
+    if (d->shares) d->seconds.sum += d->be->elapsed(d->ctx, PN_EVENT_OWN + slot, 3 * slot + 1);
+    d->seconds.out += d->be->elapsed(d->ctx, begun + 2, 3 * slot + 2);
     return PN_OK;
+}
+
+double pn_device_loss(const struct pn_device *d, const struct pn_device_slot *s) {
+    const struct pn_job *job = d->net->job;
+    const double *parts = s->parts[PN_PART_LOSS].host;
+    double loss = s->share != NULL && !(d->clip_each > 0) ? parts[0] * s->share->loss : parts[0];
+    for (size_t i = 1; i <= job->n_heads; i++) loss += parts[i];
+    if (d->clip_each > 0 && s->n > 0) loss /= (double)s->n;
+    if (job->embedding_l2 > 0 && s->n > 0) loss += s->share != NULL ? parts[2 + PN_MAX_HEADS] * (double)s->share->n / (double)s->n : parts[2 + PN_MAX_HEADS];
+    return loss;
 }
 
 enum pn_result pn_device_end(struct pn_device *d, size_t slot, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss,
                              struct pn_error *err) {
     struct pn_device_slot *s = &d->slots[slot];
     const struct pn_job *job = d->net->job;
-    const enum pn_result r = d->be->await(d->ctx, 3 * slot + 2, err);
+    const enum pn_result r = pn_device_await(d, slot, err);
     if (r != PN_OK) return r;
-    const size_t begun = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * slot;
-    d->seconds.in += d->be->elapsed(d->ctx, begun, 3 * slot);
-    d->seconds.compute += d->be->elapsed(d->ctx, begun + 1, 3 * slot + 1);
-    d->seconds.out += d->be->elapsed(d->ctx, begun + 2, 3 * slot + 2);
     const float *rows = s->parts[PN_PART_ROW_GRADIENTS].host;
     for (uint32_t t = 0; t < job->i_dense_table; t++) {
         if (b->n_unique[t] > 0) memcpy(row_gradients[t], rows, b->n_unique[t] * d->dim * sizeof *rows);
         rows += b->n_unique[t] * d->dim;
     }
-    memcpy(dp, s->parts[PN_PART_DP].host, (d->net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *dp);
+    memcpy(dp, s->parts[PN_PART_DP].host, pn_net_padded(d->net) * sizeof *dp);
     memcpy(scores, s->parts[PN_PART_SCORES].host, s->n * sizeof *scores);
-    const double *parts = s->parts[PN_PART_LOSS].host;
-    *loss = 0;
-    for (size_t i = 0; i <= job->n_heads; i++) *loss += parts[i];
-    if (d->clip_each > 0 && s->n > 0) *loss /= (double)s->n;
-    if (job->embedding_l2 > 0) *loss += parts[2 + PN_MAX_HEADS];
+    *loss = pn_device_loss(d, s);
     return PN_OK;
 }

@@ -45,9 +45,9 @@ struct pn_device_cache_counts pn_device_cache_look(const struct pn_device *);
  * pass; a second one, with the logits' gradients scaled, gives the sums: a gradient is linear in them. PN_REFUSED: the model has a part whose norms no backend finds. */
 enum pn_result pn_device_clip_examples(struct pn_device *, float most, struct pn_error *);
 
-/* Seconds that steps which have ended took on the device: copies in (with the cache, if there is one), computation, copies out. They run side by side: the largest is what binds.
- * Not beside an end of another thread. */
-struct pn_device_seconds { double in, compute, out; };
+/* Seconds that steps which have ended took on the device: copies in (with the cache, if there is one), computation, the sum with other devices (devices.h), copies out. They run
+ * side by side, but the sum is behind the computation: the largest is what binds. Not beside an end of another thread. */
+struct pn_device_seconds { double in, compute, sum, out; };
 struct pn_device_seconds pn_device_time(const struct pn_device *);
 /* Steps that were replayed from a graph, of all that were begun. */
 struct pn_device_counts { uint64_t steps, replayed, graphs; };

@@ -12,6 +12,7 @@
 #define N (b->tokens ? s->n_tokens : s->n)
 #define P ((const float *)s->parts[PN_PART_P].dev)
 #define DP ((float *)s->parts[PN_PART_DP].dev)
+#define FIRST ((const uint32_t *)s->parts[PN_PART_HEADER].dev + (b->tokens ? PN_HEADER_FIRST_TOKEN : PN_HEADER_FIRST))
 #define KEPT(k) d->kept[i_block][k]
 #define ROWS ((const float *)s->parts[PN_PART_ROWS].dev)
 #define DROWS ((float *)s->parts[PN_PART_ROW_GRADIENTS].dev)
@@ -58,8 +59,8 @@ RUN(batch_norm_backward) {
     const size_t at = pn_net_state(d->net) + b->state;
     be->batch_norm_backward(c, OUT, d->own[i_block], KEPT(0), s->n, b->width, P + b->w, P + at, b->relu, GOUT, DP + b->w, DP + b->b, DP + at, G(0));
 }
-RUN(dropout_forward) { BLOCK; be->dropout(c, X(0), N * b->width, b->rate, s->parts[PN_PART_HEADER].dev, b->salt, false, OUT); }
-RUN(dropout_backward) { BLOCK; be->dropout(c, GOUT, N * b->width, b->rate, s->parts[PN_PART_HEADER].dev, b->salt, true, G(0)); }
+RUN(dropout_forward) { BLOCK; be->dropout(c, X(0), N * b->width, b->rate, s->parts[PN_PART_HEADER].dev, b->salt, FIRST, b->width, false, OUT); }
+RUN(dropout_backward) { BLOCK; be->dropout(c, GOUT, N * b->width, b->rate, s->parts[PN_PART_HEADER].dev, b->salt, FIRST, b->width, true, G(0)); }
 RUN(fm_forward) { BLOCK; be->fm_forward(c, X(0), s->n, d->net->n_sparse, d->net->k, KEPT(0), OUT); }
 RUN(fm_backward) { BLOCK; be->fm_backward(c, X(0), KEPT(0), GOUT, s->n, d->net->n_sparse, d->net->k, G(0)); }
 RUN(cross_forward) { BLOCK; be->cross_forward(c, X(0), X(1), s->n, b->width, P + b->w, P + b->b, KEPT(0), OUT); }

@@ -128,7 +128,9 @@ void pn_device_cache_place(struct pn_device *d, struct pn_device_slot *s, struct
 
 enum pn_result pn_device_begin_found(struct pn_device *d, size_t slot, size_t look, bool keep, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *parameters,
                                      uint64_t seed, struct pn_error *err) {
-    return pn_device_begin_step(d, slot, &d->cached.looks[look], keep, b, rows, parameters, seed, err);
+    const enum pn_result r = pn_device_queue(d, slot, &d->cached.looks[look], keep, NULL, b, rows, parameters, seed, err);
+    if (r == PN_OK) pn_device_collect(d, slot, true);
+    return r;
 }
 
 struct pn_device_cache_counts pn_device_cache_look(const struct pn_device *d) { return d->cached.counts; }

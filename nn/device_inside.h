@@ -13,7 +13,7 @@
  * sequence field six: its tokens' rows, then their inverse. */
 enum { PN_PARTS_AN_INVERSE = 5, PN_PARTS_A_SEQUENCE = 6 };
 enum pn_device_parts {
-    PN_PART_HEADER, /* uint64_t seed, then two uint32_t (the counts) for each inverse, then uint32_t rows of the batch */
+    PN_PART_HEADER, /* uint64_t seed, then two uint32_t (the counts) for each inverse, then what PN_HEADER_.. name */
     PN_PART_BEGIN, PN_PART_POSITION, PN_PART_POOLING, PN_PART_ROWS, PN_PART_P, PN_PART_DENSE, PN_PART_LABELS, PN_PART_HEAD_LABELS, PN_PART_TEACHER, PN_PART_LOG_Q, PN_PART_ITEMS,
     PN_PART_INVERSE,
     PN_PART_TOKEN_BEGIN = PN_PART_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_EXAMPLE, PN_PART_LEFT,
@@ -27,17 +27,26 @@ enum pn_device_parts {
     PN_PARTS
 };
 struct pn_device_part { void *host, *dev; size_t room; /* bytes */ };
+/* Of a device among several (devices.c): which examples of a step's batch it has, and what the whole is, of which its losses are to be shares. */
+struct pn_device_share {
+    size_t first, first_token, n;             /* where its part begins; the whole's examples */
+    size_t n_targets;                         /* SASRec: the whole's */
+    float of_loss, of_heads;                  /* its part's share in the mean of the loss, and of log losses: its gradients take these factors */
+    double loss;                              /* ... and what it says of the first as a sum takes this */
+    const uint32_t *which[PN_MAX_TABLES];     /* the place of each of its rows among the whole's */
+};
 struct pn_device_slot {
     struct pn_device_part parts[PN_PARTS];
     size_t used[PN_PARTS];                 /* bytes to bring */
     size_t n, n_tokens, n_rows, n_targets, n_union;
     bool teacher;
+    const struct pn_device_share *share;   /* NULL: the batch is whole */
 };
 struct pn_device_graph { void *graph; size_t slot, n; bool teacher; };
 struct pn_device_seen { size_t n, times; };
 
-/* Events of a slot: each stage's end, and, behind those of all slots and of the cache, each stage's beginning. */
-enum { PN_STAGES_OF_STEP = 3, PN_EVENT_BEGIN = PN_STAGES_OF_STEP * PN_DEVICE_SLOTS + 2 };
+/* Events of a slot: each stage's end; behind those of all slots and of the cache each stage's beginning; then when its own gradients are there, which several devices sum. */
+enum { PN_STAGES_OF_STEP = 3, PN_EVENT_BEGIN = PN_STAGES_OF_STEP * PN_DEVICE_SLOTS + 2, PN_EVENT_OWN = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * PN_DEVICE_SLOTS };
 struct pn_device_run {
     const char *name;
     void (*forward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
@@ -54,14 +63,18 @@ struct pn_device_cached {
     uint64_t finds;
 };
 void pn_device_cache_close(struct pn_device *);
-/* device.c: a step's rows as they come: all of them (look NULL) or those that the cache had not. */
-enum pn_result pn_device_begin_step(struct pn_device *, size_t slot, struct pn_device_look *, bool keep, const struct pn_batch *, const float *const rows[PN_MAX_TABLES],
-                                    const float *parameters, uint64_t seed, struct pn_error *);
+/* device.c: a begin in two. queue: up to the gradients; a step's rows as they come: all of them (look NULL) or those that the cache had not; share: NULL, or this device's, kept
+ * until the step's end. collect: the copies out; dense: of the parameters' gradients too. And what an end does first: waits. */
+enum pn_result pn_device_queue(struct pn_device *, size_t slot, struct pn_device_look *, bool keep, const struct pn_device_share *, const struct pn_batch *,
+                               const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t seed, struct pn_error *);
+void pn_device_collect(struct pn_device *, size_t slot, bool dense);
+enum pn_result pn_device_await(struct pn_device *, size_t slot, struct pn_error *);
+double pn_device_loss(const struct pn_device *, const struct pn_device_slot *); /* behind await: its mean over the whole batch times the batch's examples, as far as it is this device's */
 /* device_cache.c: what begin_step asks of it. Packs the pulled rows at *pulled and says in source[n_rows] where each row comes from; returns how many were packed. */
 size_t pn_device_cache_pack(struct pn_device *, struct pn_device_look *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], float *pulled, uint32_t *source);
 void pn_device_cache_place(struct pn_device *, struct pn_device_slot *, struct pn_device_look *, bool keep, const struct pn_batch *);
 
-enum { PN_ENTRIES_INVERSE = 1 + PN_DEVICE_SEQUENCES, PN_INVERSES, PN_HEADER_ROWS = 2 + 2 * PN_INVERSES, PN_HEADER_WORDS = PN_HEADER_ROWS + 2 };
+enum { PN_ENTRIES_INVERSE = 1 + PN_DEVICE_SEQUENCES, PN_INVERSES, PN_HEADER_ROWS = 2 + 2 * PN_INVERSES, PN_HEADER_FIRST, PN_HEADER_FIRST_TOKEN, PN_HEADER_OF_LOSS, PN_HEADER_OF_HEADS, PN_HEADER_WORDS = PN_HEADER_OF_HEADS + 2 };
 /* ---- device.c, for the files beside it ---- */
 /* Part i gets n bytes of room; what fills them is returned. NULL: no memory. */
 void *pn_device_stage(struct pn_device *, struct pn_device_slot *, size_t i, size_t n);
@@ -93,6 +106,7 @@ struct pn_device {
     struct pn_device_cached cached;
     struct pn_device_seconds seconds;
     float clip_each;                       /* > 0: private */
+    bool shares;                           /* one of several (devices.c) */
     uint32_t *build;                       /* host scratch of the inverses */
     size_t build_room;
 };

@@ -15,6 +15,7 @@ bool pn_device_sasrec_stage(struct pn_device *d, struct pn_device_slot *s, const
     const uint32_t *target = s->parts[PN_PART_SEQUENCES + q * PN_PARTS_A_SEQUENCE].host, *position = s->parts[PN_PART_POSITION].host;
     s->n_targets = s->n_union = 0;
     for (size_t t = 0; t < s->n_tokens; t++) s->n_targets += target[t] != UINT32_MAX;
+    if (s->share != NULL) s->n_targets = s->share->n_targets; /* the mean is over the whole batch's */
     if (net->job->sequence.softmax) { /* each row of the batch's negatives once */
         uint32_t *at = pn_device_stage(d, s, PN_PART_UNION, s->n_rows * sizeof *at), *mark = d->build;
         if (at == NULL) return false;

@@ -200,11 +200,11 @@ size_t pn_add_batch_norm(struct pn_net *net, const char *name, size_t in, bool r
 /* ---- dropout ---- */
 static uint64_t drop_seed(const struct pn_block *b, uint64_t seed) { return pn_mix64(seed + 0x1000 * b->salt); }
 static void dropout_forward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    if (s->training) pn_dropout(X(0), N * b->width, b->rate, drop_seed(b, s->seed), false, OUT);
+    if (s->training) pn_dropout(X(0), N * b->width, 0, b->rate, drop_seed(b, s->seed), false, OUT);
     else memcpy(OUT, X(0), N * b->width * sizeof(float));
 }
 static void dropout_backward(struct pn_net *net, struct pn_block *b, const struct pn_pass *s) {
-    pn_dropout(GOUT, N * b->width, b->rate, drop_seed(b, s->seed), !b->first[0], G(0));
+    pn_dropout(GOUT, N * b->width, 0, b->rate, drop_seed(b, s->seed), !b->first[0], G(0));
 }
 size_t pn_add_dropout(struct pn_net *net, size_t in, float rate) {
     static const struct pn_block_kind kind = {"dropout", dropout_forward, dropout_backward, .overwrites = true};

@@ -25,6 +25,14 @@ static size_t count_pairs(const float *labels, size_t n) {
     return pairs;
 }
 
+size_t pn_loss_terms(enum pn_loss loss, const float *labels, size_t n) {
+    if (loss == PN_LOSS_BPR || loss == PN_LOSS_HINGE) return count_pairs(labels, n);
+    if (loss != PN_LOSS_SOFTMAX) return n;
+    size_t at = 0, begin, end, groups = 0;
+    for (; group(labels, n, &at, &begin, &end); groups++) {}
+    return groups;
+}
+
 double pn_bpr(const float *logits, const float *labels, size_t n, float *gradient) {
     const size_t pairs = count_pairs(labels, n);
     size_t at = 0, begin, end;
@@ -58,10 +66,10 @@ double pn_hinge(const float *logits, const float *labels, size_t n, float margin
 }
 
 double pn_sampled_softmax(const float *logits, const float *labels, const float *log_q, size_t n, float temperature, float *gradient) {
-    size_t at = 0, begin, end, groups = 0;
+    const size_t groups = pn_loss_terms(PN_LOSS_SOFTMAX, labels, n);
+    size_t at, begin, end;
     double sum = 0;
     memset(gradient, 0, n * sizeof *gradient);
-    for (; group(labels, n, &at, &begin, &end); groups++) {}
     for (at = 0; group(labels, n, &at, &begin, &end);) {
         float most = -INFINITY;
         double total = 0;

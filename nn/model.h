@@ -114,6 +114,9 @@ enum pn_result pn_net_step(struct pn_net *, const struct pn_batch *, const float
                            const float *parameters, uint64_t rng_seed, float *const row_gradients[PN_MAX_TABLES],
                            float *parameter_gradients, float *scores, double *loss);
 
+/* Pascanu et al. 2013: all gradients of a step together are scaled down to the L2 norm `most` where they are longer. State is no gradient. */
+void pn_net_clip(const struct pn_net *, const struct pn_batch *, float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, double most);
+
 /* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each unit's own gradient (an example's, or with unit_begin the sum of
  * a user's examples'), dense parameters and rows together, is scaled down to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any unit's
  * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.

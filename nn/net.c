@@ -1,5 +1,6 @@
 /* Runs a model: its blocks in order, then backwards. One flat vector of dense parameters in named parts. */
 #include <cblas.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "nn/net.h"
@@ -156,7 +157,7 @@ void pn_net_clear(struct pn_net *net, const struct pn_pass *s) {
         if (!v->overwritten && (s->whole || !v->skipped)) memset(v->g, 0, (v->tokens ? s->n_tokens : s->n) * v->width * sizeof(float));
     }
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(s->row_gradients[t], 0, s->batch->n_unique[t] * net->job->tables[t].dim * sizeof(float));
-    memset(s->dp, 0, (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW * sizeof *s->dp);
+    memset(s->dp, 0, pn_net_padded(net) * sizeof *s->dp);
 }
 
 
@@ -190,4 +191,23 @@ enum pn_result pn_net_step(struct pn_net *net, const struct pn_batch *b, const f
     for (size_t i = net->n_blocks; i-- > 0;) net->blocks[i].kind->backward(net, &net->blocks[i], &s);
     if (net->job->embedding_l2 > 0 && !pn_decay(net->job, net->fields, net->n_sparse, b, rows, net->job->embedding_l2, loss, row_gradients)) return PN_NO_MEMORY;
     return PN_OK;
+}
+
+void pn_net_clip(const struct pn_net *net, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dp, double most) {
+    const struct pn_job *job = net->job;
+    double squares = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        const double norm = sqrt(squares);
+        if (pass == 1 && !(norm > most)) return;
+        const float scale = pass == 1 ? (float)(most / norm) : 1;
+        for (uint32_t t = 0; t <= job->i_dense_table; t++) {
+            const bool dense = t == job->i_dense_table;
+            const size_t n = !dense ? b->n_unique[t] * job->tables[t].dim : net->n_state > 0 ? pn_net_state(net) : pn_net_padded(net);
+            float *g = dense ? dp : row_gradients[t];
+            for (size_t i = 0; i < n; i++) {
+                if (pass == 0) squares += (double)g[i] * (double)g[i];
+                else g[i] *= scale;
+            }
+        }
+    }
 }

@@ -102,6 +102,8 @@ struct pn_net {
     size_t first_sequence, most;   /* the sparse field (its place in the batch) that says which tokens there are, and the most of an example */
 };
 
+/* The floats of the flat vector in whole rows. */
+static inline size_t pn_net_padded(const struct pn_net *net) { return (net->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW; }
 /* Where the state begins in the flat vector. */
 static inline size_t pn_net_state(const struct pn_net *net) { return (net->n_weights + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW; }
 
@@ -135,6 +137,8 @@ double pn_net_losses(struct pn_net *, const struct pn_pass *, float *scores);
 /* ---- losses.c ---- */
 /* The job's loss: scores = sigmoid of the logits; gradients of the logits (IN_BATCH: of the embedded vectors) are added. Returns its mean * n. */
 double pn_net_loss(struct pn_net *, const struct pn_pass *, float *scores);
+/* How many terms its mean over these rows is of: rows, pairs, or groups. */
+size_t pn_loss_terms(enum pn_loss, const float *labels, size_t n);
 /* ---- for the files that add blocks ---- */
 static inline size_t pn_block_rows(const struct pn_block *b, const struct pn_pass *s) { return b->tokens ? s->n_tokens : s->n; }
 struct pn_block *pn_net_add_block(struct pn_net *, const struct pn_block_kind *, const size_t *in, size_t n_in, size_t width); /* tokens as its first input */

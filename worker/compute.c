@@ -1,27 +1,5 @@
 /* A producer's steps through the net, in order: one at a time on the CPU; on a device the next one is brought while one runs. */
-#include <math.h>
 #include "worker/steps.h"
-
-/* Pascanu et al. 2013: the whole gradient is scaled down to norm `most`. State rows are no gradient. */
-static void clip(struct pn_producer *p, struct pn_step *s, double most) {
-    const struct pn_job *job = &p->run->job;
-    double squares = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        const double norm = sqrt(squares);
-        if (pass == 1 && !(norm > most)) return;
-        const float scale = pass == 1 ? (float)(most / norm) : 1;
-        for (uint32_t t = 0; t < job->n_tables; t++) {
-            size_t n = s->batch.n_unique[t] * job->tables[t].dim;
-            if (t == job->i_dense_table)
-                for (n = 0; n < p->run->n_dense_rows * PN_DENSE_ROW && !(p->dense_keys[n / PN_DENSE_ROW] & PN_STATE_KEY);) n += PN_DENSE_ROW;
-            float *g = s->gradients[t];
-            for (size_t i = 0; i < n; i++) {
-                if (pass == 0) squares += (double)g[i] * (double)g[i];
-                else g[i] *= scale;
-            }
-        }
-    }
-}
 
 /* The gradients of a sync job's producers are shares of one step's. */
 static void share_out(struct pn_producer *p, struct pn_step *s) {
@@ -53,14 +31,14 @@ static void compute(struct pn_work *w) {
     }
     /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
     if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
-    if (s->result == PN_OK && job->clip_norm > 0) clip(p, s, (double)job->clip_norm);
+    if (s->result == PN_OK && job->clip_norm > 0) pn_net_clip(p->net, &s->batch, s->gradients, dense, (double)job->clip_norm);
     share_out(p, s);
 }
 
 static void computed(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
-    if (p->device != NULL) p->collecting = false;
+    if (p->devices != NULL) p->collecting = false;
     else p->computing = false;
     if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
@@ -69,10 +47,11 @@ static void computed(struct pn_work *w) {
         return;
     }
     s->state = COMPUTED;
-    if (p->device != NULL) {
-        const struct pn_device_seconds now = pn_device_time(p->device);
+    if (p->devices != NULL) {
+        const struct pn_device_seconds now = pn_devices_time(p->devices);
         p->run->stage_seconds[PN_STAGE_COPY_IN] += now.in - p->on_device_before.in;
         p->run->stage_seconds[PN_STAGE_KERNELS] += now.compute - p->on_device_before.compute;
+        p->run->stage_seconds[PN_STAGE_ALL_REDUCE] += now.sum - p->on_device_before.sum;
         p->run->stage_seconds[PN_STAGE_COPY_OUT] += now.out - p->on_device_before.out;
         p->on_device_before = now;
         p->on_device--;
@@ -88,13 +67,13 @@ static void bring(struct pn_work *w) {
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
     const uint64_t seed = pn_step_seed(s);
-    s->result = p->cached ? pn_device_begin_found(p->device, s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
-                          : pn_device_begin(p->device, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
+    s->result = p->cached ? pn_device_begin_found(pn_devices_one(p->devices, 0), s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
+                          : pn_devices_begin(p->devices, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
 }
 static void fetch(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
-    s->result = pn_device_end(p->device, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    s->result = pn_devices_end(p->devices, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
     if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
         s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     if (s->result == PN_OK) share_out(p, s);
@@ -136,7 +115,7 @@ static void compute_on_device(struct pn_producer *p) {
 }
 
 void pn_producer_compute(struct pn_producer *p) {
-    if (p->device != NULL) {
+    if (p->devices != NULL) {
         compute_on_device(p);
         return;
     }

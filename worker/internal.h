@@ -12,7 +12,7 @@
 #include "worker/reader/reader.h"
 #include "worker/worker.h"
 
-enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGE_COPY_IN, PN_STAGE_KERNELS, PN_STAGE_COPY_OUT, PN_STAGES }; /* the last three: on a device, inside compute */
+enum pn_stage { PN_STAGE_READ, PN_STAGE_FEATURES, PN_STAGE_PULL, PN_STAGE_COMPUTE, PN_STAGE_PUSH, PN_STAGE_COPY_IN, PN_STAGE_KERNELS, PN_STAGE_ALL_REDUCE, PN_STAGE_COPY_OUT, PN_STAGES }; /* the last four: on devices, inside compute */
 extern const char *const pn_stage_names[PN_STAGES];
 
 struct pn_producer;
@@ -55,11 +55,11 @@ struct pn_run {
 };
 void pn_run_unref(struct pn_run *);
 /* ---- gpu.c: where the run computes ---- */
-struct pn_device;
+struct pn_devices;
 /* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
 enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
-/* A producer's own device, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
-bool pn_run_device(struct pn_run *, uint32_t producer, struct pn_device **);
+/* A producer's own devices, one or several as one, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
+bool pn_run_devices(struct pn_run *, uint32_t producer, struct pn_devices **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 
 /* ---- producer.c: one data shard's pipeline: read -> features -> pull -> compute -> push ---- */

@@ -45,7 +45,7 @@ static void free_producer(struct pn_producer *p) {
     if (p->preparing != NULL) pn_step_free(p->preparing);
     if (p->reader != NULL) pn_reader_close(p->reader);
     if (p->features != NULL) pn_features_close(p->features);
-    if (p->device != NULL) pn_device_close(p->device);
+    if (p->devices != NULL) pn_devices_close(p->devices);
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
     pn_private_close(p->private);
@@ -138,8 +138,8 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
-        ok = ok && pn_run_device(run, id, &p->device);
-        p->cached = p->device != NULL && job->cache_rows > 0;
+        ok = ok && pn_run_devices(run, id, &p->devices);
+        p->cached = p->devices != NULL && job->cache_rows > 0;
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;
     if (!ok) {

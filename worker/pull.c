@@ -35,7 +35,7 @@ static void pulled_weights(void *owner, enum pn_result r) {
 static void look(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
-    s->result = pn_hot_find(&s->hot, p->device, &p->run->job, &s->batch, s->step, s->empty, &s->why);
+    s->result = pn_hot_find(&s->hot, pn_devices_one(p->devices, 0), &p->run->job, &s->batch, s->step, s->empty, &s->why);
 }
 static void looked(struct pn_work *w) {
     struct pn_step *s = w->owner;
@@ -47,7 +47,7 @@ static void looked(struct pn_work *w) {
         pn_producer_fail(p, s->result, s->why.text);
         return;
     }
-    const struct pn_device_cache_counts counts = pn_device_cache_look(p->device);
+    const struct pn_device_cache_counts counts = pn_device_cache_look(pn_devices_one(p->devices, 0));
     p->run->rows_evicted += counts.evicted - p->rows_evicted;
     p->rows_evicted = counts.evicted;
     p->rows_held = counts.rows;

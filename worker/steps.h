@@ -3,7 +3,7 @@
 #define PN_WORKER_STEPS_H
 
 #include "common/mutant.h"
-#include "nn/device.h"
+#include "nn/devices.h"
 #include "worker/audit.h"
 #include "worker/hot.h"
 #include "worker/internal.h"
@@ -64,9 +64,9 @@ struct pn_producer {
     struct pn_step *prepared, *running;
     size_t n_prepared, n_running;
     struct pn_net *net;
-    struct pn_device *device;            /* NULL: the CPU computes */
+    struct pn_devices *devices;          /* NULL: the CPU computes */
     size_t next_slot, on_device;         /* steps brought and not fetched */
-    bool cached;                         /* its device holds rows from step to step */
+    bool cached;                         /* its one device holds rows from step to step */
     bool looks[PN_DEVICE_LOOKS];         /* those in use */
     uint64_t life;                       /* run->hot.life that its rows are of */
     uint64_t rows_held, rows_evicted;

@@ -28,7 +28,7 @@ struct pn_worker {
     char public_key[65];           /* hex, of the identity */
 };
 
-const char *const pn_stage_names[PN_STAGES] = {"read", "features", "pull", "compute", "push", "copy_in", "kernels", "copy_out"};
+const char *const pn_stage_names[PN_STAGES] = {"read", "features", "pull", "compute", "push", "copy_in", "kernels", "all_reduce", "copy_out"};
 
 static void apply_plan(struct pn_worker *w);
 

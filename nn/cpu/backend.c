@@ -29,6 +29,23 @@ static bool capture(struct pn_ctx *c) { (void)c; return false; }
 static void *captured(struct pn_ctx *c) { (void)c; return NULL; }
 static void graph(struct pn_ctx *c, void *g) { (void)c, (void)g; }
 
+/* ---- several contexts: each a device of its own that happens to have the same memory; the sum is in their order ---- */
+struct pn_group { size_t n; };
+static enum pn_result join(struct pn_group **out, struct pn_ctx *const *members, size_t n, struct pn_error *err) {
+    (void)members;
+    if ((*out = calloc(1, sizeof **out)) == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a group");
+    (*out)->n = n;
+    return PN_OK;
+}
+static void leave(struct pn_group *g, bool broken) { (void)broken; free(g); }
+static void all_reduce(struct pn_group *g, float *const *x, size_t n) {
+    for (size_t d = 0; d < n; d++) {
+        float sum = 0;
+        for (size_t i = 0; i < g->n; i++) sum += x[i][d];
+        for (size_t i = 0; i < g->n; i++) x[i][d] = sum;
+    }
+}
+
 /* ---- pooling: as cpu/pool.c, over the device's arrays ---- */
 static float scale_of(uint32_t pooling, uint32_t n) {
     return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
@@ -123,9 +140,10 @@ static void attention_backward(struct pn_ctx *c, const float *qkv, const float *
     (void)c, (void)out;
     pn_attention_backward(qkv, kept, g, begin, n, width, heads, most, causal, scratch, dqkv);
 }
-static void dropout(struct pn_ctx *c, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, bool add, float *out) {
+static void dropout(struct pn_ctx *c, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, const uint32_t *first, size_t width, bool add,
+                    float *out) {
     (void)c;
-    pn_dropout(in, n, rate, pn_mix64(*seed + 0x1000 * salt), add, out);
+    pn_dropout(in, n, *first * width, rate, pn_mix64(*seed + 0x1000 * salt), add, out);
 }
 
 /* ---- small ones: as layers.c ---- */
@@ -133,6 +151,10 @@ static void copy(struct pn_ctx *c, const float *in, size_t in_step, size_t n, si
     (void)c;
     for (size_t r = 0; r < n; r++)
         for (size_t d = 0; d < width; d++) out[r * out_step + d] = add ? out[r * out_step + d] + in[r * in_step + d] : in[r * in_step + d];
+}
+static void scale(struct pn_ctx *c, const float *factor, size_t n, float *x) {
+    (void)c;
+    for (size_t i = 0; i < n; i++) x[i] *= *factor;
 }
 static void fill(struct pn_ctx *c, const float *value, size_t n, float *out) {
     (void)c;
@@ -387,10 +409,10 @@ static void add_noise(struct pn_ctx *c, size_t n, float sigma, uint64_t seed, fl
 const struct pn_backend pn_backend_cpu = {
     .name = "cpu", .devices = devices, .open = open_, .close = close_, .alloc = alloc, .free = release, .host_alloc = alloc, .host_free = release, .upload = upload,
     .download = download, .clear = clear, .mark = mark, .after = mark, .await = await, .finish = finish, .elapsed = elapsed, .capture = capture, .captured = captured, .replay = graph,
-    .graph_free = graph, .pool_forward = pool_forward, .pool_backward = pool_backward, .fm_forward = fm_forward, .fm_backward = fm_backward, .linear_forward = linear_forward,
+    .graph_free = graph, .join = join, .leave = leave, .all_reduce = all_reduce, .pool_forward = pool_forward, .pool_backward = pool_backward, .fm_forward = fm_forward, .fm_backward = fm_backward, .linear_forward = linear_forward,
     .linear_backward = linear_backward, .cross_forward = cross_forward, .cross_backward = cross_backward, .dot_forward = dot_forward, .dot_backward = dot_backward,
     .norm_forward = norm_forward, .norm_backward = norm_backward, .batch_norm_forward = batch_norm_forward, .batch_norm_backward = batch_norm_backward,
-    .attention_forward = attention_forward, .attention_backward = attention_backward, .dropout = dropout, .copy = copy, .fill = fill, .column_sums = column_sums,
+    .attention_forward = attention_forward, .attention_backward = attention_backward, .dropout = dropout, .copy = copy, .fill = fill, .scale = scale, .column_sums = column_sums,
     .weight_forward = weight_forward, .weight_backward = weight_backward, .product_forward = product_forward, .product_backward = product_backward,
     .tokens_forward = tokens_forward, .tokens_backward = tokens_backward, .candidate_forward = candidate_forward, .candidate_backward = candidate_backward,
     .positions_forward = positions_forward, .positions_backward = positions_backward, .summary_forward = summary_forward, .summary_backward = summary_backward, .bce = bce,

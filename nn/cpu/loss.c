@@ -53,22 +53,23 @@ double pn_bce_taught(const float *logits, const float *labels, const float *teac
     return sum;
 }
 
-PN_MACHINES void pn_dropout(const float *in, size_t n, float rate, uint64_t seed, bool add, float *out) {
+PN_MACHINES void pn_dropout(const float *in, size_t n, size_t first, float rate, uint64_t seed, bool add, float *out) {
     const float scale = 1.0f / (1.0f - rate);
+    const size_t lead = first % 4; /* of the first draw's decisions: another part's */
     const uint64_t limit = (uint64_t)((double)rate * 65536.0);
     enum { BLOCK = 256 }; /* masks first, then one loop without branches */
-    float mask[BLOCK];
+    float mask[BLOCK + 4];
     for (size_t at = 0; at < n; at += BLOCK) {
         const size_t m = n - at < BLOCK ? n - at : BLOCK;
-        for (size_t i = 0; i < BLOCK; i += 4) { /* four decisions of 16 bits a draw */
-            const uint64_t r = pn_mix64(seed + at + i);
+        for (size_t i = 0; i < BLOCK + 4; i += 4) { /* four decisions of 16 bits a draw */
+            const uint64_t r = pn_mix64(seed + first - lead + at + i);
             for (size_t j = 0; j < 4; j++) mask[i + j] = (r >> (16 * j) & 0xffff) < limit ? 0 : scale;
         }
         const float *restrict x = in + at;
         float *restrict y = out + at;
         if (add)
-            for (size_t i = 0; i < m; i++) y[i] += x[i] * mask[i];
+            for (size_t i = 0; i < m; i++) y[i] += x[i] * mask[lead + i];
         else
-            for (size_t i = 0; i < m; i++) y[i] = x[i] * mask[i];
+            for (size_t i = 0; i < m; i++) y[i] = x[i] * mask[lead + i];
     }
 }

@@ -7,6 +7,7 @@ extern "C" const struct pn_backend *pn_backend_module(void) {
     static struct pn_backend t;
     t.name = PN_BACKEND_NAME;
     pn_fill_context(&t);
+    pn_fill_group(&t);
     pn_fill_pool(&t);
     pn_fill_interact(&t);
     pn_fill_linear(&t);

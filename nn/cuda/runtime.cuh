@@ -195,6 +195,7 @@ void pn_fill_sequence(struct pn_backend *);
 void pn_fill_loss(struct pn_backend *);
 void pn_fill_dense(struct pn_backend *);
 void pn_fill_context(struct pn_backend *);
+void pn_fill_group(struct pn_backend *);
 void pn_fill_pair(struct pn_backend *);
 void pn_fill_sasrec(struct pn_backend *);
 void pn_fill_private(struct pn_backend *);

@@ -7,20 +7,24 @@ struct drop {
     float scale;
     uint64_t limit, salt;
     const uint64_t *seed;
+    const uint32_t *first;
+    size_t width;
     bool add;
     float *out;
     __device__ void operator()(size_t i) const {
-        const size_t at = 4 * i; /* the CPU draws for every fourth element of blocks of 256 */
-        const uint64_t r = pn_mix(pn_mix(*seed + 0x1000 * salt) + at);
-        for (size_t j = 0; j < 4 && at + j < n; j++) {
+        const size_t from = *first * width, lead = from % 4, at = 4 * i; /* the CPU draws for every fourth element of the batch */
+        const uint64_t r = pn_mix(pn_mix(*seed + 0x1000 * salt) + from - lead + at);
+        for (size_t j = 0; j < 4; j++) {
+            const size_t k = at + j - lead;
+            if (at + j < lead || k >= n) continue;
             const float mask = (r >> (16 * j) & 0xffff) < limit ? 0 : scale;
-            out[at + j] = add ? out[at + j] + in[at + j] * mask : in[at + j] * mask;
+            out[k] = add ? out[k] + in[k] * mask : in[k] * mask;
         }
     }
 };
-static void dropout(struct pn_ctx *c, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, bool add, float *out) {
-    const struct drop f = {in, n, 1.0f / (1.0f - rate), (uint64_t)((double)rate * 65536.0), salt, seed, add, out};
-    pn_each(c, (n + 3) / 4, f, "dropout");
+static void dropout(struct pn_ctx *c, const float *in, size_t n, float rate, const uint64_t *seed, uint64_t salt, const uint32_t *first, size_t width, bool add, float *out) {
+    const struct drop f = {in, n, 1.0f / (1.0f - rate), (uint64_t)((double)rate * 65536.0), salt, seed, first, width, add, out};
+    pn_each(c, (n + 6) / 4, f, "dropout"); /* whatever of the first draw is another part's: a captured step serves any */
 }
 
 struct copy_rows {
@@ -47,6 +51,15 @@ struct fill_with {
 static void fill(struct pn_ctx *c, const float *value, size_t n, float *out) {
     const struct fill_with f = {value, out};
     pn_each(c, n, f, "fill");
+}
+struct scale_by {
+    const float *factor;
+    float *x;
+    __device__ void operator()(size_t i) const { x[i] *= *factor; }
+};
+static void scale(struct pn_ctx *c, const float *factor, size_t n, float *x) {
+    const struct scale_by f = {factor, x};
+    pn_each(c, n, f, "scale");
 }
 struct product {
     const float *in;
@@ -78,6 +91,7 @@ static void product_backward(struct pn_ctx *c, const float *in, const float *g, 
 
 void pn_fill_small(struct pn_backend *t) {
     t->dropout = dropout;
+    t->scale = scale;
     t->copy = copy;
     t->fill = fill;
     t->product_forward = product_forward;

@@ -17,5 +17,7 @@
 #include "nn/cuda/sequence.cu"
 #include "nn/cuda/small.cu"
 #include "tests/parity/emulated_gemm.h"
+#include "tests/parity/emulated_nccl.h"
+#include "nn/cuda/group.cu"
 #include "nn/cuda/backend.cu"
 #include "nn/cuda/cache.cu"

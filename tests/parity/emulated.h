@@ -2,6 +2,9 @@
  * barrier or a shuffle, then another, in an order that a seed draws: what needs a barrier and has none gives different results. What a device leaves undefined ends the
  * program with a line: a barrier that some threads of the block never reach, a shuffle without its whole warp.
  *
+ * There are PINION_EMULATED_DEVICES devices (1). What a device refuses ends the program: a launch into a stream of a device that is not the thread's current one, an event of
+ * another device than its stream's.
+ *
  * Device memory ends at a page that may not be touched and begins as NaN; shared memory too begins as NaN. Streams run in place. A captured stream keeps its launches
  * and replays them. Not emulated: time, memory order between blocks, cuBLASLt (emulated_gemm.h). */
 #ifndef PN_TESTS_PARITY_EMULATED_H
@@ -47,6 +50,11 @@ struct block_state {
     std::vector<std::function<void()>> *captured = nullptr;
     unsigned long launches = 0;
 };
+inline int &device() { static thread_local int d = 0; return d; } /* cudaSetDevice's */
+inline int devices() {
+    const char *n = getenv("PINION_EMULATED_DEVICES");
+    return n != nullptr && atoi(n) > 0 ? atoi(n) : 1;
+}
 inline block_state &now() { static thread_local block_state s; return s; } /* two producers compute at once */
 [[noreturn]] inline void undefined(const char *what) {
     fprintf(stderr, "emulated: %s\n", what);
@@ -159,13 +167,15 @@ inline void launch(dim3 grid, dim3 block, size_t n_shared, std::function<void()>
 }
 } // namespace emulated
 
+typedef struct emulated_stream { int device; } *cudaStream_t;
 #define threadIdx (emulated::now().fibers[emulated::now().current].thread)
 #define blockIdx (emulated::now().index)
 #define blockDim (emulated::now().block)
 #define gridDim (emulated::now().grid)
 #define PN_SHARED(type, name) type *name = (type *)emulated::now().shared
-#define PN_LAUNCH(kernel, grid, block, shared, stream, ...) (void)(stream), emulated_launch(kernel, dim3(grid), dim3(block), shared, __VA_ARGS__)
-template <class... P, class... A> void emulated_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... a) {
+#define PN_LAUNCH(kernel, grid, block, shared, stream, ...) emulated_launch(stream, kernel, dim3(grid), dim3(block), shared, __VA_ARGS__)
+template <class... P, class... A> void emulated_launch(const emulated_stream *stream, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... a) {
+    if (stream->device != emulated::device()) emulated::undefined("a launch into a stream of another device");
     emulated::launch(grid, block, shared, [=] { kernel(a...); });
 }
 
@@ -206,15 +216,18 @@ static inline void __threadfence() {}
 /* ---- the runtime ---- */
 typedef int cudaError_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
-typedef struct emulated_stream { int n; } *cudaStream_t;
-typedef struct emulated_event { int n; struct timespec at; } *cudaEvent_t;
+typedef struct emulated_event { int device; struct timespec at; } *cudaEvent_t;
 typedef std::vector<std::function<void()>> *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaErrorMemoryAllocation ? "out of memory" : "failed"; }
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
-static inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+static inline cudaError_t cudaGetDeviceCount(int *n) { *n = emulated::devices(); return cudaSuccess; }
+static inline cudaError_t cudaSetDevice(int d) {
+    if (d < 0 || d >= emulated::devices()) return cudaErrorInvalidValue;
+    emulated::device() = d;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaMalloc(void **p, size_t n) { return (*p = emulated::guarded(n)) != nullptr ? cudaSuccess : cudaErrorMemoryAllocation; }
 static inline cudaError_t cudaFree(void *p) { emulated::unguard(p); return cudaSuccess; }
 static inline cudaError_t cudaMallocHost(void **p, size_t n) { return (*p = malloc(n)) != nullptr ? cudaSuccess : cudaErrorMemoryAllocation; }
@@ -226,12 +239,16 @@ static inline cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t
     else if (n > 0) memset(p, v, n);
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, int) { *s = new emulated_stream(); return cudaSuccess; }
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, int) { *s = new emulated_stream{emulated::device()}; return cudaSuccess; }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t s) { delete s; return cudaSuccess; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, int) { *e = new emulated_event(); return cudaSuccess; }
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, int) { *e = new emulated_event{emulated::device(), {}}; return cudaSuccess; }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { delete e; return cudaSuccess; }
-static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { clock_gettime(CLOCK_MONOTONIC, &e->at); return cudaSuccess; } /* streams run in place */
+static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { /* streams run in place */
+    if (e->device != s->device) emulated::undefined("an event of another device than its stream's");
+    clock_gettime(CLOCK_MONOTONIC, &e->at);
+    return cudaSuccess;
+}
 static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
     *ms = (float)(1e3 * (double)(b->at.tv_sec - a->at.tv_sec) + 1e-6 * (double)(b->at.tv_nsec - a->at.tv_nsec));
     return cudaSuccess;

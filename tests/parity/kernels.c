@@ -267,8 +267,10 @@ static void dropout(void) {
     const uint64_t seed_[1] = {pn_rng_next(&rng)}, salt = below(100);
     const float rate = 0.05f + 0.9f * (float)pn_rng_uniform(&rng);
     const bool add = below(2);
-    struct array *x = floats(n, 1), *out = add ? floats(n, 1) : poisoned(n), *seed = put(seed_, 1, 8);
-    BOTH(dropout, F(x), n, rate, (uint64_t *)seed->at[s], salt, add, F(out));
+    const uint32_t first_[1] = {(uint32_t)below(1000)};
+    const size_t width = 1 + below(7);
+    struct array *x = floats(n, 1), *out = add ? floats(n, 1) : poisoned(n), *seed = put(seed_, 1, 8), *first = put(first_, 1, 4);
+    BOTH(dropout, F(x), n, rate, (uint64_t *)seed->at[s], salt, U(first), width, add, F(out));
     SAME(out, 1e-6);
 }
 static void small(void) {
@@ -283,6 +285,8 @@ static void small(void) {
     SAME(sums, 1e-4);
     BOTH(fill, F(w), n, F(filled));
     SAME(filled, 1e-9);
+    BOTH(scale, F(w), n, F(filled));
+    SAME(filled, 1e-6);
     BOTH(weight_forward, F(y), n, width, F(w), F(logits));
     SAME(logits, 1e-4);
     BOTH(weight_backward, F(y), F(g), n, width, F(w), F(dw), F(din));

@@ -5,65 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "nn/device.h"
-#include "tests/parity/parity.h"
+#include "tests/parity/models.h"
 
-#define TABLE 8192u /* rows of the local table; keys that fall together share one, on both sides */
-enum { COLUMNS = 8, MOST_ROWS = 65536 };
-static const char *const names[COLUMNS] = {"user", "item", "g", "n", "s", "h", "t", "q"};
-static struct pn_rng rng;
-
-struct raw { char *text; uint32_t *offset, *length; float *labels, *values, *log_q; struct pn_raw raw; };
-static void make_raw(struct raw *r, size_t rows, bool groups) {
-    size_t at = 0;
-    r->text = realloc(r->text, rows * 300);
-    r->offset = realloc(r->offset, rows * COLUMNS * 4);
-    r->length = realloc(r->length, rows * COLUMNS * 4);
-    r->labels = realloc(r->labels, rows * 4);
-    r->values = realloc(r->values, rows * 4);
-    r->log_q = realloc(r->log_q, rows * 4);
-    for (size_t i = 0; i < rows; i++) {
-        const unsigned user = (unsigned)(pn_rng_next(&rng) % 40), item = (unsigned)(pn_rng_next(&rng) % 60);
-        const uint64_t tokens = pn_rng_next(&rng) % 7, targets = tokens - (tokens > 0 ? pn_rng_next(&rng) % 2 : 0); /* h, t, q: what was, what came next, two negatives each */
-        for (size_t c = 0; c < COLUMNS; c++) {
-            char *to = r->text + at;
-            int n = 0;
-            if (c == 0) n = sprintf(to, "%u", user);
-            if (c == 1) n = sprintf(to, "%u", i % 7 == 0 ? 1 : item); /* one item in every seventh row: more than a chunk in a large batch */
-            if (c == 2)
-                for (uint64_t m = pn_rng_next(&rng) % 4, j = 0; j < m; j++) n += sprintf(to + n, "%s%u", j ? "|" : "", (unsigned)(pn_rng_next(&rng) % 20));
-            if (c == 3 && pn_rng_next(&rng) % 9 > 0) n = sprintf(to, "%.3f", pn_rng_normal(&rng));
-            if (c == 4)
-                for (uint64_t m = pn_rng_next(&rng) % 7, j = 0; j < m; j++) n += sprintf(to + n, "%s%u", j ? "|" : "", (unsigned)(pn_rng_next(&rng) % 60));
-            for (uint64_t m = c == 5 ? tokens : c == 6 ? targets : c == 7 ? 2 * tokens : 0, j = 0; j < m; j++)
-                n += sprintf(to + n, "%s%u", j ? "|" : "", i % 7 == 0 && c == 7 ? 1 : (unsigned)(pn_rng_next(&rng) % 60));
-            r->offset[c * rows + i] = (uint32_t)at;
-            r->length[c * rows + i] = (uint32_t)n;
-            at += (size_t)n;
-        }
-        r->labels[i] = groups ? i % 3 == 0 : (user + item + pn_rng_next(&rng) % 40) % 80 < 30;
-        r->values[i] = (float)(1 + pn_rng_next(&rng) % 5);
-        r->log_q[i] = -(float)(1 + pn_rng_uniform(&rng));
-    }
-    r->raw = (struct pn_raw){rows, COLUMNS, names, r->text, r->offset, r->length, r->labels, r->log_q, r->values};
-}
-
-struct side { float *p, *dp, *table, *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES], *scores; double loss; };
-static void gather(struct side *s, const struct pn_job *job, const struct pn_batch *b) {
-    for (uint32_t t = 0; t < job->i_dense_table; t++) {
-        const size_t dim = job->tables[t].dim, n = b->n_unique[t];
-        s->rows[t] = realloc(s->rows[t], (n * dim + 1) * sizeof(float));
-        s->gradients[t] = realloc(s->gradients[t], (n * dim + 1) * sizeof(float));
-        for (size_t i = 0; i < n; i++) memcpy(s->rows[t] + i * dim, s->table + (t * TABLE + b->unique[t][i] % TABLE) * dim, dim * sizeof(float));
-    }
-}
-static void learn(struct side *s, const struct pn_job *job, const struct pn_batch *b, size_t n_parameters, float lr) {
-    for (uint32_t t = 0; t < job->i_dense_table; t++)
-        for (size_t i = 0, dim = job->tables[t].dim; i < b->n_unique[t]; i++)
-            for (size_t d = 0; d < dim; d++) s->table[(t * TABLE + b->unique[t][i] % TABLE) * dim + d] -= lr * s->gradients[t][i * dim + d];
-    for (size_t i = 0; i < n_parameters; i++) s->p[i] -= lr * s->dp[i];
-}
-/* worker/compute.c's clip, of all that is no state. */
+/* pn_net_clip once more, of all that is no state. */
 static void clip(struct side *s, const struct pn_job *job, const struct pn_batch *b, const struct pn_net *net, size_t n_parameters) {
     double squares = 0;
     for (int pass = 0; pass < 2; pass++) {
@@ -86,47 +30,20 @@ static int failures;
 static void check_model(const struct pn_backend *be, const char *model, const char *training, size_t steps, size_t most_rows, const char *precision) {
     static struct pn_job job;
     static struct raw raw;
-    char text[2000];
-    struct pn_error err = {""};
     struct pn_features *f;
     struct pn_net *net;
     struct pn_device *device;
-    const bool pair = strstr(model, "mf") != NULL || strstr(training, "loss") != NULL, sequence = strstr(model, "sequence") != NULL, sasrec = strncmp(model, "sasrec", 6) == 0;
-    snprintf(text, sizeof text,
-             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: %s, uri: /x%s}}\n  features:\n"
-             "    - {name: user, type: categorical, table: users}\n    - {name: item, type: categorical, table: items}\n%s%s  tables: {defaults: {optimizer: {name: sgd, lr: 0.1}}}\n"
-             "  model: {name: %s}\n  training: {%s%sprecision: %s}\n",
-             pair ? "ncf" : "csv", pair ? strstr(training, "in-batch") ? "" : ", negatives: {perPositive: 2}" : ", label: y",
-             pair ? "" : "    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric}\n    - {name: x, type: cross, of: [user, item]}\n",
-             sequence ? "    - {name: s, type: sequence, maxLength: 6, hash: {share: item}}\n" : "", model, training, training[0] ? ", " : "", precision);
-    if (sasrec)
-        snprintf(text, sizeof text,
-                 "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: sasrec, uri: /x, part: train, history: 6}}\n  features:\n"
-                 "    - {name: h, type: sequence, maxLength: 6, hash: {share: i}}\n    - {name: t, type: sequence, maxLength: 6, hash: {share: i}}\n"
-                 "    - {name: q, type: sequence, maxLength: 12, hash: {share: i}}\n  tables: {defaults: {optimizer: {name: sgd, lr: 0.1}}}\n  model: {name: %s}\n"
-                 "  training: {%s%sprecision: %s}\n", model, training, training[0] ? ", " : "", precision);
-    if (pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) != PN_OK || pn_features_open(&f, &job, names, COLUMNS, &err) != PN_OK) {
-        fprintf(stderr, "%s: %s\n", model, err.text);
-        exit(1);
-    }
-    const size_t n_dense = pair || sasrec ? 0 : 1;
+    struct pn_error err = {""};
+    const bool pair = is_pair(model, training), sequence = strstr(model, "sequence") != NULL;
+    open_job(&job, &f, model, training, precision);
+    const size_t n_dense = dense_inputs(model, training);
     if (pn_net_open(&net, &job, n_dense, &err) != PN_OK || pn_device_open(&device, be, 0, &job, n_dense, &err) != PN_OK) {
         fprintf(stderr, "%s: %s\n", model, err.text);
         exit(1);
     }
-    const size_t n_parameters = pn_net_parameters(net), padded = (n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW, cells = job.i_dense_table * TABLE * job.tables[0].dim;
-    struct side side[2] = {0};
-    for (int k = 0; k < 2; k++) {
-        side[k].p = calloc(padded + 1, sizeof(float));
-        side[k].dp = calloc(padded + 1, sizeof(float));
-        side[k].table = calloc(cells, sizeof(float));
-        side[k].scores = calloc(MOST_ROWS, sizeof(float));
-    }
-    rng = (struct pn_rng){7};
-    pn_net_init(net, 3, side[0].p);
-    for (size_t i = 0; i < cells; i++) side[0].table[i] = (float)(0.2 * pn_rng_normal(&rng));
-    memcpy(side[1].p, side[0].p, padded * sizeof(float));
-    memcpy(side[1].table, side[0].table, cells * sizeof(float));
+    const size_t n_parameters = pn_net_parameters(net), padded = padded_of(net);
+    struct side side[2];
+    open_sides(side, &job, net);
     const bool bits = be == &pn_backend_cpu && job.clip_norm == 0;
     double furthest = 0, first = 0, last = 0;
     for (size_t i = 0; i < steps; i++) {
@@ -177,16 +94,7 @@ static void check_model(const struct pn_backend *be, const char *model, const ch
     }
     printf("%-8s %-8s %4zu steps of %zu, %zu replayed, loss %.4f to %.4f, apart %.1e%s  %.70s %s\n", be->name, precision, steps, most_rows, (size_t)c.replayed, first, last, furthest,
            bits ? ", the same bits" : "", model, training);
-    for (int k = 0; k < 2; k++) {
-        free(side[k].p);
-        free(side[k].dp);
-        free(side[k].table);
-        free(side[k].scores);
-        for (size_t t = 0; t < PN_MAX_TABLES; t++) {
-            free(side[k].rows[t]);
-            free(side[k].gradients[t]);
-        }
-    }
+    close_sides(side);
     pn_device_close(device);
     pn_net_close(net);
     pn_features_close(f);

@@ -1,5 +1,6 @@
-"""Where a worker computes. Without a GPU `device: cuda:0` fails the job with one line and `auto` trains on the CPU. The way of a step through a device (two steps in
-flight, graphs, gradients pushed as usual) is walked by a worker whose module has the CUDA kernels as plain C++ (tests/parity/emulated.h): it must learn what the CPU learns."""
+"""Where a worker computes, on one device or several. Without a GPU `device: cuda:0` fails the job with one line and `auto` trains on the CPU. The way of a step through a device (two steps in
+flight, graphs, gradients pushed as usual) is walked by a worker whose module has the CUDA kernels as plain C++ (tests/parity/emulated.h): it must learn what the CPU learns, and
+several devices of it, which share a batch out and sum, what one does."""
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ spec:
   tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}, init: {{normal: 0.01}}}}}}
   model: {{name: deepfm, embeddingDim: 4, hidden: [16, 8], dropout: 0.1}}
   optimizer: {{name: adam, lr: 0.01}}
-  training: {{batchSize: 128, epochs: 1, seed: 5, dataShards: 2, device: "{device}", consistency: {{mode: {mode}}}}}
+  training: {{batchSize: 128, epochs: 1, seed: 5, dataShards: {shards}, device: "{device}", consistency: {{mode: {mode}}}}}
 """
 PRIVATE = """apiVersion: pinion/v1
 kind: TrainingJob
@@ -43,7 +44,19 @@ nvidia = os.path.exists("/dev/nvidiactl")
 tmp = tempfile.mkdtemp(prefix="pinion-gpu-")
 try:
     features = synth(tmp, 4000, 7)
-    text = lambda device, mode="sync": TEXT.format(dir=tmp, features=features, device=device, mode=mode)
+    text = lambda device, mode="sync", shards=2: TEXT.format(dir=tmp, features=features, device=device, mode=mode, shards=shards)
+
+    def train(c, what):
+        """What the test rows say of the job's model, and the last seconds of stages on a device."""
+        id, stages = c.submit(what), {}
+        while (done := c.job(id))["state"] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+            stages = next((n["stages"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if "kernels" in n.get("stages", {})), stages)
+            time.sleep(0.02)
+        assert done["state"] == "SUCCEEDED", done
+        print("seconds of stages:", stages)
+        assert all(stages[s] > 0 for s in ("compute", "copy_in", "kernels", "copy_out")), stages
+        return (done["test_logloss"], done["test_auc"]), stages
+
     figures = {}
     with Cluster(ps=1, workers=1, serving=0) as c:
         done = c.wait(c.submit(text("cuda:63")), 60)
@@ -61,14 +74,8 @@ try:
     os.environ["PINION_CUDA_MODULE"] = emulated
     with Cluster(ps=1, workers=1, serving=0) as c:
         for device, mode in (("cuda:0", "sync"), ("auto", "async")):
-            id, stages = c.submit(text(device, mode)), {}
-            while (done := c.job(id))["state"] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
-                stages = next((n["stages"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if "kernels" in n.get("stages", {})), stages)
-                time.sleep(0.02)
-            assert done["state"] == "SUCCEEDED", done
-            figures[f"emulated {device} {mode}"] = done["test_logloss"], done["test_auc"]
-            print("seconds of stages:", stages)
-            assert all(stages[s] > 0 for s in ("compute", "copy_in", "kernels", "copy_out")), stages
+            figures[f"emulated {device} {mode}"], stages = train(c, text(device, mode))
+            assert "all_reduce" not in stages, stages
         private = {}
         for device in ("cpu", "cuda:0"):
             done = c.wait(c.submit(PRIVATE.format(dir=tmp, device=device, more="")), 120)
@@ -82,10 +89,31 @@ try:
         assert done["state"] == "FAILED" and "cuda:1: this machine has 1 CUDA device" in done["reason"], done
         with open(os.path.join(c.dir, "logs", "worker-0.log")) as f:
             assert "computes on emulated:0" in f.read()
+    os.environ["PINION_EMULATED_DEVICES"] = "3"
+    with Cluster(ps=1, workers=1, serving=0) as c:
+        several = {}
+        for device, mode, shards in (("cuda:1", "sync", 1), ("cuda:0,1", "sync", 1), ("cuda:all", "sync", 1), ("cuda:0,2", "sync", 2), ("cuda:1,2", "async", 2)):
+            several[device], stages = train(c, text(device, mode, shards))
+            figures[f"{device} of three, {mode}, {shards} shards"] = several[device]
+            assert ("all_reduce" in stages) == (device != "cuda:1"), stages
+        done = c.wait(c.submit(text("cuda:0,3")), 60)
+        assert done["state"] == "FAILED" and "cuda:0,3: this machine has 3 CUDA devices, from cuda:0 on" in done["reason"], done
+        done = c.wait(c.submit(PRIVATE.format(dir=tmp, device="cuda:0,1", more="")), 120)
+        assert done["state"] == "SUCCEEDED" and abs(done["test_logloss"] - private["cuda:0"]) < 0.1, (done, private)
+        status, body = c.api("POST", "/api/v1/jobs", {"text": text("cuda:0,1").replace("dropout: 0.1", "norm: batch"), "file": "job.yaml", "base": tmp, "key": "norm"})
+        assert status == 400 and "batch norm takes its statistics of the whole batch" in body["error"], (status, body)
+        with open(os.path.join(c.dir, "logs", "worker-0.log")) as f:
+            log = f.read()
+        assert all(f"computes on emulated:{numbers}" in log for numbers in ("1", "0,1", "0,1,2", "0,2", "1,2")), log
     for name, figure in figures.items():
         print(f"{name}: log loss {figure[0]:.6f}, AUC {figure[1]:.6f}")
     cpu, gpu = figures["cpu"], figures["emulated cuda:0 sync"]
     assert abs(cpu[0] - gpu[0]) < 1e-4 and abs(cpu[1] - gpu[1]) < 2e-3, figures
     assert abs(cpu[0] - figures["emulated auto async"][0]) < 0.1, figures
+    # of the parts' sums only the last digits differ; one shard's examples are in one order
+    for device in ("cuda:0,1", "cuda:all"):
+        assert all(abs(a - b) < 1e-4 for a, b in zip(several[device], several["cuda:1"])), (device, several)
+    assert abs(cpu[0] - several["cuda:0,2"][0]) < 1e-4 and abs(cpu[1] - several["cuda:0,2"][1]) < 2e-3, figures
+    assert abs(cpu[0] - several["cuda:1,2"][0]) < 0.1, figures
 finally:
     shutil.rmtree(tmp, ignore_errors=True)
