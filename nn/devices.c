@@ -86,26 +86,26 @@ static size_t targets(const struct pn_net *net, const struct pn_batch *b) {
     return n;
 }
 
-void pn_devices_cut(struct pn_devices *g, size_t slot, const struct pn_batch *b) {
+/* Part i of the batch: which examples, and their share in it. */
+static void cut(struct pn_devices *g, size_t slot, size_t i, const struct pn_batch *b) {
     const struct pn_net *net = g->members[0]->net;
     const struct pn_job *job = net->job;
     const enum pn_loss loss = b->teacher != NULL && job->distill.weight > 0 ? PN_LOSS_BCE : job->loss;
-    const size_t n = b->n_examples, n_targets = targets(net, b);
-    const double all = (double)pn_loss_terms(loss, b->labels, n);
-    for (size_t i = 0, first = 0; i < g->n; i++) {
-        struct part *p = &g->parts[slot][i];
-        size_t end = n * (i + 1) / g->n;
-        if (end < first) end = first;
-        while (loss != PN_LOSS_BCE && end < n && b->labels[end] < 0.5f) end++; /* a positive row keeps those behind it */
-        p->n = end - first;
-        const double of_heads = n > 0 ? (double)p->n / (double)n : 0, of_loss = all > 0 ? (double)pn_loss_terms(loss, b->labels + first, p->n) / all : 0;
-        p->share = (struct pn_device_share){.first = first, .n = n, .n_targets = n_targets, .of_loss = (float)of_loss, .of_heads = (float)of_heads, .loss = 1};
-        if (net->n_sequences > 0) p->share.first_token = b->begin[net->first_sequence * n + first] - b->begin[net->first_sequence * n];
-        /* A part says its examples times its mean; SASRec's mean is the whole's already. */
-        if (p->n > 0 && job->model == PN_MODEL_SASREC) p->share.loss = 1 / of_heads;
-        else if (p->n > 0 && loss != PN_LOSS_BCE) p->share.loss = of_loss / of_heads;
+    const size_t n = b->n_examples;
+    size_t first = 0, end = 0;
+    for (size_t k = 0; k <= i; k++) {
         first = end;
+        end = n * (k + 1) / g->n > first ? n * (k + 1) / g->n : first;
+        while (loss != PN_LOSS_BCE && end < n && b->labels[end] < 0.5f) end++; /* a positive row keeps those behind it */
     }
+    struct part *p = &g->parts[slot][i];
+    p->n = end - first;
+    const double all = (double)pn_loss_terms(loss, b->labels, n), of_loss = all > 0 ? (double)pn_loss_terms(loss, b->labels + first, p->n) / all : 0, of_heads = n > 0 ? (double)p->n / (double)n : 0;
+    p->share = (struct pn_device_share){.first = first, .n = n, .n_targets = targets(net, b), .of_loss = (float)of_loss, .of_heads = (float)of_heads, .loss = 1};
+    if (net->n_sequences > 0) p->share.first_token = b->begin[net->first_sequence * n + first] - b->begin[net->first_sequence * n];
+    /* A part says its examples times its mean; SASRec's mean is the whole's already. */
+    if (p->n > 0 && job->model == PN_MODEL_SASREC) p->share.loss = 1 / of_heads;
+    else if (p->n > 0 && loss != PN_LOSS_BCE) p->share.loss = of_loss / of_heads;
 }
 
 /* The examples of a part as a batch of their own, of as much as a device takes: no keys. False: no memory. */
@@ -163,6 +163,7 @@ static bool cut_out(const struct pn_net *net, struct part *p, const struct pn_ba
 enum pn_result pn_devices_bring(struct pn_devices *g, size_t slot, size_t i, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                                 struct pn_error *err) {
     struct part *part = &g->parts[slot][i];
+    cut(g, slot, i, b);
     if (!cut_out(g->members[i]->net, part, b)) return pn_fail(err, PN_NO_MEMORY, "no memory for a part of a batch of %zu examples", b->n_examples);
     return pn_device_queue(g->members[i], slot, NULL, false, &part->share, &part->batch, rows, p, seed, err);
 }
@@ -178,7 +179,6 @@ void pn_devices_join(struct pn_devices *g, size_t slot) {
 enum pn_result pn_devices_begin(struct pn_devices *g, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed,
                                 struct pn_error *err) {
     if (g->n == 1) return pn_device_begin(g->members[0], slot, b, rows, p, seed, err);
-    pn_devices_cut(g, slot, b);
     enum pn_result r = PN_OK;
     for (size_t i = 0; r == PN_OK && i < g->n; i++) r = pn_devices_bring(g, slot, i, b, rows, p, seed, err);
     if (r == PN_OK) pn_devices_join(g, slot);

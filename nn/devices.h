@@ -2,9 +2,9 @@
  * its part reads. What the losses are means of is the whole batch, so that the parts' gradients are shares whose sum is the batch's: dense ones are summed on the devices (all-reduce),
  * those of rows by row on the host. Who calls sees one step with one batch, one result, whatever the number of devices.
  *
- *     begin = cut, bring for each device (beside one another, if the caller has the threads), join
+ *     begin = bring for each device (beside one another, if the caller has the threads), join
  *
- * With one device all of it is pn_device_begin and pn_device_end. Slots, and who may call what when, as there; a cut's or join's thread is the one that begins. */
+ * With one device all of it is pn_device_begin and pn_device_end. Slots, and who may call what when, as there. */
 #ifndef PN_NN_DEVICES_H
 #define PN_NN_DEVICES_H
 
@@ -21,7 +21,6 @@ enum pn_result pn_devices_clip_examples(struct pn_devices *, float most, struct 
 enum pn_result pn_devices_begin(struct pn_devices *, size_t slot, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t seed,
                                 struct pn_error *);
 /* The same in its parts, for n > 1. The batch stays until the end. A bring of each device, then join; without a join (one has failed) the slot has no step. */
-void pn_devices_cut(struct pn_devices *, size_t slot, const struct pn_batch *);
 enum pn_result pn_devices_bring(struct pn_devices *, size_t slot, size_t i, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t seed,
                                 struct pn_error *);
 void pn_devices_join(struct pn_devices *, size_t slot);

@@ -59,16 +59,22 @@ static void computed(struct pn_work *w) {
     pn_producer_advance(p);
 }
 
-/* On a device a step is two computations: it is brought and queued (bring), and what it made is fetched (fetch). The next step is brought while this one runs. */
+/* On a device a step is two computations: it is brought and queued (bring), and what it made is fetched (fetch). The next step is brought while this one runs. To several devices it is
+ * brought part by part, beside one another, and what they make is joined when all parts are there. */
 static void bring(struct pn_work *w) {
-    struct pn_step *s = w->owner;
+    struct pn_bring *part = w->owner;
+    struct pn_step *s = part->step;
     struct pn_producer *p = s->owner;
-    const struct pn_job *job = &p->run->job;
-    const float *rows[PN_MAX_TABLES];
+    const float *rows[PN_MAX_TABLES], *dense = s->rows[p->run->job.i_dense_table];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
     const uint64_t seed = pn_step_seed(s);
-    s->result = p->cached ? pn_device_begin_found(pn_devices_one(p->devices, 0), s->slot, s->hot.look, s->keep, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why)
-                          : pn_devices_begin(p->devices, s->slot, &s->batch, rows, s->rows[job->i_dense_table], seed, &s->why);
+    if (p->cached) part->result = pn_device_begin_found(pn_devices_one(p->devices, 0), s->slot, s->hot.look, s->keep, &s->batch, rows, dense, seed, &part->why);
+    else if (pn_devices_number(p->devices) == 1) part->result = pn_devices_begin(p->devices, s->slot, &s->batch, rows, dense, seed, &part->why);
+    else part->result = pn_devices_bring(p->devices, s->slot, part->i, &s->batch, rows, dense, seed, &part->why);
+}
+static void join(struct pn_work *w) {
+    struct pn_step *s = w->owner;
+    pn_devices_join(s->owner->devices, s->slot);
 }
 static void fetch(struct pn_work *w) {
     struct pn_step *s = w->owner;
@@ -91,6 +97,19 @@ static void brought(struct pn_work *w) {
     p->looks[s->hot.look] = false;
     pn_producer_advance(p);
 }
+static void part_brought(struct pn_work *w) {
+    const struct pn_bring *part = w->owner;
+    struct pn_step *s = part->step;
+    struct pn_producer *p = s->owner;
+    if (part->result != PN_OK && s->result == PN_OK) {
+        s->result = part->result;
+        s->why = part->why;
+    }
+    if (--p->bringing > 0) return;
+    s->work = (struct pn_work){.run = join, .done = brought, .owner = s};
+    if (s->result == PN_OK && pn_devices_number(p->devices) > 1) pn_work_start(p->run->env, &s->work);
+    else brought(&s->work);
+}
 static void compute_on_device(struct pn_producer *p) {
     for (struct pn_step *s = p->running; s != NULL && s->state > PULLING; s = s->next) {
         if ((pn_producer_audits(p) || !s->have_batch) && s->state == READY) s->state = COMPUTED;
@@ -107,8 +126,12 @@ static void compute_on_device(struct pn_producer *p) {
             s->slot = p->next_slot++ % PN_DEVICE_SLOTS;
             s->since_ns = pn_now_ns(p->run->env);
             s->keep = s->hot.life == p->run->hot.life; /* else it was pulled from a server that has gone back since */
-            s->work = (struct pn_work){.run = bring, .done = brought, .owner = s};
-            pn_work_start(p->run->env, &s->work);
+            s->result = PN_OK;
+            p->bringing = pn_devices_number(p->devices);
+            for (size_t i = 0; i < pn_devices_number(p->devices); i++) {
+                p->bring[i] = (struct pn_bring){.work = {.run = bring, .done = part_brought, .owner = &p->bring[i]}, .step = s, .i = i};
+                pn_work_start(p->run->env, &p->bring[i].work);
+            }
         }
         if (s->state == READY) return; /* order */
     }

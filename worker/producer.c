@@ -46,6 +46,7 @@ static void free_producer(struct pn_producer *p) {
     if (p->reader != NULL) pn_reader_close(p->reader);
     if (p->features != NULL) pn_features_close(p->features);
     if (p->devices != NULL) pn_devices_close(p->devices);
+    free(p->bring);
     if (p->net != NULL) pn_net_close(p->net);
     free(p->dense_keys);
     pn_private_close(p->private);
@@ -139,6 +140,7 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
         if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec)) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
         ok = ok && pn_run_devices(run, id, &p->devices);
+        if (ok && p->devices != NULL) ok = (p->bring = calloc(pn_devices_number(p->devices), sizeof *p->bring)) != NULL;
         p->cached = p->devices != NULL && job->cache_rows > 0;
     }
     if (ok && job->stream.window > 0) ok = (p->windows = pn_windows_open(job, run->n_producers)) != NULL;

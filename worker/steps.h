@@ -35,6 +35,15 @@ struct pn_step {
     size_t n_keys;
 };
 
+/* A step's part is brought to one of the devices. */
+struct pn_bring {
+    struct pn_work work;
+    struct pn_step *step;
+    size_t i;
+    enum pn_result result;
+    struct pn_error why;
+};
+
 struct pn_producer {
     struct pn_producer *next;
     struct pn_run *run;
@@ -66,6 +75,8 @@ struct pn_producer {
     struct pn_net *net;
     struct pn_devices *devices;          /* NULL: the CPU computes */
     size_t next_slot, on_device;         /* steps brought and not fetched */
+    struct pn_bring *bring;              /* each device's */
+    size_t bringing;                     /* parts of a step that are being brought */
     bool cached;                         /* its one device holds rows from step to step */
     bool looks[PN_DEVICE_LOOKS];         /* those in use */
     uint64_t life;                       /* run->hot.life that its rows are of */
