@@ -71,7 +71,7 @@ static enum pn_result join_locked(struct pn_group *g, struct pn_ctx *const *memb
         devices[i] = members[i]->device;
     }
     const ncclResult_t r = g->nccl->init(g->comms, (int)g->n, devices);
-    return r == ncclSuccess ? PN_OK : pn_fail(err, PN_FAILED, "%zu devices cannot be joined by NCCL: %s (NCCL_DEBUG=INFO in the worker's environment says more)", g->n, g->nccl->text(r));
+    return r == ncclSuccess ? PN_OK : pn_fail(err, PN_FAILED, "%zu devices cannot be joined by NCCL: %s", g->n, g->nccl->text(r));
 }
 static enum pn_result join(struct pn_group **out, struct pn_ctx *const *members, size_t n, struct pn_error *err) {
     struct pn_group *g = (struct pn_group *)calloc(1, sizeof *g);
