@@ -14,7 +14,7 @@ static void open_job(void) {
 }
 
 static int n_opened, n_closed, n_left, n_broken, n_finished_before_leaving;
-static struct pn_ctx *opened[3];
+static struct pn_ctx *opened[4];
 static enum pn_result open_(struct pn_ctx **c, size_t device, enum pn_precision precision, struct pn_error *err) {
     const enum pn_result r = pn_backend_cpu.open(c, device, precision, err);
     opened[n_opened++] = *c;
