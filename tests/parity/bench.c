@@ -1,12 +1,13 @@
 /* Speed of a backend's kernels beside ceilings measured in the same run: copies for what is bound by memory, the best product of a large square matrix for products. Then
- * whole steps, staging and copies included, and the cache. One JSON line a figure, for tests/bench.
+ * whole steps, staging and copies included, and the cache; where there are several devices, sums over all of them and steps on all of them. One JSON line a figure, for tests/bench.
  *   parity-bench MODULE.so          on a device
  *   parity-bench emulated --small   on the host emulator: only that it runs */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "nn/device.h"
+#include "nn/devices.h"
 #include "tests/parity/parity.h"
 
 static const struct pn_backend *be;
@@ -159,17 +160,43 @@ static void attention(size_t n, size_t m, size_t heads, size_t d) {
     free(begin);
 }
 
+/* A begin as the worker makes it: a thread a device. */
+struct bring { pthread_t thread; struct pn_devices *d; size_t slot, i; const struct pn_batch *b; const float *const *rows; const float *p; enum pn_result r; struct pn_error err; };
+static void *bring(void *arg) {
+    struct bring *w = arg;
+    w->r = pn_devices_bring(w->d, w->slot, w->i, w->b, w->rows, w->p, 1, &w->err);
+    return NULL;
+}
+static enum pn_result begin_step(struct pn_devices *d, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, struct pn_error *err) {
+    static struct bring parts[PN_MOST_DEVICES];
+    const size_t n = pn_devices_number(d);
+    if (n == 1) return pn_devices_begin(d, slot, b, rows, p, seed, err);
+    enum pn_result r = PN_OK;
+    for (size_t i = 0; i < n; i++) {
+        parts[i] = (struct bring){.d = d, .slot = slot, .i = i, .b = b, .rows = rows, .p = p};
+        if (pthread_create(&parts[i].thread, NULL, bring, &parts[i]) != 0) exit(1);
+    }
+    for (size_t i = 0; i < n; i++) {
+        pthread_join(parts[i].thread, NULL);
+        if (parts[i].r != PN_OK) r = parts[i].r, *err = parts[i].err;
+    }
+    if (r == PN_OK) pn_devices_join(d, slot);
+    return r;
+}
+
 /* A whole step as the worker takes it: staging, copies, compute, the gradients back on the host; two in flight. */
-static void step(const char *name, const char *model, size_t n, const char *precision) {
+static void step(const char *name, const char *model, size_t n, const char *precision, size_t n_devices) {
     static struct pn_job job;
     char text[8000];
     struct pn_error err = {""};
-    struct pn_device *d;
+    struct pn_devices *d;
+    size_t numbers[PN_MOST_DEVICES];
+    for (size_t i = 0; i < n_devices; i++) numbers[i] = i;
     size_t at = (size_t)snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: b}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n");
     for (int i = 0; i < 26; i++) at += (size_t)snprintf(text + at, sizeof text - at, "    - {name: c%d, type: categorical, table: all}\n", i);
     for (int i = 0; i < 13; i++) at += (size_t)snprintf(text + at, sizeof text - at, "    - {name: i%d, type: numeric}\n", i);
     snprintf(text + at, sizeof text - at, "  model: {%s}\n  training: {precision: %s}\n", model, precision);
-    if (pn_job_parse(&job, text, strlen(text), "bench", NULL, NULL, &err) != PN_OK || pn_device_open(&d, be, 0, &job, 13, &err) != PN_OK) {
+    if (pn_job_parse(&job, text, strlen(text), "bench", NULL, NULL, &err) != PN_OK || pn_devices_open(&d, be, numbers, n_devices, &job, 13, &err) != PN_OK) {
         fprintf(stderr, "parity-bench: %s\n", err.text);
         exit(1);
     }
@@ -180,6 +207,7 @@ static void step(const char *name, const char *model, size_t n, const char *prec
     b.position = malloc(keys * 4);
     b.dense = calloc(n * 13, 4);
     b.labels = calloc(n, 4);
+    b.log_q = calloc(n, 4);
     b.n_unique[0] = unique;
     for (size_t i = 0; i <= keys; i++) b.begin[i] = (uint32_t)i;
     for (size_t i = 0; i < keys; i++) b.position[i] = (uint32_t)(pn_rng_next(&rng) % unique);
@@ -197,10 +225,10 @@ static void step(const char *name, const char *model, size_t n, const char *prec
         for (size_t i = 0; i <= times; i++) {
             enum pn_result r = PN_OK;
             double a = now();
-            if (i < times) r = pn_device_begin(d, i % 2, &b, in, p, i, &err);
+            if (i < times) r = begin_step(d, i % 2, &b, in, p, i, &err);
             begun += now() - a;
             a = now();
-            if (r == PN_OK && i > 0) r = pn_device_end(d, (i - 1) % 2, &b, out, dp, scores, &loss, &err);
+            if (r == PN_OK && i > 0) r = pn_devices_end(d, (i - 1) % 2, &b, out, dp, scores, &loss, &err);
             ended += now() - a;
             if (r != PN_OK) {
                 fprintf(stderr, "parity-bench: %s\n", err.text);
@@ -209,16 +237,19 @@ static void step(const char *name, const char *model, size_t n, const char *prec
         }
         took = now() - t;
     }
-    char line[100];
-    snprintf(line, sizeof line, "step.%s.%s.%zu", name, precision, n);
+    char on[20] = "", line[120];
+    if (n_devices > 1) snprintf(on, sizeof on, ".devices%zu", n_devices);
+    snprintf(line, sizeof line, "step.%s.%s.%zu%s", name, precision, n, on);
     put(line, (double)(n * times) / took / 1e6, "Msamples/s", 0, "");
-    snprintf(line, sizeof line, "step.%s.%s.%zu.stage", name, precision, n);
+    snprintf(line, sizeof line, "step.%s.%s.%zu%s.stage", name, precision, n, on);
     put(line, 1e3 * begun / (double)times, "ms staging and queueing", 0, "");
-    snprintf(line, sizeof line, "step.%s.%s.%zu.wait", name, precision, n);
+    snprintf(line, sizeof line, "step.%s.%s.%zu%s.wait", name, precision, n, on);
     put(line, 1e3 * ended / (double)times, "ms waiting and fetching", 0, "");
-    pn_device_close(d);
+    snprintf(line, sizeof line, "step.%s.%s.%zu%s.sum", name, precision, n, on);
+    if (n_devices > 1) put(line, 1e3 * pn_devices_time(d).sum / (double)(2 * times), "ms of the sum over devices", 0, "");
+    pn_devices_close(d);
     pn_job_free(&job);
-    void *all[] = {b.begin, b.position, b.dense, b.labels, rows, gradients, p, dp, scores};
+    void *all[] = {b.begin, b.position, b.dense, b.labels, b.log_q, rows, gradients, p, dp, scores};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
 }
 
@@ -260,11 +291,39 @@ static void cache(size_t room, size_t n, size_t dim) {
     free(keys);
 }
 
+/* The dense gradients' sum alone: bytes of one device's vector over the seconds. */
+static void sums(size_t n_devices, size_t n) {
+    struct pn_ctx *contexts[PN_MOST_DEVICES];
+    struct pn_group *g;
+    struct pn_error err = {""};
+    float *x[PN_MOST_DEVICES];
+    for (size_t i = 0; i < n_devices; i++) {
+        if (be->open(&contexts[i], i, PN_FLOAT32, &err) != PN_OK || (x[i] = be->alloc(contexts[i], n * 4)) == NULL) fprintf(stderr, "parity-bench: %s\n", err.text), exit(1);
+        be->clear(contexts[i], x[i], n * 4);
+    }
+    if (be->join(&g, contexts, n_devices, &err) != PN_OK) fprintf(stderr, "parity-bench: %s\n", err.text), exit(1);
+    ctx = contexts[0];
+    double s;
+    char name[60];
+    SECONDS(s, be->all_reduce(g, x, n));
+    for (size_t i = 0; i < n_devices; i++)
+        if (be->finish(contexts[i], &err) != PN_OK) fprintf(stderr, "parity-bench: %s\n", err.text), exit(1);
+    be->leave(g, false);
+    for (size_t i = 0; i < n_devices; i++) {
+        be->free(contexts[i], x[i]);
+        be->close(contexts[i]);
+    }
+    snprintf(name, sizeof name, "all_reduce.%zufloats.devices%zu", n, n_devices);
+    put(name, 4.0 * (double)n / s / 1e9, "GB/s", 0, "");
+}
+
 int main(int argc, char **argv) {
     static const char *const precisions[] = {"float32", "tf32", "bfloat16", "float16"};
     struct pn_error err = {""};
     small = argc > 2 && strcmp(argv[2], "--small") == 0;
+    if (argc > 1 && strcmp(argv[1], "emulated") == 0) setenv("PINION_EMULATED_DEVICES", "2", 1);
     be = parity_backend(argc, argv);
+    const size_t there = be->devices(&err), all = there < PN_MOST_DEVICES ? there : PN_MOST_DEVICES;
     for (int p = 0; p < (small ? 1 : 4); p++) {
         if (be->open(&ctx, 0, (enum pn_precision)p, &err) != PN_OK) {
             fprintf(stderr, "parity-bench: %s\n", err.text);
@@ -287,9 +346,11 @@ int main(int argc, char **argv) {
                                             {"dlrm16", "name: dlrm, embeddingDim: 16, bottom: [512, 256], hidden: [400, 400, 400]"},
                                             {"dlrm64", "name: dlrm, embeddingDim: 64, bottom: [512, 256], hidden: [1024, 1024, 512, 256]"}};
     const size_t batches[] = {2048, 16384, 65536};
-    if (small) step("small", "name: deepfm, embeddingDim: 4, hidden: [8]", 8, "float32");
+    for (size_t n = 1; small && n <= all; n++) step("small", "name: deepfm, embeddingDim: 4, hidden: [8]", 8, "float32", n);
+    for (size_t n = small ? 1000 : 1u << 18; all > 1 && n <= (small ? 1000u : 1u << 24); n *= 8) sums(all, n);
     for (size_t m = 0; !small && m < 6; m++)
         for (size_t b = 0; b < 3; b++)
-            for (int p = b == 0 ? 0 : 1; p < 3; p++) step(models[m][0], models[m][1], batches[b], precisions[p]);
+            for (int p = b == 0 ? 0 : 1; p < 3; p++)
+                for (size_t n = 1; n <= all; n = n < all ? all : all + 1) step(models[m][0], models[m][1], batches[b], precisions[p], n);
     return 0;
 }
