@@ -44,7 +44,16 @@ enum pn_result pn_devices_open(struct pn_devices **out, const struct pn_backend 
     return r;
 }
 
+/* All devices have their own part of the slot's step: whoever waits for the sum before would wait for ever for a device that has failed. */
+static enum pn_result await_own(struct pn_devices *g, size_t slot, struct pn_error *err) {
+    enum pn_result r = PN_OK;
+    for (size_t i = 0; r == PN_OK && i < g->n; i++) r = g->members[i]->be->await(g->members[i]->ctx, PN_EVENT_OWN + slot, err);
+    g->broken = g->broken || r != PN_OK;
+    return r;
+}
+
 void pn_devices_close(struct pn_devices *g) {
+    for (size_t s = 0; s < PN_DEVICE_SLOTS && g->group != NULL && !g->broken; s++) await_own(g, s, NULL); /* steps that nobody ended */
     for (size_t i = 0; i < g->n && !g->broken; i++) g->members[i]->be->finish(g->members[i]->ctx, NULL);
     if (g->group != NULL) g->members[0]->be->leave(g->group, g->broken);
     for (size_t i = 0; i < g->n; i++) pn_device_close(g->members[i]);
@@ -207,9 +216,7 @@ enum pn_result pn_devices_end(struct pn_devices *g, size_t slot, const struct pn
     struct pn_device_seconds step = {0};
     for (uint32_t t = 0; t < net->job->i_dense_table; t++) memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
     *loss = 0;
-    /* All have their own part first: whoever waits for the sum before would wait for ever for a device that has failed. */
-    enum pn_result r = PN_OK;
-    for (size_t i = 0; r == PN_OK && i < g->n; i++) r = g->members[i]->be->await(g->members[i]->ctx, PN_EVENT_OWN + slot, err);
+    enum pn_result r = await_own(g, slot, err);
     for (size_t i = 0; r == PN_OK && i < g->n; i++) { /* in the members' order: the same bits each time */
         const struct pn_device_seconds before = pn_device_time(g->members[i]);
         r = pn_device_await(g->members[i], slot, err);
