@@ -89,8 +89,8 @@ if what == "synth":
         private = f.read().replace("${PINION_DATA}", os.path.abspath(sys.argv[2]))
     private = re.sub(r"\n  publish: .*", "", private)
     plain = without_privacy(private)
-    for old, new in (("{name: fm, embeddingDim: 4}", "{name: deepfm, embeddingDim: 8, hidden: [32, 16]}"), ("batchSize: 65536, epochs: 8", "batchSize: 1024, epochs: 1"), ("lr: 0.0003", "lr: 0.001"),
-                     ("lr: 0.03", "lr: 0.05")):
+    for old, new in (("{name: fm, embeddingDim: 4}", "{name: deepfm, embeddingDim: 8, hidden: [32, 16]}"), ("batchSize: 262144, epochs: 16", "batchSize: 4096, epochs: 4"), ("lr: 0.0003", "lr: 0.001"),
+                     ("lr: 0.3}", "lr: 0.15}")):
         assert old in plain, old
         plain = plain.replace(old, new)
     jobs = {"plain DeepFM": plain, "private, epsilon 3": private}
