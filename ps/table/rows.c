@@ -4,17 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A page: about 8 KiB, but no more rows than 128; wide rows get pages of up to 64 KiB for 64 of them, so that the map of pages stays in a near cache. */
-#define PAGE_BYTES (8u << 10)
-#define WIDE_BYTES (64u << 10)
+#define PAGE_BYTES (8u << 10)        /* about */
 #define MAX_PAGE_SHIFT 7u
-#define WIDE_SHIFT 6u
 static const uint32_t first_pages[2] = {1, 4}; /* in units of four rows: a slot's first page begins small */
 
 bool pn_rows_open(struct pn_rows *t, size_t row_bytes) {
     assert(row_bytes > 0 && row_bytes % 4 == 0);
     *t = (struct pn_rows){.row_bytes = row_bytes, .page_shift = 4};
-    while (t->page_shift < MAX_PAGE_SHIFT && row_bytes << (t->page_shift + 1) <= (t->page_shift < WIDE_SHIFT ? WIDE_BYTES : PAGE_BYTES)) t->page_shift++;
+    while (t->page_shift < MAX_PAGE_SHIFT && row_bytes << (t->page_shift + 1) <= PAGE_BYTES) t->page_shift++;
     t->page_mask = (1u << t->page_shift) - 1;
     const uint32_t sizes[PN_PAGE_SIZES] = {first_pages[0], first_pages[1], (t->page_mask + 1) / PN_ROW_UNIT};
     t->slots = calloc(PN_SLOTS, sizeof(*t->slots));
