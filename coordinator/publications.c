@@ -245,9 +245,7 @@ static void load_next(struct pn_publication *p) {
 static void saved(struct pn_save *s) {
     struct pn_publication *p = s->owner;
     struct pn_coordinator *c = p->c;
-    bool closed = p->closed;
     if (gone(p)) return;
-    (void)closed;
     if (s->result < 0) {
         char text[200];
         snprintf(text, sizeof text, "writing %s: %s", p->name, strerror((int)-s->result));
@@ -341,6 +339,8 @@ static bool loaded(struct pn_load *l, const struct pn_artifact *a) {
     struct pn_publication *p = l->owner;
     struct pn_coordinator *c = p->c;
     struct pn_error why = {""};
+    if (p->closed) free(l->data);
+    if (gone(p)) return false;
     if (l->result < 0) pn_fail(&why, PN_IO, "%s: %s", l->path, strerror((int)-l->result));
     if (l->result >= 0 && pn_artifact_verify(a, l->data, l->n_bytes, &why) == PN_OK) return true;
     free(l->data);
@@ -352,8 +352,7 @@ static bool loaded(struct pn_load *l, const struct pn_artifact *a) {
 /* A vocabulary of the job, about to be one of the version. */
 static void vocabulary_loaded(struct pn_load *l) {
     struct pn_publication *p = l->owner;
-    if (p->closed) free(l->data);
-    if (gone(p) || !loaded(l, &p->artifacts[p->i_file - 3])) return;
+    if (!loaded(l, &p->artifacts[p->i_file - 3])) return;
     p->image = l->data;
     p->n_image = l->n_bytes;
     save_image(p);
@@ -367,8 +366,7 @@ static void begin_files(struct pn_publication *p) {
 
 static void statistics_loaded(struct pn_load *l) {
     struct pn_publication *p = l->owner;
-    if (p->closed) free(l->data);
-    if (gone(p) || !loaded(l, &p->file)) return;
+    if (!loaded(l, &p->file)) return;
     p->statistics = l->data;
     begin_files(p);
 }

@@ -98,13 +98,12 @@ static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a 
 
 #define BLOCK PN_FIND_BLOCK
 #define AHEAD 64u /* lines on their way: more than the core can wait for at once, so that it never runs out */
-#define LINE 64u
 
 /* Where a row is, its first bytes asked for. */
 static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_t n_bytes) {
     if ((uint32_t)place == PN_NO_ROW) return NULL;
     const uint8_t *row = pn_rows_at(t, place);
-    for (size_t b = 0; b < n_bytes; b += LINE) __builtin_prefetch(row + b);
+    for (size_t b = 0; b < n_bytes && b < PN_MOST_ASKED; b += PN_LINE) __builtin_prefetch(row + b);
     return row;
 }
 

@@ -60,6 +60,8 @@ size_t pn_rows_find(const struct pn_rows *, const uint64_t *keys, size_t n, pn_p
 /* The same for at most PN_FIND_BLOCK keys whose rows are read next: where each is (NULL: missing), its first n_bytes on their way from memory. */
 size_t pn_rows_ask(const struct pn_rows *, const uint64_t *keys, size_t n, const void **rows, size_t n_bytes);
 #define PN_FIND_BLOCK 512u
+#define PN_LINE 64u                 /* bytes of the processor's cache */
+#define PN_MOST_ASKED 1024u         /* bytes asked for ahead of a row: many wide rows would push each other out again */
 /* Makes sure that the following changes need no memory: images of found rows that a cut still needs (if `change`), room for the missing ones (if
  * `make`). Slots of `skip` (NULL: none) are left out. PN_NO_MEMORY: no row was changed. */
 enum pn_result pn_rows_prepare(struct pn_rows *, const pn_place *places, size_t n, const uint64_t *skip, bool change, bool make);

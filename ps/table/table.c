@@ -7,7 +7,6 @@
 
 #define PUSH_BLOCK 256u
 #define WORK_ROWS 32u /* decoded at once: they stay in the first-level cache */
-#define LINE 64u
 
 struct pn_table *pn_table_open(const struct pn_table_spec *spec) {
     assert(spec->dim > 0);
@@ -260,7 +259,7 @@ static void step_decoded(struct pn_table *t, const struct pn_optimizer_spec *o, 
     for (size_t at = 0; at < n; at += WORK_ROWS) {
         const size_t count = n - at < WORK_ROWS ? n - at : WORK_ROWS;
         for (size_t i = 0; i < count; i++)
-            for (size_t b = 0; b < t->payload_bytes && b < 1024; b += LINE) __builtin_prefetch(rows[at + i] + b, 1);
+            for (size_t b = 0; b < t->payload_bytes && b < PN_MOST_ASKED; b += PN_LINE) __builtin_prefetch(rows[at + i] + b, 1);
         for (size_t i = 0; i < count; i++) {
             decoded[i] = t->work + i * floats;
             pn_codec_decode(t->spec.storage, rows[at + i], 1, dim, decoded[i]);

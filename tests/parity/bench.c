@@ -2,13 +2,12 @@
  * whole steps, staging and copies included, and the cache; where there are several devices, sums over all of them and steps on all of them. One JSON line a figure, for tests/bench.
  *   parity-bench MODULE.so          on a device
  *   parity-bench emulated --small   on the host emulator: only that it runs */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "nn/devices.h"
 #include "tests/parity/parity.h"
+#include "tests/parity/threads.h"
 
 static const struct pn_backend *be;
 static struct pn_ctx *ctx;
@@ -160,30 +159,6 @@ static void attention(size_t n, size_t m, size_t heads, size_t d) {
     free(begin);
 }
 
-/* A begin as the worker makes it: a thread a device. */
-struct bring { pthread_t thread; struct pn_devices *d; size_t slot, i; const struct pn_batch *b; const float *const *rows; const float *p; enum pn_result r; struct pn_error err; };
-static void *bring(void *arg) {
-    struct bring *w = arg;
-    w->r = pn_devices_bring(w->d, w->slot, w->i, w->b, w->rows, w->p, 1, &w->err);
-    return NULL;
-}
-static enum pn_result begin_step(struct pn_devices *d, size_t slot, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, struct pn_error *err) {
-    static struct bring parts[PN_MOST_DEVICES];
-    const size_t n = pn_devices_number(d);
-    if (n == 1) return pn_devices_begin(d, slot, b, rows, p, seed, err);
-    enum pn_result r = PN_OK;
-    for (size_t i = 0; i < n; i++) {
-        parts[i] = (struct bring){.d = d, .slot = slot, .i = i, .b = b, .rows = rows, .p = p};
-        if (pthread_create(&parts[i].thread, NULL, bring, &parts[i]) != 0) exit(1);
-    }
-    for (size_t i = 0; i < n; i++) {
-        pthread_join(parts[i].thread, NULL);
-        if (parts[i].r != PN_OK) r = parts[i].r, *err = parts[i].err;
-    }
-    if (r == PN_OK) pn_devices_join(d, slot);
-    return r;
-}
-
 /* A whole step as the worker takes it: staging, copies, compute, the gradients back on the host; two in flight. */
 static void step(const char *name, const char *model, size_t n, const char *precision, size_t n_devices) {
     static struct pn_job job;
@@ -225,7 +200,7 @@ static void step(const char *name, const char *model, size_t n, const char *prec
         for (size_t i = 0; i <= times; i++) {
             enum pn_result r = PN_OK;
             double a = now();
-            if (i < times) r = begin_step(d, i % 2, &b, in, p, i, &err);
+            if (i < times) r = (n_devices == 1 ? pn_devices_begin : begin_in_threads)(d, i % 2, &b, in, p, i, &err);
             begun += now() - a;
             a = now();
             if (r == PN_OK && i > 0) r = pn_devices_end(d, (i - 1) % 2, &b, out, dp, scores, &loss, &err);

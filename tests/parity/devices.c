@@ -2,13 +2,12 @@
  * same bits on all devices. Batches of every size: not to be divided, fewer examples than devices, so that a part is empty.
  *   parity-devices cpu | emulated | MODULE.so [STEPS [ROWS [MODELS]]] */
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "nn/device_inside.h"
-#include "nn/devices.h"
 #include "tests/parity/models.h"
+#include "tests/parity/threads.h"
 
 static int failures;
 static void wrong(const char *model, const char *training, size_t n, const char *what, double figure) {
@@ -146,12 +145,6 @@ static void check_model(const struct pn_backend *be, const char *model, const ch
 
 /* ---- the halves of a begin, a thread a device ---- */
 
-struct bring { struct pn_devices *g; size_t slot, i; const struct pn_batch *b; const float *const *rows; const float *p; enum pn_result r; struct pn_error err; };
-static void *bring(void *arg) {
-    struct bring *w = arg;
-    w->r = pn_devices_bring(w->g, w->slot, w->i, w->b, w->rows, w->p, 5, &w->err);
-    return NULL;
-}
 /* Two steps in flight, their parts brought beside one another, are the bits of one after the other. */
 static void check_threads(const struct pn_backend *be, size_t n_devices) {
     static struct pn_job job;
@@ -189,19 +182,7 @@ static void check_threads(const struct pn_backend *be, size_t n_devices) {
             for (size_t t = 0; t < PN_MAX_TABLES; t++) in[t] = s->rows[t];
             if (way == 0 ? turn % 2 != 0 : turn >= 2) r = pn_devices_end(g, k, &b[k], s->gradients, s->dp, s->scores, &s->loss, &err);
             else if (way == 0) r = pn_devices_begin(g, k, &b[k], in, s->p, 5, &err);
-            else {
-                pthread_t threads[3];
-                struct bring parts[3];
-                for (size_t i = 0; i < n_devices; i++) {
-                    parts[i] = (struct bring){g, k, i, &b[k], in, s->p, PN_OK, {""}};
-                    if (pthread_create(&threads[i], NULL, bring, &parts[i]) != 0) exit(1);
-                }
-                for (size_t i = 0; i < n_devices; i++) {
-                    pthread_join(threads[i], NULL);
-                    if (parts[i].r != PN_OK) r = parts[i].r, err = parts[i].err;
-                }
-                if (r == PN_OK) pn_devices_join(g, k);
-            }
+            else r = begin_in_threads(g, k, &b[k], in, s->p, 5, &err);
         }
     bool same = r == PN_OK;
     for (int k = 0; k < 2; k++) {
