@@ -224,9 +224,12 @@ def silence(c):
 
 def processes(c):
     id = c.submit(job(2))
-    them = [client(c, id, 500, f"client-{n}") for n in range(2)]
-    time.sleep(0.4)
+    them = [client(c, id, 500, f"client-{n}", "slowly") for n in range(2)]
+    for p in them:
+        assert p.stdout.readline().startswith("open "), p
+    time.sleep(0.2)
     c.kill("coordinator")
+    assert [p.poll() for p in them] == [None, None]  # killed meanwhile
     for p in them:
         out, _ = p.communicate(timeout=90)
         assert p.returncode == 0 and "finished" in out, (p.returncode, out)

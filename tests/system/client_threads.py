@@ -26,5 +26,6 @@ with Cluster(ps=2, workers=1, serving=0) as c:
         for _ in range(kills):
             time.sleep(0.4)
             c.kill("ps-1")
+            assert p.poll() is None  # killed meanwhile
         assert p.wait(timeout=200) == 0, p.returncode
         assert c.wait(id, 30)["state"] == "SUCCEEDED"
