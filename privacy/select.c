@@ -6,7 +6,11 @@
 double pn_vote(size_t m, double clip) { return m == 0 || sqrt((double)m) <= clip ? 1 : clip / sqrt((double)m); }
 
 uint64_t pn_select(struct pn_draws *g, const double *votes, size_t n, uint64_t n_untouched, double sigma, double clip, double threshold, bool *in) {
-    for (size_t i = 0; i < n; i++) in[i] = votes[i] + sigma * clip * pn_draws_normal(g) >= threshold;
+    float normal[PN_DRAWS_NORMALS];
+    for (size_t i = 0; i < n; i++) {
+        if (i % PN_DRAWS_NORMALS == 0) pn_draws_normals(g, normal);
+        in[i] = votes[i] + sigma * clip * (double)normal[i % PN_DRAWS_NORMALS] >= threshold;
+    }
     return pn_draws_binomial(g, n_untouched, pn_normal_tail(threshold / (sigma * clip)));
 }
 
