@@ -12,15 +12,13 @@
 #define X(i) net->values[b->in[i]].x
 #define GOUT net->values[b->out[0]].g
 
-enum { LANES = 32 };
-PN_MACHINES static double dot(const float *restrict x, const float *restrict y, size_t n) {
-    float sum[LANES] = {0}; /* sums side by side: vector registers, and less rounding than one long chain */
+static double dot(const float *restrict x, const float *restrict y, size_t n) {
+    float sum[8] = {0}; /* eight sums side by side: a vector register, and less rounding than one long chain */
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t k = 0; k < LANES; k++) sum[k] += x[i + k] * y[i + k];
-    for (size_t half = LANES / 2; half >= 4; half /= 2)
-        for (size_t k = 0; k < half; k++) sum[k] += sum[half + k];
-    double total = (double)sum[0] + (double)sum[1] + (double)sum[2] + (double)sum[3];
+    for (; i + 8 <= n; i += 8)
+        for (size_t k = 0; k < 8; k++) sum[k] += x[i + k] * y[i + k];
+    double total = 0;
+    for (size_t k = 0; k < 8; k++) total += (double)sum[k];
     for (; i < n; i++) total += (double)x[i] * (double)y[i];
     return total;
 }
