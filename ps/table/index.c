@@ -98,8 +98,9 @@ static const _Alignas(64) uint64_t no_bucket[PN_BUCKET]; /* where the keys of a 
 
 #define BLOCK PN_FIND_BLOCK
 #define AHEAD 64u /* lines on their way: more than the core can wait for at once, so that it never runs out */
+#define LAG 16u   /* keys between the order for a line of the map of pages and the reading of it */
 
-/* Where a row is, its first bytes asked for. */
+/* Where a row is, its first bytes asked for; the line of the map of pages that tells it has been asked for before. */
 static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_t n_bytes) {
     if ((uint32_t)place == PN_NO_ROW) return NULL;
     const uint8_t *row = pn_rows_at(t, place);
@@ -108,7 +109,8 @@ static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_
 }
 
 /* One body, compiled for each machine. No load that waits for memory stands between the orders for others: the lines of the index are asked for some keys
- * ahead, a row as soon as its entry has come, and it is read by the caller behind the block. */
+ * ahead; when an entry has come, the line of the map of pages that tells where its row is; LAG keys later the row, and it is read by the caller behind the
+ * block. */
 #define FIND(NAME, TARGET, MATCH, FURTHER)                                                                                        \
     TARGET static size_t NAME(const struct pn_rows *t, const uint64_t *keys, size_t n, pn_place *places, const void **rows, size_t n_bytes) { \
         size_t n_missing = 0, n_further = 0;                                                                             \
@@ -124,6 +126,7 @@ static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_
         for (size_t i = 0; i < AHEAD; i++) __builtin_prefetch(first[i]);                                                 \
         for (size_t i = 0; i < n; i++) {                                                                                 \
             __builtin_prefetch(first[i + AHEAD]);                                                                        \
+            if (rows != NULL && i >= LAG) rows[i - LAG] = ask_for(t, places[i - LAG], n_bytes);                          \
             const uint32_t i_slot = (uint32_t)(mix[i] >> ALL_BITS);                                                      \
             const uint32_t low_bits = t->indexes[i_slot].low_bits;                                                       \
             const uint64_t *bucket = first[i], mask = mask_of(low_bits), low = mix[i] & mask;                            \
@@ -134,12 +137,14 @@ static inline const void *ask_for(const struct pn_rows *t, pn_place place, size_
                 __builtin_prefetch(bucket + PN_BUCKET);                                                                  \
                 __builtin_prefetch(bucket + 2 * PN_BUCKET);                                                              \
                 further[n_further++] = (uint32_t)i;                                                                      \
+                places[i] = PN_NO_ROW; /* for now: nothing to ask for */                                                 \
                 continue;                                                                                                \
             }                                                                                                            \
             n_missing += row == PN_NO_ROW;                                                                               \
             places[i] = (pn_place)i_slot << 32 | row;                                                                    \
-            if (rows != NULL) rows[i] = ask_for(t, places[i], n_bytes);                                                  \
+            if (rows != NULL && row != PN_NO_ROW) __builtin_prefetch(pn_rows_page(t, places[i]));                        \
         }                                                                                                                \
+        for (size_t i = n > LAG ? n - LAG : 0; rows != NULL && i < n; i++) rows[i] = ask_for(t, places[i], n_bytes);     \
         for (size_t k = 0; k < n_further; k++) {                                                                         \
             const uint32_t row = FURTHER(t, mix[further[k]], 1);                                                         \
             n_missing += row == PN_NO_ROW;                                                                               \

@@ -82,10 +82,9 @@ size_t pn_rows_scan(struct pn_rows *, uint64_t *keys, void *rows, size_t max);
 void pn_rows_cut_abort(struct pn_rows *);
 
 static inline bool pn_slot_skipped(const uint64_t *skip, uint32_t i_slot) { return skip && (skip[i_slot >> 6] >> (i_slot & 63) & 1); }
+static inline const uint32_t *pn_rows_page(const struct pn_rows *t, pn_place place) { return &t->page_of[(uint64_t)((uint32_t)place >> t->page_shift) * PN_SLOTS + (place >> 32)]; }
 static inline void *pn_rows_at(const struct pn_rows *t, pn_place place) {
-    const uint32_t i_row = (uint32_t)place;
-    const uint64_t block = t->page_of[(uint64_t)(i_row >> t->page_shift) * PN_SLOTS + (place >> 32)];
-    return t->row_memory.base + (block * PN_ROW_UNIT + (i_row & t->page_mask)) * t->row_bytes;
+    return t->row_memory.base + ((uint64_t)*pn_rows_page(t, place) * PN_ROW_UNIT + ((uint32_t)place & t->page_mask)) * t->row_bytes;
 }
 
 /* ---- index.c ---- */
