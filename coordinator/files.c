@@ -21,8 +21,7 @@ struct lookup {
 };
 
 static bool listed(const struct pn_data *d) {
-    const bool lists = d->format == PN_FORMAT_CSV || d->format == PN_FORMAT_CRITEO || d->format == PN_FORMAT_LIBFM || d->format == PN_FORMAT_JSONL;
-    return d->present && d->kafka.brokers[0] == '\0' && lists && d->negatives.per_positive == 0;
+    return d->present && d->kafka.brokers[0] == '\0' && pn_format_lists(d->format) && d->negatives.per_positive == 0;
 }
 
 static char *path_at(struct pn_data *d, uint32_t i) { return i == 0 ? d->path : d->more[i - 1]; }

@@ -5,12 +5,12 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
-static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "libsvm", "tsv", NULL};
+static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "parquet", "libsvm", "tsv", NULL};
 
 /* A path or file:// URI into out. */
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]) {
     char text[400] = "";
-    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files has a meaning for csv, criteo, libfm, libsvm and jsonl without negatives only; give one uri");
+    if (fy_node_get_type(uri) == FYNT_SEQUENCE) pn_yaml_problem(y, uri, "a list of files has a meaning for csv, criteo, libfm, libsvm, jsonl and parquet without negatives only; give one uri");
     else if (pn_yaml_text(y, uri, "uri", text, sizeof text)) {
         const char *path = strncmp(text, "file://", 7) == 0 ? text + 7 : text;
         if (path == text && strstr(text, "://") != NULL) pn_yaml_problem(y, uri, "uri \"%s\": only file:// and plain paths are available yet", text);
@@ -24,8 +24,7 @@ void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, 
 
 /* uri: a path, or a list of them. */
 static void read_files(struct pn_yaml *y, struct fy_node *uri, const char *base, struct pn_data *d, bool negatives) {
-    const bool lists = (d->format == PN_FORMAT_CSV || d->format == PN_FORMAT_CRITEO || d->format == PN_FORMAT_LIBFM || d->format == PN_FORMAT_JSONL) && !negatives;
-    if (!lists || fy_node_get_type(uri) != FYNT_SEQUENCE) {
+    if (!pn_format_lists(d->format) || negatives || fy_node_get_type(uri) != FYNT_SEQUENCE) {
         pn_job_read_path(y, uri, base, d->path);
         return;
     }
@@ -42,8 +41,7 @@ static void read_files(struct pn_yaml *y, struct fy_node *uri, const char *base,
     }
 }
 
-/* ",a,b,c," has ",b,": is it one of the columns? */
-static bool has_column(const char *columns, const char *name) {
+bool pn_data_names(const char *columns, const char *name) {
     const size_t n = strlen(name);
     for (const char *at = columns; n > 0 && (at = strstr(at, name)) != NULL; at++)
         if ((at == columns || at[-1] == ',') && (at[n] == ',' || at[n] == '\0')) return true;
@@ -62,7 +60,7 @@ static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d
         if (!pn_yaml_text(y, c, "a column", name, sizeof name)) continue;
         const size_t used = strlen(d->columns);
         if (name[0] == '\0' || strchr(name, ',') != NULL) pn_yaml_problem(y, c, "a column's name is not empty and has no comma");
-        else if (has_column(d->columns, name)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
+        else if (pn_data_names(d->columns, name)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
         else if (used + strlen(name) + 2 > sizeof d->columns) pn_yaml_problem(y, c, "the columns' names are longer than %zu characters together", sizeof d->columns - 1);
         else snprintf(d->columns + used, sizeof d->columns - used, "%s%s", used > 0 ? "," : "", name);
     }
@@ -99,8 +97,8 @@ static void read_negatives(struct pn_yaml *y, struct fy_node *n, const char *bas
     snprintf(d->negatives.group, sizeof d->negatives.group, "user");
     pn_yaml_text(y, pn_yaml_get(n, "column"), "column", d->negatives.column, sizeof d->negatives.column);
     pn_yaml_text(y, pn_yaml_get(n, "group"), "group", d->negatives.group, sizeof d->negatives.group);
-    if (!pairs && !has_column(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
-    if (!pairs && !has_column(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
+    if (!pairs && !pn_data_names(d->columns, d->negatives.column)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.column);
+    if (!pairs && !pn_data_names(d->columns, d->negatives.group)) pn_yaml_problem(y, n, "negatives: the data has no column \"%s\" (columns names them)", d->negatives.group);
     struct fy_node *seen = pn_yaml_get(n, "seen");
     if (seen == NULL) { /* the file itself */
         snprintf(d->negatives.seen[0], sizeof d->negatives.seen[0], "%s", d->path);
@@ -141,16 +139,10 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     *d = (struct pn_data){.present = true, .threshold = 0.5};
     if (!pn_yaml_keys(y, n, what, KEYS("format", "uri", "label", "threshold", "rows", "firstRow", "split", "part", "columns", "negatives", "holdOut", "rankAll", "history", "kafka"), KEYS("stream", "weight"))) return;
     int format = -1, part = PN_PART_ALL;
-    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, tsv, jsonl, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
-    char name[16] = "";
-    struct fy_node *f = pn_yaml_get(n, "format");
-    if (f != NULL && fy_node_get_type(f) == FYNT_SCALAR && pn_yaml_text(y, f, "format", name, sizeof name) && strcmp(name, "parquet") == 0) {
-        pn_yaml_problem(y, f, "parquet is not read by workers: `pinion convert FILE.parquet FILE.csv.zst` makes a csv file of it (docs/operations.md, Data)");
-        return;
-    }
-    if (!pn_yaml_choice(y, f, "format", formats, NULL, &format) || format < 0) return;
-    d->format = format == 10 ? PN_FORMAT_LIBFM : format == 11 ? PN_FORMAT_CSV : (enum pn_format)format; /* libsvm is the same as libfm, tsv a csv with tabs */
-    d->tabs = format == 11;
+    if (pn_yaml_get(n, "format") == NULL) pn_yaml_problem(y, n, "%s needs a format: csv, tsv, jsonl, parquet, criteo, movielens, libfm, libsvm, ncf, lightgcn, sasrec, s3rec or audit", what);
+    if (!pn_yaml_choice(y, pn_yaml_get(n, "format"), "format", formats, NULL, &format) || format < 0) return;
+    d->format = format == 11 ? PN_FORMAT_LIBFM : format == 12 ? PN_FORMAT_CSV : (enum pn_format)format; /* libsvm is the same as libfm, tsv a csv with tabs */
+    d->tabs = format == 12;
     if (pn_yaml_get(n, "kafka") != NULL) {
         if (strcmp(what, "spec.data.train") != 0) pn_yaml_problem(y, pn_yaml_get(n, "kafka"), "%s: only train can come out of a topic; measure on files", what);
         for (const char *const *key = KEYS("uri", "rows", "firstRow", "split", "part", "negatives", "holdOut", "rankAll", "history"); *key != NULL; key++)
@@ -160,7 +152,7 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
         pn_yaml_real(y, pn_yaml_get(n, "threshold"), "threshold", -1e9, 1e9, &d->threshold);
         struct fy_node *names = pn_yaml_get(n, "columns");
         read_columns(y, names, d);
-        const bool labelled = has_column(d->columns, d->label), csv = d->format == PN_FORMAT_CSV;
+        const bool labelled = pn_data_names(d->columns, d->label), csv = d->format == PN_FORMAT_CSV;
         if (csv && (names == NULL || !labelled)) pn_yaml_problem(y, names != NULL ? names : n, "%s: messages have no header, so csv and tsv need columns: all fields in their order, the label \"%s\" among them", what, d->label);
         if (d->format == PN_FORMAT_JSONL && (names == NULL || labelled)) pn_yaml_problem(y, names != NULL ? names : n, "%s needs columns: the keys of a message's object that are columns, without the label", what);
         if (names != NULL && !csv && d->format != PN_FORMAT_JSONL) pn_yaml_problem(y, names, "columns have a meaning for csv, tsv and jsonl here");
@@ -194,9 +186,9 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     else read_files(y, uri, base, d, pn_yaml_get(n, "negatives") != NULL);
     struct fy_node *columns = pn_yaml_get(n, "columns"), *negatives = pn_yaml_get(n, "negatives");
     if (d->format == PN_FORMAT_JSONL && columns == NULL) pn_yaml_problem(y, n, "%s needs columns: the keys of a line's object that are columns", what);
-    if (d->format == PN_FORMAT_JSONL && negatives == NULL) {
+    if ((d->format == PN_FORMAT_JSONL || d->format == PN_FORMAT_PARQUET) && negatives == NULL) {
         read_columns(y, columns, d);
-        if (has_column(d->columns, d->label)) pn_yaml_problem(y, columns, "the label \"%s\" cannot be a column, too: a model would learn it from itself", d->label);
+        if (pn_data_names(d->columns, d->label)) pn_yaml_problem(y, columns, "the label \"%s\" cannot be a column, too: a model would learn it from itself", d->label);
         read_pairs(y, n, what, base, d);
         return;
     }

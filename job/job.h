@@ -20,7 +20,8 @@
 #define PN_MAX_PROPERTIES 16
 #define PN_MAX_PARTITIONS 1024
 
-enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL };
+enum pn_format { PN_FORMAT_CSV, PN_FORMAT_CRITEO, PN_FORMAT_MOVIELENS, PN_FORMAT_AUDIT, PN_FORMAT_LIBFM, PN_FORMAT_NCF, PN_FORMAT_LIGHTGCN, PN_FORMAT_SASREC, PN_FORMAT_S3REC, PN_FORMAT_JSONL, PN_FORMAT_PARQUET };
+static inline bool pn_format_lists(enum pn_format f) { return f == PN_FORMAT_CSV || f == PN_FORMAT_CRITEO || f == PN_FORMAT_LIBFM || f == PN_FORMAT_JSONL || f == PN_FORMAT_PARQUET; } /* uri may be several files */
 static inline bool pn_format_pairs(enum pn_format f) { return f == PN_FORMAT_NCF || f == PN_FORMAT_LIGHTGCN; }
 static inline bool pn_format_sequences(enum pn_format f) { return f == PN_FORMAT_SASREC || f == PN_FORMAT_S3REC; }
 
@@ -49,11 +50,12 @@ struct pn_kafka_spec {
  * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
  *   worker/reader/sequences.c; `part` splits by leave-one-out, `history` is how many actions a row has.
  * JSONL: a JSON object a line; `columns` names the keys that are columns, `label` the label (worker/reader/json_lines.c).
+ * PARQUET: read by DuckDB (worker/parquet/), a row as a CSV file's; `columns` names those that are read, without it all that can be values of a feature.
  * AUDIT: no file: the integer oracle (worker/audit.h); n_rows = steps * batch_size of all producers. */
 struct pn_data {
     enum pn_format format;
     char path[400];
-    char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm and jsonl: files behind it, read as if they were one with it */
+    char more[PN_MAX_FILES - 1][400]; /* csv, criteo, libfm, jsonl and parquet: files behind it, read as if they were one with it */
     uint32_t n_more;
     struct pn_kafka_spec kafka; /* train only; then there is no path, and columns of csv name all fields in order, the label among them */
     bool tabs;             /* csv: declared as tsv. Of a topic: fields are separated by tabs; a file's header says it by itself */
@@ -65,7 +67,7 @@ struct pn_data {
     uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns.
                             * sasrec, s3rec: the most positions of a row */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
-    char columns[1000];    /* libfm: names with ',' between; "": none given */
+    char columns[1000];    /* libfm, jsonl, parquet: names with ',' between; "": none given */
     /* ncf, lightgcn: of each user's pairs in the file hold_out ones, drawn by hold_out_seed, are the part HELD; a user with no more than these keeps all. 0: none */
     uint32_t hold_out;
     uint64_t hold_out_seed;
@@ -84,6 +86,8 @@ struct pn_data {
     } negatives;
     bool present;
 };
+/* Is `name` among `columns` (of struct pn_data: names with ',' between)? */
+bool pn_data_names(const char *columns, const char *name);
 
 enum pn_field_type {
     PN_FIELD_CATEGORICAL,  /* one value -> one key */

@@ -64,7 +64,7 @@ static void kafka(struct out *o, const struct pn_kafka_spec *k) {
 }
 
 static void data(struct out *o, const char *name, const struct pn_data *d) {
-    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl"}, *const parts[] = {"all", "train", "test", "held", "validation"};
+    static const char *const formats[] = {"csv", "criteo", "movielens", "audit", "libfm", "ncf", "lightgcn", "sasrec", "s3rec", "jsonl", "parquet"}, *const parts[] = {"all", "train", "test", "held", "validation"};
     if (!d->present) return;
     put(o, "    %s: {format: %s", name, d->tabs ? "tsv" : formats[d->format]);
     if (d->n_rows > 0) put(o, ", rows: %llu", (unsigned long long)d->n_rows);

@@ -259,7 +259,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
         }
         return e;
     }
-    struct pn_reader_options o = {.n_producers = 1, .batch_size = rows_at_once(&run->job)};
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = rows_at_once(&run->job), .parsed = run->parsed};
     e->reader = pn_reader_open(run->env, data, &o);
     e->dense = calloc(run->n_dense_rows * PN_DENSE_ROW, sizeof(float));
     e->dense_keys = calloc(run->n_dense_rows, sizeof(uint64_t));

@@ -28,6 +28,7 @@ struct pn_run {
     uint64_t generation;
     uint32_t n_producers;
     pn_topic_open *topic;        /* NULL: none */
+    pn_parsed_open *parsed;      /* NULL: nobody reads Parquet */
     const struct pn_backend *backend; /* of GPUs; NULL: the CPU computes */
     bool told_cpu;               /* the log has why `auto` takes the CPU */
     struct pn_hot_life hot;

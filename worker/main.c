@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "worker/kafka/kafka.h"
+#include "worker/parquet/parquet.h"
 #include "worker/worker.h"
 
 /* The CUDA backend is a module beside this program (libpinion-cuda.so): a worker starts, and costs nothing more, where there is no driver. */
@@ -43,7 +44,7 @@ int main(int argc, char **argv) {
     struct pn_shell *shell;
     struct pn_http *http;
     pn_process_open(&o, false, pn_worker_http, &shell, &http);
-    struct pn_worker_options options = {.gpu = gpu, .topic = pn_kafka_open};
+    struct pn_worker_options options = {.gpu = gpu, .topic = pn_kafka_open, .parsed = pn_parquet_open};
     snprintf(options.name, sizeof options.name, "%s", o.name);
     snprintf(options.http, sizeof options.http, "%s", pn_http_address(http));
     snprintf(options.coordinator, sizeof options.coordinator, "%s", o.coordinator);

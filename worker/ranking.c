@@ -182,7 +182,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
 
 static void read_file(struct pn_ranking_run *k) {
     struct pn_data d = *k->data;
-    struct pn_reader_options o = {.n_producers = 1, .batch_size = 16384};
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = 16384, .parsed = k->run->parsed};
     d.rank_all = false;
     if (k->i_file < d.negatives.n_seen) {
         d = (struct pn_data){.format = d.format, .threshold = d.threshold, .present = true};

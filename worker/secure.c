@@ -186,7 +186,7 @@ static void read_on(struct pn_holder *h) {
     const struct pn_job *job = &h->run->job;
     if (h->reader == NULL) {
         const bool own = job->privacy.own_data;
-        const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size};
+        const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size, .parsed = h->run->parsed};
         if ((h->reader = pn_reader_open(h->run->env, &job->train, &o)) == NULL) {
             fail(h, PN_NO_MEMORY, "no memory for a reader");
             return;

@@ -228,7 +228,7 @@ struct pn_statistics *pn_statistics_start(struct pn_run *run, void (*done)(void 
     if (s == NULL) return NULL;
     *s = (struct pn_statistics){.run = run, .done = done, .owner = owner};
     snprintf(s->writer, sizeof s->writer, "%016" PRIx64, run->env->ops->random(run->env));
-    struct pn_reader_options o = {.n_producers = 1, .batch_size = 4096};
+    struct pn_reader_options o = {.n_producers = 1, .batch_size = 4096, .parsed = run->parsed};
     s->reader = pn_reader_open(run->env, &run->job.train, &o);
     if (s->reader == NULL) {
         free(s);

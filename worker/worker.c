@@ -269,7 +269,7 @@ static void open_run(struct pn_worker *w, struct json_object *job) {
     if (run == NULL) return;
     const char *text = pn_json_str(job, "text", "");
     *run = (struct pn_run){.refs = 1, .env = w->env, .changed = changed, .owner = w, .generation = pn_json_u64(job, "generation", 0),
-                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1), .topic = w->options.topic};
+                           .n_producers = (uint32_t)pn_json_u64(job, "n_producers", 1), .topic = w->options.topic, .parsed = w->options.parsed};
     snprintf(run->job_id, sizeof run->job_id, "%s", pn_json_str(job, "id", ""));
     w->run = run;
     w->samples_before = 0;

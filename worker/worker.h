@@ -7,6 +7,8 @@
 struct pn_backend;
 struct pn_kafka_spec;
 struct pn_topic;
+struct pn_parsed;
+struct pn_data;
 struct pn_worker_options {
     char name[64];
     char http[128];
@@ -15,6 +17,8 @@ struct pn_worker_options {
     const struct pn_backend *(*gpu)(struct pn_error *);
     /* Opens a Kafka topic (worker/reader/topic.h). NULL: built without. */
     struct pn_topic *(*topic)(const struct pn_kafka_spec *, struct pn_error *);
+    /* Opens a Parquet file (worker/reader/parsed.h). NULL: none can be read. */
+    enum pn_result (*parsed)(struct pn_parsed **, const struct pn_data *, const char *path, struct pn_error *);
     /* Its Ed25519 key pair, by which the other data holders of a secure job know it; has_identity false: it takes part in none. */
     bool has_identity;
     uint8_t identity[64];

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Rows that a worker reads from a list of files, a pattern, a folder, from JSON lines, and from Parquet by `pinion convert` train the same model bit by bit. And a worker's memory does not grow
-with the data: VmHWM on ten times the rows (the replay ring, which grows up to checkpoint.ringBytes, is kept small). DuckDB goes into a virtual environment under build/; without it the Parquet part is left out, and said so."""
+"""Rows that a worker reads from a list of files, a pattern, a folder, from JSON lines, and from Parquet, by itself and by `pinion convert`, train the same model bit by bit. And a worker's memory does not
+grow with the data: VmHWM on ten times the rows (the replay ring, which grows up to checkpoint.ringBytes, is kept small). DuckDB goes into a virtual environment under build/; without it the Parquet part is left out, and said so."""
 import gzip
 import json
 import os
@@ -55,6 +55,71 @@ def peak(c, name):
         return next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
 
 
+MULTI = """
+apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {name: lists}
+spec:
+  data: {train: {%s, label: click}, test: {%s, label: click}}
+  features:
+    - {name: user, type: categorical}
+    - {name: tags, type: multi, pooling: mean}
+    - {name: hour, type: numeric, default: -1}
+    - {name: new, type: categorical}
+  model: {name: deepfm, embeddingDim: 4, hidden: [8]}
+  optimizer: {name: adam, lr: 0.01}
+  training: {batchSize: 64, dataShards: 1, epochs: 1, seed: 1, consistency: {mode: sync}}
+"""
+
+
+def lists_and_nothing(c, at, parquet):
+    """Lists, nulls, text that CSV has to quote, booleans: what the same CSV file says."""
+    with open(at("multi.csv"), "w") as f:
+        f.write("user,tags,hour,new,click\n")
+        for i in range(3000):
+            user = f'"u, ""{i % 50}"""' if i % 3 else ""
+            f.write(f"{user},{'|'.join(f't{k}' for k in range(i % 7, i % 7 + i % 4))},{'' if i % 5 == 0 else i % 24},{i % 2},{int(i * 2654435761 >> 9) % 3 == 0:d}\n")
+    parquet(f"""SELECT user, string_split(tags, '|') AS tags, hour::TINYINT AS hour, new::INT = 1 AS new, click::BOOLEAN AS click FROM read_csv('{at('multi.csv')}', nullstr = '')""", "multi.parquet", 2048)
+    seen = []
+    for source in (f'format: csv, uri: "{at("multi.csv")}"', f'format: parquet, uri: "{at("multi.parquet")}"'):
+        done = c.wait(c.submit(MULTI % (source, source)), 60)
+        assert done["state"] == "SUCCEEDED", done
+        seen.append((done["test_auc"], done["test_logloss"], done["test_rows"]))
+    assert seen[0] == seen[1] and seen[0][2] == 3000, seen
+
+
+def refused(c, at, parquet):
+    """Each with one line that says what, where and what there is."""
+    parquet("SELECT 1 AS user, 2 AS item, 3 AS hour", "nolabel.parquet")
+    with open(at("one.parquet"), "rb") as f:
+        whole = f.read()
+    with open(at("cut.parquet"), "wb") as f:
+        f.write(whole[:len(whole) // 2])
+    with open(at("damaged.parquet"), "wb") as f:
+        f.write(whole[:400] + bytes(2000) + whole[2400:])
+    for uri, more, words in (("nolabel.parquet", "", 'no column "click"'), ("one.csv", "", "cannot be read as Parquet"), ("cut.parquet", "", "cannot be read as Parquet"), ("damaged.parquet", "", "cannot be read as Parquet"),
+                             ("none.parquet", "", "none.parquet"), ("one.parquet", ", columns: [user, item, hours]", "it has user, item, hour, click"), ("types.parquet", ", columns: [user, m]", "no value of a feature")):
+        source = f'format: parquet, uri: "{at(uri)}"{more}'
+        done = c.wait(c.submit(JOB % (source, source, 64, 1)), 60)
+        assert done["state"] == "FAILED" and words in done["reason"] and uri in done["reason"] and "\n" not in done["reason"], (uri, done["state"], done.get("reason"))
+
+
+def killed(c, path):
+    """A worker that dies in the middle goes on in the middle: every row once an epoch, as the bits show."""
+    source = f'format: parquet, uri: "{path}"'
+    seen = []
+    for kill in (False, True):
+        id = c.submit(JOB % (source, source, 64, 40))
+        while kill and c.job(id)["steps"] < 1000:
+            time.sleep(0.01)
+        if kill:
+            c.kill("worker-0")
+        done = c.wait(id, 60)
+        assert done["state"] == "SUCCEEDED" and done["steps"] == 40 * 94 and (done["restarts"] > 0) == kill, done
+        seen.append((done["test_auc"], done["test_logloss"]))
+    assert seen[0] == seen[1], seen
+
+
 with tempfile.TemporaryDirectory() as folder:
     at = lambda name: os.path.join(folder, name)
     rows = [row(i) for i in range(6000)]
@@ -80,14 +145,26 @@ with tempfile.TemporaryDirectory() as folder:
                "jsonl": f'format: jsonl, columns: [user, item, hour], uri: "{at("one.jsonl")}"'}
     python, library = duckdb()
     if python is not None:
-        sql = f"COPY (SELECT * FROM read_csv('{at('one.csv')}')) TO '{at('one.parquet')}'"
-        subprocess.run([python, "-c", f"import duckdb; duckdb.sql({sql!r})"], check=True)
+        os.environ["PINION_DUCKDB"] = library  # for the clusters' workers
+
+        def parquet(select, name, group=2048):
+            """select's rows as a file in groups of so many."""
+            sql = f"COPY ({select}) TO '{at(name)}' (FORMAT parquet, ROW_GROUP_SIZE {group})"
+            subprocess.run([python, "-c", f"import duckdb; duckdb.sql('SET threads = 1'); duckdb.sql({sql!r})"], check=True)
+        parquet(f"SELECT * FROM read_csv('{at('one.csv')}')", "one.parquet")
+        parquet(f"SELECT * FROM read_csv('{at('one.csv')}') LIMIT 2500", "x-1.parquet")
+        parquet(f"SELECT * FROM read_csv('{at('one.csv')}') OFFSET 2500", "x-2.parquet")
+        # other types of the same values, in another order, beside columns that no feature can take
+        parquet(f"SELECT click = 1 AS click, {{a: 1}} AS \"s,t\", hour::DOUBLE AS hour, item::UBIGINT AS item, user, map([1], [2]) AS m FROM read_csv('{at('one.csv')}')", "types.parquet")
         code, out, err = run("convert", at("one.parquet"), at("parquet.csv.zst"), "--duckdb", library)
         assert code == 0, err
         assert subprocess.run(["zstd", "-dcq", at("parquet.csv.zst")], capture_output=True, text=True).stdout == head + "".join(lines)
         code, out, err = run("convert", at("one.csv"), at("no.csv"), "--duckdb", library)  # no Parquet file
         assert code == 1 and "DuckDB: " in err and err.count("\n") == 1 and not os.path.exists(at("no.csv")) and not os.path.exists(at("no.csv.part")), err
-        sources["parquet"] = f'format: csv, uri: "{at("parquet.csv.zst")}"'
+        sources["converted"] = f'format: csv, uri: "{at("parquet.csv.zst")}"'
+        sources["parquet"] = f'format: parquet, uri: "{at("one.parquet")}"'
+        sources["parquet, a pattern"] = f'format: parquet, uri: "{at("x-*.parquet")}"'
+        sources["parquet, other types"] = f'format: parquet, uri: "{at("types.parquet")}", columns: [user, item, hour]'
     assert run("convert", at("one.parquet"), at("x.txt"), "--duckdb", "x")[0] == 2
     code, out, err = run("convert", at("one.parquet"), at("x.csv"), "--duckdb", at("nothing.so"))
     assert code == 1 and "pip install duckdb" in err, err
@@ -101,17 +178,27 @@ with tempfile.TemporaryDirectory() as folder:
         status, body = c.api("POST", "/api/v1/jobs", {"text": JOB % (f'format: csv, uri: "{at("d*.csv")}"', sources["csv"], 64, 1), "file": "job.yaml", "base": folder, "key": "none"})
         assert status == 400 and "no file fits" in body["error"] and "\n" not in body["error"], (status, body)
         assert len(set(figures.values())) == 1 and figures["csv"][2:] == (6000, 12000), figures
+        if python is not None:
+            lists_and_nothing(c, at, parquet)
+            refused(c, at, parquet)
+            killed(c, at("one.parquet"))
 
-    def worker_peak(n):
-        path = at(f"{n}.csv")
-        with open(path, "w") as f:
-            f.write(head)
-            f.writelines(f"u{i * 7919 % 301},{i * 104729 % 97},{i % 24},{i % 2}\n" for i in range(n))
+    def worker_peak(n, format="csv"):
+        if format == "parquet":
+            parquet(f"SELECT 'u' || (i * 7919 % 301) AS user, i * 104729 % 97 AS item, i % 24 AS hour, i % 2 AS click FROM range({n}) t(i)", f"{n}.parquet", 20480)
+        else:
+            with open(at(f"{n}.csv"), "w") as f:
+                f.write(head)
+                f.writelines(f"u{i * 7919 % 301},{i * 104729 % 97},{i % 24},{i % 2}\n" for i in range(n))
         with Cluster(ps=1, workers=1, serving=0) as c:
             small = f'format: csv, uri: "{at("one.csv")}"'
-            done = c.wait(c.submit(JOB % (f'format: csv, uri: "{path}"', small, 512, 1)), 200)
+            done = c.wait(c.submit(JOB % (f'format: {format}, uri: "{at(f"{n}.{format}")}"', small, 512, 1)), 200)
             assert done["state"] == "SUCCEEDED" and done["samples"] == n, done
             return peak(c, "worker-0")
     few, many = worker_peak(60000), worker_peak(600000)
     assert many < few * 1.15 + 2048, (few, many)  # kB; what ten times the rows would add: 9 MB of text alone
+    if python is not None:
+        few_parquet, many_parquet = worker_peak(600000, "parquet"), worker_peak(2400000, "parquet")
+        print(f"figure peak memory of a worker that reads Parquet {few_parquet / 1024:.1f} MB on 600,000 rows, {many_parquet / 1024:.1f} MB on 2,400,000")
+        assert many_parquet < few_parquet + 48 * 1024, (few_parquet, many_parquet)  # a result that is not streamed adds 150 MB
     print(f"figure the same model from {', '.join(figures)}{'' if python else ' (Parquet left out: ' + library + ')'}; peak memory of a worker {few / 1024:.1f} MB on 60,000 rows, {many / 1024:.1f} MB on 600,000")

@@ -121,6 +121,7 @@ struct pn_reader {
     struct pn_movielens movielens;
     struct pn_negatives negatives;
     struct pn_pairs pairs;
+    struct pn_parsed *parsed;     /* parquet: the file under way; NULL: none, or not begun */
     struct pn_topic_rows *topic;  /* NULL: rows come from files */
     struct pn_sequences {
         uint64_t most;                /* the highest item */
@@ -132,8 +133,10 @@ struct pn_reader {
 };
 
 /* rows.c */
+static inline bool pn_reader_csv(const struct pn_reader *r) { return r->data.format == PN_FORMAT_CSV || r->data.format == PN_FORMAT_PARQUET; } /* a header, and fields that may be quoted */
 enum pn_advance pn_reader_advance(struct pn_reader *);
 void pn_reader_rows_free(struct pn_reader *);
+void pn_reader_parsed_close(struct pn_reader *);
 /* A row of the batch: its columns in order, then the label. False: no memory, r->result is set. */
 bool pn_row_field(struct pn_reader *, const char *text, size_t n);
 bool pn_row_end(struct pn_reader *, float label);

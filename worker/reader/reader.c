@@ -44,25 +44,6 @@ static void start_file(struct pn_reader *r) {
     start_read(r);
 }
 
-/* The first file, or the next. */
-static void open_file(struct pn_reader *r) {
-    char name[32];
-    if (r->data.format == PN_FORMAT_MOVIELENS)
-        snprintf(r->base, sizeof(r->base), "%s/%s", r->data.path, pn_movielens_file(r, r->i_file, name));
-    else if (r->data.n_more > 0) snprintf(r->base, sizeof(r->base), "%s", r->i_file == 0 ? r->data.path : r->data.more[r->i_file - 1]);
-    else snprintf(r->base, sizeof(r->base), "%s", r->i_file < r->n_files - 1 && !pn_format_sequences(r->data.format) ? r->data.negatives.seen[r->i_file] : r->data.path);
-    r->i_ending = 0;
-    start_file(r);
-}
-
-static void free_reader(struct pn_reader *r) {
-    pn_stream_close(r->stream);
-    pn_reader_rows_free(r);
-    free(r->piece[0]);
-    free(r->piece[1]);
-    free(r);
-}
-
 /* The last thing a handler does: the callee may close the reader. */
 static void deliver(struct pn_reader *r, enum pn_result result) {
     void (*done)(void *, enum pn_result, const struct pn_raw *, const struct pn_error *) = r->done;
@@ -73,6 +54,35 @@ static void deliver(struct pn_reader *r, enum pn_result result) {
 static void fail_file(struct pn_reader *r) {
     r->waiting = false;
     deliver(r, r->result);
+}
+
+/* The first file, or the next. */
+static void open_file(struct pn_reader *r) {
+    char name[32];
+    if (r->data.format == PN_FORMAT_MOVIELENS)
+        snprintf(r->base, sizeof(r->base), "%s/%s", r->data.path, pn_movielens_file(r, r->i_file, name));
+    else if (r->data.n_more > 0) snprintf(r->base, sizeof(r->base), "%s", r->i_file == 0 ? r->data.path : r->data.more[r->i_file - 1]);
+    else snprintf(r->base, sizeof(r->base), "%s", r->i_file < r->n_files - 1 && !pn_format_sequences(r->data.format) ? r->data.negatives.seen[r->i_file] : r->data.path);
+    r->i_ending = 0;
+    if (r->data.format != PN_FORMAT_PARQUET) {
+        start_file(r);
+        return;
+    }
+    snprintf(r->path, sizeof r->path, "%s", r->base); /* whoever parses it reads it, too */
+    if ((r->stream = pn_stream_open(r->path)) != NULL) {
+        start_work(r);
+        return;
+    }
+    pn_reader_no_memory(r);
+    fail_file(r);
+}
+
+static void free_reader(struct pn_reader *r) {
+    pn_stream_close(r->stream);
+    pn_reader_rows_free(r);
+    free(r->piece[0]);
+    free(r->piece[1]);
+    free(r);
 }
 
 /* Gives the piece that was read ahead to the stream and starts reading the next one. */

@@ -8,6 +8,7 @@
 
 #include "common/env.h"
 #include "nn/model.h"
+#include "worker/reader/parsed.h"
 #include "worker/reader/topic.h"
 
 struct json_object;
@@ -18,6 +19,7 @@ struct pn_reader_options {
     uint64_t shuffle_buffer, shuffle_seed; /* 0: file order */
     uint32_t batch_size;
     const char *user;                /* NULL: none. Rows are dealt by a hash of this column, not batch by batch: all rows of one value are one producer's. A row without a value is bad. Borrowed */
+    pn_parsed_open *parsed;          /* who reads Parquet; NULL: nobody can here */
     uint64_t skip_batches;           /* of this producer, in this epoch: to go on after a restore */
     /* of a topic (data->kafka) only: */
     pn_topic_open *topic;

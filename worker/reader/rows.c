@@ -105,7 +105,7 @@ static void finish_batch(struct pn_reader *r) {
 
 static bool parse(struct pn_reader *r, const struct pn_record *record) {
     r->batch.n_columns = r->n_names;
-    return r->data.format == PN_FORMAT_CSV      ? pn_csv_row(r, record)
+    return pn_reader_csv(r)                     ? pn_csv_row(r, record)
            : r->data.format == PN_FORMAT_CRITEO ? pn_criteo_row(r, record)
            : r->data.format == PN_FORMAT_LIBFM  ? pn_libfm_row(r, record)
            : r->data.format == PN_FORMAT_JSONL  ? pn_json_row(r, record)
@@ -176,7 +176,7 @@ static bool pass(struct pn_reader *r, const struct pn_record *record, bool *full
 
 /* A record of the file with the rows. */
 static bool take(struct pn_reader *r, const struct pn_record *record, bool *full) {
-    if (r->data.format == PN_FORMAT_CSV && !r->names) {
+    if (pn_reader_csv(r) && !r->names) {
         if (r->data.n_more > 0 && !pn_cell_text_add(&r->header, record->text, record->n_bytes)) return pn_reader_no_memory(r);
         return pn_csv_header(r, record);
     }
@@ -208,6 +208,22 @@ static bool eat(struct pn_reader *r, const struct pn_record *record, bool rows, 
     return pn_sequence_gather(r, record, &user, &there) && (!there || take(r, &user, full));
 }
 
+void pn_reader_parsed_close(struct pn_reader *r) {
+    if (r->parsed != NULL) r->parsed->ops->close(r->parsed);
+    r->parsed = NULL;
+}
+
+/* The next piece of a file that a library reads: here, on the work's thread, as the library waits for the disk by itself. */
+static bool feed_parsed(struct pn_reader *r) {
+    const char *text = NULL;
+    size_t n = 0;
+    if (r->options.parsed == NULL) r->result = pn_fail(&r->err, PN_INVALID, "%s: nobody here reads Parquet", r->path);
+    else if (r->parsed == NULL) r->result = r->options.parsed(&r->parsed, &r->data, r->path, &r->err);
+    if (r->result == PN_OK) r->result = r->parsed->ops->next(r->parsed, &text, &n, &r->err);
+    if (r->result == PN_OK) pn_stream_feed(r->stream, text, n, n == 0);
+    return r->result == PN_OK;
+}
+
 enum pn_advance pn_reader_advance(struct pn_reader *r) {
     struct pn_reader_batch *b = &r->batch;
     if (r->result != PN_OK) return PN_ADVANCE_FAILED;
@@ -235,18 +251,22 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
         }
         struct pn_record record;
         const bool rows = r->i_file >= pn_reader_first(r);
-        switch (pn_stream_record(r->stream, r->data.format == PN_FORMAT_CSV, r->separator, &record, &r->result, &r->err)) {
-            case PN_STREAM_HUNGRY: return PN_ADVANCE_HUNGRY;
+        switch (pn_stream_record(r->stream, pn_reader_csv(r), r->separator, &record, &r->result, &r->err)) {
+            case PN_STREAM_HUNGRY:
+                if (r->data.format != PN_FORMAT_PARQUET) return PN_ADVANCE_HUNGRY;
+                if (!feed_parsed(r)) return PN_ADVANCE_FAILED;
+                break;
             case PN_STREAM_BAD: return PN_ADVANCE_FAILED;
             case PN_STREAM_END:
+                pn_reader_parsed_close(r);
                 if (!rows) return PN_ADVANCE_NEXT_FILE;
-                if (r->i_file + 1 < r->n_files && (r->data.format != PN_FORMAT_CSV || r->names)) { /* one more of the list */
-                    r->header_due = r->data.format == PN_FORMAT_CSV;
+                if (r->i_file + 1 < r->n_files && (!pn_reader_csv(r) || r->names)) { /* one more of the list */
+                    r->header_due = pn_reader_csv(r);
                     return PN_ADVANCE_NEXT_FILE;
                 }
                 if (pn_format_sequences(r->data.format) && !eat(r, NULL, true, &full)) return PN_ADVANCE_FAILED;
                 r->ended = true;
-                if (r->data.format == PN_FORMAT_CSV && !r->names) {
+                if (pn_reader_csv(r) && !r->names) {
                     pn_row_bad(r, 1, "the file is empty; expected a line with the names of the columns");
                     return PN_ADVANCE_FAILED;
                 }
@@ -275,6 +295,7 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->names);
     free(r->name_text);
     free(r->header.data);
+    pn_reader_parsed_close(r);
     pn_movielens_free(r);
     pn_negatives_free(r);
     pn_pairs_free(r);

@@ -1,0 +1,218 @@
+#include "worker/parquet/parquet.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/shell/duckdb.h"
+
+struct text { char *at; size_t n, room; bool failed; };
+static void add(struct text *t, const char *from, size_t n) {
+    if (t->n + n > t->room) {
+        const size_t room = 2 * (t->n + n) + 4096;
+        char *grown = realloc(t->at, room);
+        if (grown == NULL) {
+            t->failed = true;
+            return;
+        }
+        t->at = grown;
+        t->room = room;
+    }
+    memcpy(t->at + t->n, from, n);
+    t->n += n;
+}
+static void put(struct text *t, const char *from) { add(t, from, strlen(from)); }
+static void put_quoted(struct text *t, const char *from, char quote) {
+    char *quoted = pn_duckdb_quoted(from, quote);
+    if (quoted != NULL) put(t, quoted);
+    t->failed = t->failed || quoted == NULL;
+    free(quoted);
+}
+static void put_cell(struct text *t, const char *from, size_t n) {
+    if (n == 0 || strpbrk((char[]){from[0], '\0'}, "\" ") == NULL) {
+        size_t i = 0;
+        while (i < n && from[i] != ',' && from[i] != '"' && from[i] != '\n' && from[i] != '\r') i++;
+        if (i == n) {
+            add(t, from, n);
+            return;
+        }
+    }
+    add(t, "\"", 1);
+    for (size_t i = 0; i < n; i++) {
+        if (from[i] == '"') add(t, "\"", 1);
+        add(t, from + i, 1);
+    }
+    add(t, "\"", 1);
+}
+
+struct parquet {
+    struct pn_parsed parsed;
+    struct pn_duckdb duckdb;
+    void *database, *connection, *statement;
+    struct pn_duckdb_result result;
+    uint64_t n_columns;
+    char path[400];
+    struct text text;    /* the piece that is out */
+    bool begun;          /* the header has been given */
+};
+
+static enum pn_result no_memory(const struct parquet *f, struct pn_error *err) { return pn_fail(err, PN_NO_MEMORY, "%s: no memory", f->path); }
+
+/* What DuckDB says of this file; not the part of our statement that it shows. */
+static enum pn_result bad(const struct parquet *f, const char *why, struct pn_error *err) {
+    struct pn_error said;
+    pn_duckdb_fail(&said, why);
+    char *shown = strstr(said.text, "  LINE 1:");
+    if (shown != NULL) *shown = '\0';
+    const char *path = strlen(f->path) > 150 ? f->path + strlen(f->path) - 150 : f->path;
+    return pn_fail(err, PN_INVALID, "%s: cannot be read as Parquet: %.200s", path, said.text);
+}
+
+static enum pn_result start(struct parquet *f, struct text *sql, struct pn_error *err) {
+    const struct pn_duckdb *d = &f->duckdb;
+    add(sql, "", 1);
+    if (sql->failed) return no_memory(f, err);
+    if (d->prepare(f->connection, sql->at, &f->statement) != 0) return bad(f, d->prepare_error(f->statement), err);
+    if (d->stream(f->statement, &f->result) != 0) return bad(f, d->error(&f->result), err);
+    return PN_OK;
+}
+static void stop(struct parquet *f) {
+    f->duckdb.destroy(&f->result);
+    if (f->statement != NULL) f->duckdb.destroy_prepare(&f->statement);
+    memset(&f->result, 0, sizeof f->result);
+}
+
+struct column { const struct pn_duckdb_string *cells; const uint64_t *validity; };
+static struct column column_of(const struct pn_duckdb *d, void *chunk, uint64_t i) {
+    void *vector = d->chunk_vector(chunk, i);
+    return (struct column){d->vector_data(vector), d->vector_validity(vector)};
+}
+static const char *cell(const struct column *c, uint64_t row, size_t *n) {
+    *n = 0;
+    if (c->validity != NULL && !(c->validity[row / 64] >> (row % 64) & 1)) return "";
+    *n = c->cells[row].n;
+    return *n <= 12 ? c->cells[row].inlined : c->cells[row].data;
+}
+
+/* Not so a struct, a map, a list of lists. */
+static bool can_be_value(const char *type) {
+    return strncmp(type, "STRUCT", 6) != 0 && strncmp(type, "MAP", 3) != 0 && strncmp(type, "UNION", 5) != 0 && strchr(type, '[') == strrchr(type, '[');
+}
+
+/* A column's text, by its type. */
+static void put_value(struct text *sql, const char *name, const char *type) {
+    const bool list = strchr(type, '[') != NULL;
+    put(sql, list ? "array_to_string(CAST(" : strcmp(type, "BOOLEAN") == 0 ? "CAST(CAST(" : "CAST(");
+    put_quoted(sql, name, '"');
+    put(sql, list ? " AS VARCHAR[]), '|')" : strcmp(type, "BOOLEAN") == 0 ? " AS TINYINT) AS VARCHAR)" : " AS VARCHAR)");
+}
+
+/* The statement that gives the columns, and their names as the header: of those in the file the data's, or all that can be values. */
+static enum pn_result select_columns(struct parquet *f, const struct pn_data *data, struct text *select, struct pn_error *err) {
+    struct text sql = {0}, names = {0};
+    const struct pn_duckdb *d = &f->duckdb;
+    put(&sql, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(");
+    put_quoted(&sql, f->path, '\'');
+    put(&sql, "))");
+    enum pn_result r = start(f, &sql, err);
+    free(sql.at);
+    put(select, "SELECT ");
+    size_t wanted = 0, found = 0;
+    bool label = false;
+    for (const char *c = data->columns; *c != '\0'; c++) wanted += c == data->columns || *c == ',';
+    void *chunk = NULL;
+    while (r == PN_OK && (chunk = d->fetch(f->result)) != NULL) {
+        const struct column name = column_of(d, chunk, 0), type = column_of(d, chunk, 1);
+        for (uint64_t i = 0; r == PN_OK && i < d->chunk_rows(chunk); i++) {
+            size_t n, m;
+            const char *at = cell(&name, i, &n), *kind = cell(&type, i, &m);
+            char *one = strndup(at, n), *of = strndup(kind, m);
+            const bool is_label = one != NULL && strcmp(one, data->label) == 0, named = one != NULL && pn_data_names(data->columns, one);
+            if (one == NULL || of == NULL) r = no_memory(f, err);
+            else {
+                put(&names, names.n > 0 ? ", " : "");
+                put(&names, one);
+                if (is_label || named || data->columns[0] == '\0') {
+                    if (can_be_value(of)) {
+                        put(select, f->n_columns > 0 ? ", " : "");
+                        put_value(select, one, of);
+                        put(&f->text, f->n_columns++ > 0 ? "," : "");
+                        put_quoted(&f->text, one, '"');
+                        label = label || is_label;
+                        found += named;
+                    } else if (is_label || named) r = pn_fail(err, PN_INVALID, "%.150s: column \"%.60s\" is of type %.60s, which is no value of a feature", f->path, one, of);
+                }
+            }
+            free(one);
+            free(of);
+        }
+        d->destroy_chunk(&chunk);
+    }
+    if (r == PN_OK && d->error(&f->result) != NULL) r = bad(f, d->error(&f->result), err);
+    add(&names, "", 1);
+    if (r == PN_OK && (select->failed || names.failed || f->text.failed)) r = no_memory(f, err);
+    if (r == PN_OK && !label) r = pn_fail(err, PN_INVALID, "%.150s: no column \"%s\", which should be the label; it has %.150s", f->path, data->label, names.at);
+    if (r == PN_OK && found < wanted) r = pn_fail(err, PN_INVALID, "%.150s: not all of columns [%.100s] are there; it has %.150s", f->path, data->columns, names.at);
+    add(&f->text, "\n", 1);
+    put(select, " FROM read_parquet(");
+    put_quoted(select, f->path, '\'');
+    put(select, ")");
+    free(names.at);
+    stop(f);
+    return r;
+}
+
+static void close_file(struct pn_parsed *parsed) {
+    struct parquet *f = (struct parquet *)parsed;
+    stop(f);
+    pn_duckdb_disconnect(&f->duckdb, &f->database, &f->connection);
+    free(f->text.at);
+    free(f);
+}
+
+static enum pn_result next(struct pn_parsed *parsed, const char **text, size_t *n, struct pn_error *err) {
+    struct parquet *f = (struct parquet *)parsed;
+    const struct pn_duckdb *d = &f->duckdb;
+    if (f->begun) {
+        f->text.n = 0;
+        void *chunk = d->fetch(f->result);
+        if (chunk == NULL && d->error(&f->result) != NULL) return bad(f, d->error(&f->result), err);
+        if (chunk != NULL) {
+            struct column columns[f->n_columns];
+            for (uint64_t c = 0; c < f->n_columns; c++) columns[c] = column_of(d, chunk, c);
+            for (uint64_t row = 0; row < d->chunk_rows(chunk); row++)
+                for (uint64_t c = 0; c < f->n_columns; c++) {
+                    size_t bytes;
+                    const char *at = cell(&columns[c], row, &bytes);
+                    put_cell(&f->text, at, bytes);
+                    add(&f->text, c + 1 < f->n_columns ? "," : "\n", 1);
+                }
+            d->destroy_chunk(&chunk);
+        }
+        if (f->text.failed) return no_memory(f, err);
+    }
+    f->begun = true;
+    *text = f->text.at;
+    *n = f->text.n;
+    return PN_OK;
+}
+
+enum pn_result pn_parquet_open(struct pn_parsed **out, const struct pn_data *data, const char *path, struct pn_error *err) {
+    static const struct pn_parsed_ops ops = {close_file, next};
+    struct parquet *f = calloc(1, sizeof *f);
+    if (f == NULL) return pn_fail(err, PN_NO_MEMORY, "%s: no memory", path);
+    f->parsed.ops = &ops;
+    snprintf(f->path, sizeof f->path, "%s", path);
+    struct pn_error why = {""};
+    enum pn_result r = pn_duckdb_load(NULL, &f->duckdb, &why);
+    if (r != PN_OK) {
+        free(f);
+        return pn_fail(err, r, "%.100s: %.370s", path, why.text);
+    }
+    struct text select = {0};
+    r = pn_duckdb_connect(&f->duckdb, "1GB", &f->database, &f->connection, err);
+    if (r == PN_OK) r = select_columns(f, data, &select, err);
+    if (r == PN_OK) r = start(f, &select, err);
+    free(select.at);
+    if (r == PN_OK) *out = &f->parsed;
+    else close_file(&f->parsed);
+    return r;
+}
