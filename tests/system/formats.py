@@ -200,5 +200,5 @@ with tempfile.TemporaryDirectory() as folder:
     if python is not None:
         few_parquet, many_parquet = worker_peak(600000, "parquet"), worker_peak(2400000, "parquet")
         print(f"figure peak memory of a worker that reads Parquet {few_parquet / 1024:.1f} MB on 600,000 rows, {many_parquet / 1024:.1f} MB on 2,400,000")
-        assert many_parquet < few_parquet + 48 * 1024, (few_parquet, many_parquet)  # a result that is not streamed adds 150 MB
+        assert many_parquet < few_parquet + 96 * 1024, (few_parquet, many_parquet)  # it wavers by 40; a result that is not streamed adds 220
     print(f"figure the same model from {', '.join(figures)}{'' if python else ' (Parquet left out: ' + library + ')'}; peak memory of a worker {few / 1024:.1f} MB on 60,000 rows, {many / 1024:.1f} MB on 600,000")

@@ -82,7 +82,8 @@ static const struct { const char *from, *to, *place, *words; } bad[] = {
     {"name: u, type: categorical", "name: u, type: categorical, default: \"\"", "job.yaml:9:", "1 to 63 characters"},
     {"every: 10s", "every: 10 parsecs", "job.yaml:19:", "30s"},
     {"storage: int8", "storage: int4", "job.yaml:20:", "not available yet"},
-    {"format: csv, uri: train", "format: parquet, uri: train", "job.yaml:6:", "pinion convert"},
+    {"format: csv, uri: train", "format: parquet, columns: [user, user], uri: train", "job.yaml:6:", "stands twice"},
+    {"format: csv, uri: train", "format: parquet, columns: [click], uri: train", "job.yaml:6:", "cannot be a column, too"},
     {"format: csv, uri: train", "format: kafka, uri: train", "job.yaml:6:", "format must be one of"},
     {"format: csv, uri: train.csv", "format: csv, uri: []", "job.yaml", "1 to 64"},
     {"format: csv, uri: train.csv", "format: jsonl, uri: train.csv", "job.yaml:6:", "needs columns"},
@@ -364,7 +365,7 @@ START_TEST(a_stream_is_read_as_written_and_printed_again) {
 
 START_TEST(lists_of_files_and_json_lines_are_read_as_written_and_printed_again) {
     static const char text[] = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
-                               "  data:\n    train: {format: jsonl, uri: [a.jsonl, file:///x/b.jsonl.zst, c], label: click, columns: [u, v]}\n    test: {format: csv, uri: [t.csv]}\n"
+                               "  data:\n    train: {format: jsonl, uri: [a.jsonl, file:///x/b.jsonl.zst, c], label: click, columns: [u, v]}\n    test: {format: parquet, uri: [t.parquet, u.parquet], label: click, columns: [u, v]}\n"
                                "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n";
     static struct pn_job j, k;
     struct pn_error err = {""};
@@ -372,11 +373,12 @@ START_TEST(lists_of_files_and_json_lines_are_read_as_written_and_printed_again) 
     char *again = pn_job_text(&j);
     ck_assert_msg(parse(&k, again, &err) == PN_OK, "%s", err.text);
     ck_assert_int_eq(memcmp(&j.train, &k.train, sizeof j.train), 0);
-    ck_assert(k.train.format == PN_FORMAT_JSONL && k.train.n_more == 2 && k.test.n_more == 0);
+    ck_assert_int_eq(memcmp(&j.test, &k.test, sizeof j.test), 0);
+    ck_assert(k.train.format == PN_FORMAT_JSONL && k.train.n_more == 2 && k.test.format == PN_FORMAT_PARQUET && k.test.n_more == 1);
     ck_assert_str_eq(k.train.path, "/base/a.jsonl");
     ck_assert_str_eq(k.train.more[0], "/x/b.jsonl.zst");
     ck_assert_str_eq(k.train.more[1], "/base/c");
-    ck_assert_str_eq(k.test.path, "/base/t.csv");
+    ck_assert_str_eq(k.test.path, "/base/t.parquet");
     free(again);
     pn_job_free(&j);
     pn_job_free(&k);
