@@ -30,6 +30,7 @@ enum pn_result pn_run_choose_device(struct pn_run *run, const struct pn_backend 
     struct pn_error why = {""};
     size_t numbers[PN_MOST_DEVICES];
     if (!wanted(&run->job)) return PN_OK;
+    if (run->job.privacy.secure) return without(run, PN_REFUSED, (pn_fail(&why, PN_REFUSED, "data holders of secure sums compute their steps on the CPU"), &why), err);
     if (gpu == NULL) return without(run, PN_NOT_FOUND, (pn_fail(&why, PN_NOT_FOUND, "this worker was built without CUDA"), &why), err);
     run->backend = gpu(&why);
     const size_t n = run->backend != NULL ? run->backend->devices(&why) : 0, count = numbers_of(&run->job, 0, n, numbers);
