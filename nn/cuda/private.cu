@@ -54,12 +54,12 @@ struct layer_of {
     __device__ double operator()(size_t u, unsigned thread, unsigned threads) const {
         double sum = 0;
         for (size_t d = thread; d < width; d += threads) {
-            float shift = 0, scale = 0;
+            double shift = 0, scale = 0;
             for (size_t t = begin[u]; t < begin[u + 1]; t++) {
-                shift += g[t * width + d];
-                scale += g[t * width + d] * normal[t * width + d];
+                shift += (double)g[t * width + d];
+                scale += (double)g[t * width + d] * (double)normal[t * width + d];
             }
-            sum += (double)shift * (double)shift + (double)scale * (double)scale;
+            sum += shift * shift + scale * scale;
         }
         return sum;
     }
@@ -77,10 +77,10 @@ struct position_of { /* tokens in one place, counted from the end, share a vecto
         double sum = 0;
         for (size_t i = thread; i < most * width; i += threads) {
             const size_t left = i / width, d = i - left * width;
-            float cell = 0;
+            double cell = 0;
             for (size_t e = examples[u]; e < examples[u + 1]; e++)
-                if (begin[e + 1] - begin[e] > left) cell += g[(begin[e + 1] - begin[0] - 1 - left) * width + d];
-            sum += (double)cell * (double)cell;
+                if (begin[e + 1] - begin[e] > left) cell += (double)g[(begin[e + 1] - begin[0] - 1 - left) * width + d];
+            sum += cell * cell;
         }
         return sum;
     }

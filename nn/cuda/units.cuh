@@ -3,8 +3,8 @@
  * Threads. One or eight warps a unit, eight warps a block. f(unit, thread, threads) is a thread's share of the unit's sum; it may shuffle, as all lanes of a warp are of one unit.
  * Shares are added up lane by lane, then warp by warp: one thread adds to squares[unit].
  *
- * Rounding. What is summed before it is squared is summed in float32, as the gradients are that go out: it is off by what rounding takes of the terms. A product of sums over
- * pairs of rows cancels after it was squared, and is summed in double. */
+ * Rounding. Sums are in double, but for the cells of a linear layer, of which there are as many as products (private.cu): those are off by what rounding takes of their terms, as
+ * the gradients are that go out. Products over pairs of rows cancel after they were squared: in float32 a norm could come out as half of what it is. */
 #ifndef PN_NN_CUDA_UNITS_CUH
 #define PN_NN_CUDA_UNITS_CUH
 
@@ -39,9 +39,9 @@ template <class F> __global__ void pn_touches_kernel(struct pn_touches t, size_t
         const size_t i = first + threadIdx.x % 32 / lanes;
         double sum = 0;
         for (size_t d = lane; i < n && d < dim; d += lanes) {
-            float cell = 0;
-            for (uint32_t at = t.begin[i]; at < t.begin[i + 1]; at++) cell += f(t.order[at], d);
-            sum += (double)cell * (double)cell;
+            double cell = 0;
+            for (uint32_t at = t.begin[i]; at < t.begin[i + 1]; at++) cell += (double)f(t.order[at], d);
+            sum += cell * cell;
         }
         sum = pn_sum_lanes(sum, lanes);
         if (i < n && lane == 0) t.squares[i] = sum;
