@@ -59,6 +59,7 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     if (v->per_user > 0)
         pn_yaml_problem(y, n, "unit: user and aggregation: secure do not go together: a user's rows may lie with several data holders, whose draws and clips know nothing of one another; take unit: example");
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
+    if (job->device == PN_DEVICE_CUDA) pn_yaml_problem(y, n, "aggregation: secure: data holders compute their steps on the CPU; take training.device: cpu (or auto)");
     uint64_t values = 0;
     for (size_t i = 0; i < job->n_fields; i++)
         if (pn_field_keyed(&job->fields[i])) values += pn_field_domain(&job->fields[i]) * job->tables[job->fields[i].i_table].dim;

@@ -47,6 +47,29 @@ struct pn_inverse {
     float *partial;              /* (2 * entries / PN_CHUNK + 2) * dim */
 };
 
+/* What is clipped as one (docs/privacy.md): unit u has the rows begin[u] .. begin[u + 1] of what a block runs on, the examples or tokens of an example or of a user. */
+struct pn_units {
+    size_t n, n_rows;      /* n_rows = begin[n] */
+    const uint32_t *begin; /* n + 1 */
+};
+/* Everything that units add to rows of tables, made by pn_device_stage_units on the host: group i, places begin[i] .. begin[i + 1] of order, is all that one unit adds to one row.
+ * An entry of order is the operation's. */
+struct pn_touches {
+    size_t n_units, most_groups; /* most_groups: at least unit_begin[n_units] */
+    const uint32_t *order, *begin;
+    const uint32_t *unit_begin;  /* n_units + 1: each unit's groups */
+    double *squares;             /* most_groups: of the operation's own */
+};
+/* What a backward pass leaves of the rows' gradients: an entry e * f + s is a place of the pooled fields, n * f + q * n_tokens + t token t of sequence q, which adds gain times its vector. */
+#define PN_TOKEN_FIELDS 4u
+struct pn_row_sources {
+    struct pn_pool_view pool;
+    const float *linear, *embedded; /* NULL: the model pools nothing */
+    size_t n_tokens;
+    float gain;
+    const float *tokens[PN_TOKEN_FIELDS];
+};
+
 enum pn_group_loss { PN_GROUP_BPR, PN_GROUP_HINGE, PN_GROUP_SOFTMAX };
 enum pn_dense_rule { PN_DENSE_SGD, PN_DENSE_ADAGRAD, PN_DENSE_ADAM };
 
@@ -168,15 +191,16 @@ struct pn_backend {
     void (*clip)(struct pn_ctx *, const double *squares, float most, size_t n, float *x);      /* x *= most / sqrt(*squares) if that is below 1 */
     /* One step of an optimizer over a flat vector. state: Adagrad n, Adam 2 n floats; step: from 1, Adam's correction. */
     void (*dense_step)(struct pn_ctx *, enum pn_dense_rule, float lr, float epsilon, float beta1, float beta2, uint64_t step, size_t n, const float *g, float *state, float *p);
-    /* Squared norm of each example's own gradient of a linear layer, without making it (Goodfellow 2015): norms[e] += |x_e|^2 |g_e|^2 (+ |g_e|^2 of the bias). */
-    void (*example_norms)(struct pn_ctx *, const float *in, const float *g, size_t n, size_t from, size_t width, bool biased, float *norms);
-    /* ... of layer norm, of cross (the gradient of x W + b is g * x0), of the pooled fields' rows (a row that an example names twice gets the sum), of a pair's two rows. */
-    void (*layer_norms)(struct pn_ctx *, const float *normal, const float *g, size_t n, size_t width, float *norms);
-    void (*cross_norms)(struct pn_ctx *, const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms);
-    void (*row_norms)(struct pn_ctx *, const struct pn_pool_view *, const float *linear_gradient, const float *embedded_gradient, float *norms);
-    void (*pair_norms)(struct pn_ctx *, const struct pn_pool_view *, const float *rows, const float *g, float *norms);
-    /* Differential privacy (Abadi et al. 2016): g_e *= min(1, most / sqrt(norms[e])), 0 where that is no number, and normal noise of deviation sigma, a function of (seed, i). */
-    void (*clip_examples)(struct pn_ctx *, const float *norms, float most, size_t n, size_t width, float *g);
+    /* Differential privacy: squares[u] += the squared norm of unit u's own gradient, without making it where that is less work (nn/example_norms.c says how).
+     * Of a linear layer: the sum over the unit's rows of the outer products of (in, and with `biased` a 1 behind it) and g, by element times z (NULL: it is not; cross: x0). */
+    void (*outer_norms)(struct pn_ctx *, const struct pn_units *, const float *in, size_t from, bool biased, const float *g, const float *z, size_t width, double *squares);
+    /* ... of layer norm; of positions (units of examples; begin: their tokens, n + 1); of rows: of pooled fields and sequences together, of a pair's two rows. */
+    void (*layer_norms)(struct pn_ctx *, const struct pn_units *, const float *normal, const float *g, size_t width, double *squares);
+    void (*position_norms)(struct pn_ctx *, const struct pn_units *, const float *g, const uint32_t *begin, size_t most, size_t width, double *squares);
+    void (*row_norms)(struct pn_ctx *, const struct pn_touches *, const struct pn_row_sources *, double *squares);
+    void (*pair_norms)(struct pn_ctx *, const struct pn_touches *, const struct pn_pool_view *, const float *rows, const float *g, double *squares); /* entry: 2 e + s */
+    /* Abadi et al. 2016: g_e *= min(1, most / sqrt(squares[unit[e]])), 0 where that is no number. And normal noise of deviation sigma, a function of (seed, i). */
+    void (*clip_units)(struct pn_ctx *, const double *squares, const uint32_t *unit, float most, size_t n, size_t width, float *g);
     void (*add_noise)(struct pn_ctx *, size_t n, float sigma, uint64_t seed, float *x);
 
     const struct pn_cache_ops *cache; /* of hot rows */

@@ -120,20 +120,6 @@ void pn_device_close(struct pn_device *d) {
     free(d);
 }
 
-enum pn_result pn_device_clip_examples(struct pn_device *d, float most, struct pn_error *err) {
-    const struct pn_net *net = d->net;
-    if (!pn_net_separable(net)) return pn_fail(err, PN_REFUSED, "the model mixes examples: its gradients cannot be clipped one by one");
-    if (net->job->precision != PN_FLOAT32) return pn_fail(err, PN_REFUSED, "a private job is computed in float32: products of rounded numbers have other norms than those that are clipped");
-    for (size_t i = 0; i < net->n_blocks; i++) {
-        const struct pn_block *b = &net->blocks[i];
-        if ((b->kind->norms != NULL || b->kind->touch != NULL) && (d->runs[i]->norms == NULL || b->tokens))
-            return pn_fail(err, PN_REFUSED, "block \"%s\"%s: the norms of its examples' gradients are not found on a GPU yet: use device: cpu (or auto)", b->kind->name,
-                           b->tokens ? " over sequences" : "");
-    }
-    d->clip_each = most * (1 - 1e-5f); /* the norms are sums of float32: what rounding takes must not let more than `most` pass */
-    return PN_OK;
-}
-
 struct pn_device_seconds pn_device_time(const struct pn_device *d) { return d->seconds; }
 
 struct pn_device_counts pn_device_look(const struct pn_device *d) { return d->counts; }
@@ -219,9 +205,10 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn
     }
     s->n = n;
     s->n_rows = n_rows;
+    s->n_units = d->clip_each > 0 && b->unit_begin != NULL ? b->n_units : n;
     s->teacher = b->teacher != NULL && job->distill.weight > 0;
     memset(s->used, 0, sizeof s->used);
-    const size_t scratch = n_rows + b->n_keys + 2;
+    const size_t units = d->clip_each > 0 ? pn_device_units_scratch(d, n_rows, b->n_keys, s->n_tokens) : 0, scratch = n_rows + b->n_keys + 2 > units ? n_rows + b->n_keys + 2 : units;
     if (scratch > d->build_room) {
         free(d->build);
         d->build_room = scratch + scratch / 4;
@@ -277,7 +264,7 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn
     ok = ok && pn_device_stage_inverse(d, s, PN_PART_INVERSE, 0, position, id, net->n_sparse > 0 ? begin[net->n_sparse * n] : 0, n_rows);
     if (ok && net->n_sequences > 0) ok = stage_sequences(d, s, b, n_rows);
     if (ok && job->model == PN_MODEL_SASREC) ok = pn_device_sasrec_stage(d, s, b);
-    if (ok && d->clip_each > 0) ok = pn_device_room(d, &s->parts[PN_PART_NORMS], (n + 1) * sizeof(float));
+    if (ok && d->clip_each > 0) ok = pn_device_stage_units(d, s, b);
     if (ok && job->embedding_l2 > 0) ok = stage_shares(d, s, b, n_rows);
     ok = ok && pn_device_room(d, &s->parts[PN_PART_ROW_GRADIENTS], s->parts[PN_PART_ROWS].room) && pn_device_room(d, &s->parts[PN_PART_DP], (net->n_parameters + PN_DENSE_ROW) * sizeof(float)) &&
          pn_device_room(d, &s->parts[PN_PART_SCORES], (n + 1) * (1 + job->n_heads) * sizeof(float)) && pn_device_room(d, &s->parts[PN_PART_LOSS], (3 + PN_MAX_HEADS) * sizeof(double));
@@ -312,7 +299,7 @@ static void losses(struct pn_device *d, struct pn_device_slot *s) {
     for (size_t h = 0; h < job->n_heads; h++) d->be->scale(d->ctx, factors + 1, n, d->g[d->net->heads[h]]);
 }
 
-/* All gradients to 0, those of the losses, and back through the blocks. norms: with the squared norms of the examples'; clipped: of examples scaled down by them. */
+/* All gradients to 0, those of the losses, and back through the blocks. norms: with the squared norms of the units'; clipped: of units scaled down by them. */
 static void backward(struct pn_device *d, struct pn_device_slot *s, size_t n_rows, bool norms, bool clipped) {
     struct pn_net *net = d->net;
     float *rows = s->parts[PN_PART_ROW_GRADIENTS].dev;
@@ -322,11 +309,12 @@ static void backward(struct pn_device *d, struct pn_device_slot *s, size_t n_row
     d->be->clear(d->ctx, s->parts[PN_PART_LOSS].dev, (3 + PN_MAX_HEADS) * sizeof(double));
     losses(d, s);
     for (size_t h = 0; clipped && h <= net->job->n_heads; h++)
-        d->be->clip_examples(d->ctx, s->parts[PN_PART_NORMS].dev, d->clip_each, s->n, 1, d->g[h == 0 ? net->logit : net->heads[h - 1]]);
+        d->be->clip_units(d->ctx, s->parts[PN_PART_SQUARES].dev, s->parts[PN_PART_UNIT].dev, d->clip_each, s->n, 1, d->g[h == 0 ? net->logit : net->heads[h - 1]]);
     for (size_t i = net->n_blocks; i-- > 0;) {
         d->runs[i]->backward(d, i, s);
         if (norms && d->runs[i]->norms != NULL) d->runs[i]->norms(d, i, s);
     }
+    if (norms) pn_device_row_norms(d, s);
 }
 
 static void run(struct pn_device *d, struct pn_device_slot *s) {
@@ -341,7 +329,7 @@ static void run(struct pn_device *d, struct pn_device_slot *s) {
     }
     for (size_t i = 0; i < net->n_blocks; i++) d->runs[i]->forward(d, i, s);
     if (d->clip_each > 0) {
-        d->be->clear(d->ctx, s->parts[PN_PART_NORMS].dev, s->n * sizeof(float));
+        d->be->clear(d->ctx, s->parts[PN_PART_SQUARES].dev, s->n_units * sizeof(double));
         backward(d, s, n_rows, true, false);
     }
     backward(d, s, n_rows, false, d->clip_each > 0);
@@ -368,16 +356,15 @@ static void run_or_replay(struct pn_device *d, size_t slot) {
     for (size_t i = 0; i < PN_DEVICE_GRAPHS; i++) {
         struct pn_device_graph *g = &d->graphs[i];
         if (g->graph == NULL) free_ = free_ != NULL ? free_ : g;
-        else if (g->slot == slot && g->n == s->n && g->teacher == s->teacher) {
+        else if (g->slot == slot && g->n == s->n && g->n_units == s->n_units && g->teacher == s->teacher) {
             d->counts.replayed++;
             d->be->replay(d->ctx, g->graph);
             return;
         }
     }
     struct pn_device_seen *seen = &d->seen[slot];
-    const bool again = seen->n == s->n && seen->times >= 2;
-    seen->times = seen->n == s->n ? seen->times + 1 : 1;
-    seen->n = s->n;
+    const bool same = seen->n == s->n && seen->n_units == s->n_units, again = same && seen->times >= 2;
+    *seen = (struct pn_device_seen){s->n, s->n_units, same ? seen->times + 1 : 1};
     if (!again || free_ == NULL || !d->be->capture(d->ctx)) {
         run(d, s);
         return;
@@ -388,7 +375,7 @@ static void run_or_replay(struct pn_device *d, size_t slot) {
         run(d, s);
         return;
     }
-    *free_ = (struct pn_device_graph){graph, slot, s->n, s->teacher};
+    *free_ = (struct pn_device_graph){graph, slot, s->n, s->n_units, s->teacher};
     d->counts.graphs++;
     d->counts.replayed++;
     d->be->replay(d->ctx, graph);
@@ -408,7 +395,6 @@ enum pn_result pn_device_queue(struct pn_device *d, size_t slot, struct pn_devic
     s->share = share;
     if (b->n_sparse != net->n_sparse + net->n_sequences || b->n_dense != net->n_dense) return pn_fail(err, PN_INVALID, "a batch of %zu sparse fields and %zu numbers: the model takes %zu and %zu", b->n_sparse, b->n_dense, net->n_sparse + net->n_sequences, net->n_dense);
     if (net->n_sequences > PN_DEVICE_SEQUENCES) return pn_fail(err, PN_REFUSED, "more than %u sequence fields are not computed on a GPU", PN_DEVICE_SEQUENCES);
-    if (d->clip_each > 0 && b->unit_begin != NULL) return pn_fail(err, PN_REFUSED, "gradients of whole users are not clipped on a GPU");
     s->n_tokens = 0;
     if (net->n_sequences > 0) s->n_tokens = b->begin[(net->first_sequence + 1) * b->n_examples] - b->begin[net->first_sequence * b->n_examples];
     if (!reserve(d, b->n_examples, s->n_tokens) || !stage_batch(d, s, look, b, rows, p, seed)) return pn_fail(err, PN_NO_MEMORY, "no memory for a batch of %zu examples on the device", b->n_examples);

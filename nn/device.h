@@ -41,9 +41,10 @@ enum pn_result pn_device_begin_found(struct pn_device *, size_t slot, size_t loo
 struct pn_device_cache_counts { uint64_t keys, found, evicted, rows; };
 struct pn_device_cache_counts pn_device_cache_look(const struct pn_device *);
 
-/* From now on a step is as pn_net_step_clipped: each example's gradient is clipped to `most`, and their sum comes out (noise is the caller's). The norms come of one backward
- * pass; a second one, with the logits' gradients scaled, gives the sums: a gradient is linear in them. PN_REFUSED: the model has a part whose norms no backend finds. */
-enum pn_result pn_device_clip_examples(struct pn_device *, float most, struct pn_error *);
+/* From now on a step is as pn_net_step_clipped: each unit's gradient (an example's, or with unit_begin that of a user's examples) is clipped to `most`, and their sum comes out
+ * (noise is the caller's). The norms come of one backward pass; a second one, with the logits' gradients scaled, gives the sums: a gradient is linear in them.
+ * PN_REFUSED: the model has a part whose norms no backend finds. */
+enum pn_result pn_device_clip_units(struct pn_device *, float most, struct pn_error *);
 
 /* Seconds that steps which have ended took on the device: copies in (with the cache, if there is one), computation, the sum with other devices (devices.h), copies out. They run
  * side by side, but the sum is behind the computation: the largest is what binds. Not beside an end of another thread. */

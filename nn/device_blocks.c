@@ -24,19 +24,19 @@ struct pn_inverse pn_device_inverse(const struct pn_device_slot *s, size_t first
                                .counts = (const uint32_t *)s->parts[PN_PART_HEADER].dev + 2 + 2 * i_inverse, .most_chunks = p[2].room / sizeof(uint32_t),
                                .most_wide = p[3].room / sizeof(uint32_t)};
 }
-static struct pn_pool_view view_of(const struct pn_device *d, const struct pn_device_slot *s) {
+struct pn_pool_view pn_device_pool_view(const struct pn_device *d, const struct pn_device_slot *s) {
     return (struct pn_pool_view){.n = s->n, .f = d->net->n_sparse, .k = d->net->k, .wide = d->net->wide, .linear_scale = d->net->job->linear_scale,
                                  .pooling = s->parts[PN_PART_POOLING].dev, .begin = s->parts[PN_PART_BEGIN].dev, .position = s->parts[PN_PART_POSITION].dev};
 }
 
 RUN(embedding_forward) {
     BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
+    const struct pn_pool_view v = pn_device_pool_view(d, s);
     be->pool_forward(c, &v, ROWS, OUT, d->x[b->out[1]]);
 }
 RUN(embedding_backward) {
     BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
+    const struct pn_pool_view v = pn_device_pool_view(d, s);
     const struct pn_inverse inverse = pn_device_inverse(s, PN_PART_INVERSE, 0);
     be->pool_backward(c, &v, &inverse, GOUT, d->g[b->out[1]], DROWS);
 }
@@ -81,12 +81,12 @@ RUN(product_forward) { BLOCK; be->product_forward(c, X(0), s->n, b->width, OUT);
 RUN(product_backward) { BLOCK; be->product_backward(c, X(0), GOUT, s->n, b->width, G(0)); }
 RUN(pair_forward) {
     BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
+    const struct pn_pool_view v = pn_device_pool_view(d, s);
     be->pair_forward(c, &v, ROWS, OUT);
 }
 RUN(pair_backward) {
     BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
+    const struct pn_pool_view v = pn_device_pool_view(d, s);
     const struct pn_inverse inverse = pn_device_inverse(s, PN_PART_INVERSE, 0);
     be->pair_backward(c, &v, &inverse, ROWS, GOUT, DROWS);
 }
@@ -134,32 +134,28 @@ RUN(attention_backward) {
 RUN(summary_forward) { BLOCK; be->summary_forward(c, X(0), TOKEN_BEGIN, s->n, b->from, b->width / b->from - 1, KEPT(0), OUT); }
 RUN(summary_backward) { BLOCK; be->summary_backward(c, KEPT(0), GOUT, TOKEN_BEGIN, s->n, b->from, b->width / b->from - 1, G(0)); }
 
-/* ---- squared norms of the examples' own gradients ---- */
-#define NORMS ((float *)s->parts[PN_PART_NORMS].dev)
-RUN(embedding_norms) {
+/* ---- squared norms of the units' own gradients; those of rows are in device_private.c ---- */
+#define SQUARES ((double *)s->parts[PN_PART_SQUARES].dev)
+#define UNITS const struct pn_units units = pn_device_units(s, b->tokens)
+RUN(bias_norms) { BLOCK; UNITS; be->outer_norms(c, &units, GOUT, 0, true, GOUT, NULL, 1, SQUARES); }
+RUN(linear_norms) { BLOCK; UNITS; be->outer_norms(c, &units, X(0), b->from, b->biased, GOUT, NULL, b->width, SQUARES); }
+RUN(weight_norms) { BLOCK; UNITS; be->outer_norms(c, &units, X(0), b->from, false, GOUT, NULL, 1, SQUARES); }
+RUN(norm_norms) { BLOCK; UNITS; be->layer_norms(c, &units, KEPT(1), GOUT, b->width, SQUARES); }
+RUN(cross_norms) { BLOCK; UNITS; be->outer_norms(c, &units, X(1), b->width, true, GOUT, X(0), b->width, SQUARES); }
+RUN(positions_norms) {
     BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
-    be->row_norms(c, &v, GOUT, d->g[b->out[1]], NORMS);
-}
-RUN(bias_norms) { BLOCK; be->example_norms(c, GOUT, GOUT, s->n, 0, 1, true, NORMS); }
-RUN(linear_norms) { BLOCK; be->example_norms(c, X(0), GOUT, s->n, b->from, b->width, b->biased, NORMS); }
-RUN(weight_norms) { BLOCK; be->example_norms(c, X(0), GOUT, s->n, b->from, 1, false, NORMS); }
-RUN(norm_norms) { BLOCK; be->layer_norms(c, KEPT(1), GOUT, s->n, b->width, NORMS); }
-RUN(cross_norms) { BLOCK; be->cross_norms(c, X(0), X(1), GOUT, s->n, b->width, NORMS); }
-RUN(pair_norms) {
-    BLOCK;
-    const struct pn_pool_view v = view_of(d, s);
-    be->pair_norms(c, &v, ROWS, GOUT, NORMS);
+    const struct pn_units units = pn_device_units(s, false);
+    be->position_norms(c, &units, GOUT, TOKEN_BEGIN, d->net->most, b->width, SQUARES);
 }
 
 static const struct pn_device_run all[] = {
-    {"embedding", embedding_forward, embedding_backward, embedding_norms}, {"numbers", numbers_forward, nothing, NULL}, {"bias", bias_forward, bias_backward, bias_norms},
+    {"embedding", embedding_forward, embedding_backward, NULL}, {"numbers", numbers_forward, nothing, NULL}, {"bias", bias_forward, bias_backward, bias_norms},
     {"linear", linear_forward, linear_backward, linear_norms}, {"weight", weight_forward, weight_backward, weight_norms}, {"norm", norm_forward, norm_backward, norm_norms},
     {"batch norm", batch_norm_forward, batch_norm_backward, NULL}, {"dropout", dropout_forward, dropout_backward, NULL}, {"fm", fm_forward, fm_backward, NULL},
-    {"cross", cross_forward, cross_backward, cross_norms}, {"dot", dot_forward, dot_backward, NULL}, {"part", part_forward, part_backward, NULL}, {"product", product_forward, product_backward, NULL}, {"pair", pair_forward, pair_backward, pair_norms},
+    {"cross", cross_forward, cross_backward, cross_norms}, {"dot", dot_forward, dot_backward, NULL}, {"part", part_forward, part_backward, NULL}, {"product", product_forward, product_backward, NULL}, {"pair", pair_forward, pair_backward, NULL},
     {"unit", unit_forward, unit_backward, NULL},
     {"concat", concat_forward, concat_backward, NULL}, {"sum", sum_forward, sum_backward, NULL}, {"tokens", tokens_forward, tokens_backward, NULL},
-    {"candidate", candidate_forward, candidate_backward, NULL}, {"positions", positions_forward, positions_backward, NULL}, {"attention", attention_forward, attention_backward, NULL},
+    {"candidate", candidate_forward, candidate_backward, NULL}, {"positions", positions_forward, positions_backward, positions_norms}, {"attention", attention_forward, attention_backward, NULL},
     {"summary", summary_forward, summary_backward, NULL}};
 
 const struct pn_device_run *pn_device_block(const char *kind) {

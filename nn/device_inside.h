@@ -6,7 +6,7 @@
 #include "nn/device.h"
 #include "nn/net.h"
 
-#define PN_DEVICE_SEQUENCES 4u
+#define PN_DEVICE_SEQUENCES PN_TOKEN_FIELDS
 #define PN_DEVICE_GRAPHS 8u
 
 /* What a slot brings and leaves: pinned host memory and the device's copy of it. An inverse takes five parts: order, chunk_begin, chunk_row, wide_begin, partial; a
@@ -22,7 +22,8 @@ enum pn_device_parts {
     PN_PART_SHARES, /* of the decay, by row */
     PN_PART_ENTRY_BEGIN, PN_PART_ENTRY_ROW, PN_PART_ENTRY_TOKEN, PN_PART_ENTRY_INVERSE, /* SASRec: what tokens are held against */
     PN_PART_UNION = PN_PART_ENTRY_INVERSE + PN_PARTS_AN_INVERSE, PN_PART_Z,
-    PN_PART_NORMS, /* squared, of the examples' gradients */
+    PN_PART_UNITS, PN_PART_UNIT_TOKENS, PN_PART_UNIT, /* private: examples and tokens of each unit; each example's unit */
+    PN_PART_TOUCHES, PN_PART_TOUCH_BEGIN, PN_PART_UNIT_GROUPS, PN_PART_TOUCH_SQUARES, PN_PART_SQUARES, /* pn_touches; squared norms of the units' gradients */
     PN_PART_ROW_GRADIENTS, PN_PART_DP, PN_PART_SCORES, PN_PART_LOSS,
     PN_PARTS
 };
@@ -38,12 +39,12 @@ struct pn_device_share {
 struct pn_device_slot {
     struct pn_device_part parts[PN_PARTS];
     size_t used[PN_PARTS];                 /* bytes to bring */
-    size_t n, n_tokens, n_rows, n_targets, n_union;
+    size_t n, n_tokens, n_rows, n_targets, n_union, n_units;
     bool teacher;
     const struct pn_device_share *share;   /* NULL: the batch is whole */
 };
-struct pn_device_graph { void *graph; size_t slot, n; bool teacher; };
-struct pn_device_seen { size_t n, times; };
+struct pn_device_graph { void *graph; size_t slot, n, n_units; bool teacher; };
+struct pn_device_seen { size_t n, n_units, times; };
 
 /* Events of a slot: each stage's end; behind those of all slots and of the cache each stage's beginning; then when its own gradients are there, which several devices sum. */
 enum { PN_STAGES_OF_STEP = 3, PN_EVENT_BEGIN = PN_STAGES_OF_STEP * PN_DEVICE_SLOTS + 2, PN_EVENT_OWN = PN_EVENT_BEGIN + PN_STAGES_OF_STEP * PN_DEVICE_SLOTS };
@@ -51,7 +52,7 @@ struct pn_device_run {
     const char *name;
     void (*forward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
     void (*backward)(struct pn_device *, size_t i_block, struct pn_device_slot *);
-    void (*norms)(struct pn_device *, size_t i_block, struct pn_device_slot *); /* behind backward; NULL: no parameters and rows, or it mixes examples */
+    void (*norms)(struct pn_device *, size_t i_block, struct pn_device_slot *); /* behind backward; NULL: no parameters, or it mixes examples */
 };
 /* Of a step that was found and not begun: its keys, its rows as far as they were there, and which were. Device memory; host: pinned. */
 struct pn_device_look { void *keys, *hit, *host_keys, *host_hit; float *rows; size_t room, n, base[PN_MAX_TABLES]; uint64_t now; };
@@ -87,6 +88,14 @@ struct pn_inverse pn_device_inverse(const struct pn_device_slot *, size_t first,
 bool pn_device_sasrec_stage(struct pn_device *, struct pn_device_slot *, const struct pn_batch *);
 void pn_device_sasrec_loss(struct pn_device *, struct pn_device_slot *);
 
+/* ---- device_private.c ---- */
+size_t pn_device_units_scratch(const struct pn_device *, size_t n_rows, size_t n_keys, size_t n_tokens); /* words of d->build that the next takes */
+bool pn_device_stage_units(struct pn_device *, struct pn_device_slot *, const struct pn_batch *); /* positions and sequences have been staged */
+struct pn_units pn_device_units(const struct pn_device_slot *, bool tokens);
+void pn_device_row_norms(struct pn_device *, struct pn_device_slot *); /* of all blocks over rows together; behind the way back of all */
+
+/* ---- device_blocks.c ---- */
+struct pn_pool_view pn_device_pool_view(const struct pn_device *, const struct pn_device_slot *);
 /* NULL: that kind has none. */
 const struct pn_device_run *pn_device_block(const char *kind);
 

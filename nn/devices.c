@@ -8,7 +8,7 @@
 struct part {
     struct pn_batch batch;
     struct pn_device_share share;
-    size_t n;
+    size_t n, first_unit;
     uint32_t *memory;
     float *head_labels;
     size_t room, head_room;
@@ -74,9 +74,9 @@ struct pn_device *pn_devices_one(struct pn_devices *g, size_t i) { return g->mem
 
 struct pn_device_seconds pn_devices_time(const struct pn_devices *g) { return g->n == 1 ? pn_device_time(g->members[0]) : g->seconds; }
 
-enum pn_result pn_devices_clip_examples(struct pn_devices *g, float most, struct pn_error *err) {
+enum pn_result pn_devices_clip_units(struct pn_devices *g, float most, struct pn_error *err) {
     enum pn_result r = PN_OK;
-    for (size_t i = 0; r == PN_OK && i < g->n; i++) r = pn_device_clip_examples(g->members[i], most, err);
+    for (size_t i = 0; r == PN_OK && i < g->n; i++) r = pn_device_clip_units(g->members[i], most, err);
     return r;
 }
 
@@ -95,7 +95,18 @@ static size_t targets(const struct pn_net *net, const struct pn_batch *b) {
     return n;
 }
 
-/* Part i of the batch: which examples, and their share in it. */
+/* The first unit that begins at example e or behind it; n_units: none does. */
+static size_t unit_from(const struct pn_batch *b, size_t e) {
+    size_t low = 0, high = b->n_units;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (b->unit_begin[middle] < e) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Part i of the batch: which examples, and their share in it. What is clipped as one stays on one device, as its norm is of the whole. */
 static void cut(struct pn_devices *g, size_t slot, size_t i, const struct pn_batch *b) {
     const struct pn_net *net = g->members[0]->net;
     const struct pn_job *job = net->job;
@@ -106,9 +117,11 @@ static void cut(struct pn_devices *g, size_t slot, size_t i, const struct pn_bat
         first = end;
         end = n * (k + 1) / g->n > first ? n * (k + 1) / g->n : first;
         while (loss != PN_LOSS_BCE && end < n && b->labels[end] < 0.5f) end++; /* a positive row keeps those behind it */
+        if (b->unit_begin != NULL) end = b->unit_begin[unit_from(b, end)];
     }
     struct part *p = &g->parts[slot][i];
     p->n = end - first;
+    p->first_unit = b->unit_begin != NULL ? unit_from(b, first) : 0;
     const double all = (double)pn_loss_terms(loss, b->labels, n), of_loss = all > 0 ? (double)pn_loss_terms(loss, b->labels + first, p->n) / all : 0, of_heads = n > 0 ? (double)p->n / (double)n : 0;
     p->share = (struct pn_device_share){.first = first, .n = n, .n_targets = targets(net, b), .of_loss = (float)of_loss, .of_heads = (float)of_heads, .loss = 1};
     if (net->n_sequences > 0) p->share.first_token = b->begin[net->first_sequence * n + first] - b->begin[net->first_sequence * n];
@@ -125,7 +138,8 @@ static bool cut_out(const struct pn_net *net, struct part *p, const struct pn_ba
     size_t n_keys = 0, n_rows = 0;
     for (size_t f = 0; f < n_fields; f++) n_keys += b->begin[f * n + first + m] - b->begin[f * n + first];
     for (uint32_t t = 0; t < job->i_dense_table; t++) n_rows += b->n_unique[t];
-    const size_t room = n_fields * m + 1 + n_keys + 2 * n_rows;
+    const size_t n_units = b->unit_begin != NULL ? unit_from(b, first + m) - p->first_unit : 0;
+    const size_t room = n_fields * m + 1 + n_keys + 2 * n_rows + n_units + 1;
     if (room > p->room) {
         free(p->memory);
         p->room = room + room / 4;
@@ -137,13 +151,17 @@ static bool cut_out(const struct pn_net *net, struct part *p, const struct pn_ba
         if ((p->head_labels = malloc(p->head_room * sizeof *p->head_labels)) == NULL) return p->head_room = 0, false;
     }
     *own = (struct pn_batch){.n_examples = m, .n_sparse = b->n_sparse, .n_dense = b->n_dense, .n_keys = n_keys, .labels = b->labels + first, .log_q = b->log_q + first,
-                             .head_labels = p->head_labels, .unit_begin = b->unit_begin};
+                             .head_labels = p->head_labels, .n_units = n_units};
     if (b->n_dense > 0) own->dense = b->dense + first * b->n_dense;
     if (b->teacher != NULL) own->teacher = b->teacher + first;
     for (size_t h = 0; h < job->n_heads; h++) memcpy(p->head_labels + h * m, b->head_labels + h * n + first, m * sizeof *p->head_labels);
     uint32_t *which = p->memory, *place = which + n_rows, *base[PN_MAX_TABLES]; /* place: of the whole's rows among the part's */
     own->begin = place + n_rows;
     own->position = own->begin + n_fields * m + 1;
+    if (b->unit_begin != NULL) {
+        own->unit_begin = own->position + n_keys;
+        for (size_t u = 0; u <= n_units; u++) own->unit_begin[u] = b->unit_begin[p->first_unit + u] - (uint32_t)first;
+    }
     memset(place, 0, n_rows * sizeof *place);
     for (uint32_t t = 0; t < job->i_dense_table; t++, place += b->n_unique[t - 1]) base[t] = place;
     for (size_t f = 0; f < n_fields; f++)

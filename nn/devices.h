@@ -16,7 +16,7 @@ enum pn_result pn_devices_open(struct pn_devices **, const struct pn_backend *, 
 void pn_devices_close(struct pn_devices *);
 size_t pn_devices_number(const struct pn_devices *);
 struct pn_device *pn_devices_one(struct pn_devices *, size_t i); /* borrowed; the only one may have a cache */
-enum pn_result pn_devices_clip_examples(struct pn_devices *, float most, struct pn_error *);
+enum pn_result pn_devices_clip_units(struct pn_devices *, float most, struct pn_error *);
 
 enum pn_result pn_devices_begin(struct pn_devices *, size_t slot, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t seed,
                                 struct pn_error *);

@@ -23,20 +23,33 @@ static double dot(const float *restrict x, const float *restrict y, size_t n) {
     return total;
 }
 
+/* The same where rows may cancel: of a sum whose terms' squares are a million times its own, float32 would leave the first digits, and more than the clip could pass. */
+static double exact(const float *restrict x, const float *restrict y, size_t n) {
+    double sum[8] = {0};
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t k = 0; k < 8; k++) sum[k] += (double)x[i + k] * (double)y[i + k];
+    double total = 0;
+    for (size_t k = 0; k < 8; k++) total += sum[k];
+    for (; i < n; i++) total += (double)x[i] * (double)y[i];
+    return total;
+}
+
 /* The squared norm of the sum over m rows of the outer product of x_t (and, with `bias`, a 1 behind it) and g_t, where g_t may be by element times z_t (NULL: it is not). */
 static double outer(const float *x, size_t from, bool bias, const float *g, const float *z, size_t width, size_t m) {
     enum { STRIP = 64 };
     float strip[STRIP], scaled[STRIP];
+    double (*const product)(const float *restrict, const float *restrict, size_t) = m > 1 ? exact : dot;
     double sum = 0;
     if (m * (from + width) / 2 <= from * width || m <= 1) {
         for (size_t t = 0; t < m; t++)
             for (size_t u = 0; u <= t; u++) {
                 double gg = 0;
-                if (z == NULL) gg = dot(g + t * width, g + u * width, width);
+                if (z == NULL) gg = product(g + t * width, g + u * width, width);
                 else
                     for (size_t d = 0; d < width; d++)
                         gg += (double)g[t * width + d] * (double)z[t * width + d] * (double)g[u * width + d] * (double)z[u * width + d];
-                const double both = (dot(x + t * from, x + u * from, from) + (bias ? 1 : 0)) * gg;
+                const double both = (product(x + t * from, x + u * from, from) + (bias ? 1 : 0)) * gg;
                 sum += t == u ? both : 2 * both;
             }
         return sum;
@@ -111,7 +124,7 @@ void pn_norms_positions(const struct pn_net *net, const struct pn_block *b, cons
                 const size_t m = s->begin[e + 1] - s->begin[e], n = s->begin[other + 1] - s->begin[other];
                 const float *ends[2] = {GOUT + (s->begin[e + 1] - s->begin[0]) * b->width, GOUT + (s->begin[other + 1] - s->begin[0]) * b->width};
                 double sum = 0;
-                for (size_t left = 1; left <= m && left <= n; left++) sum += dot(ends[0] - left * b->width, ends[1] - left * b->width, b->width);
+                for (size_t left = 1; left <= m && left <= n; left++) sum += exact(ends[0] - left * b->width, ends[1] - left * b->width, b->width);
                 squares[u] += other == e ? sum : 2 * sum;
             }
 }
@@ -153,10 +166,10 @@ bool pn_norms_rows(const struct pn_net *net, const struct pn_pass *s, double *sq
         for (uint32_t i = 0; i < n; i++) {
             const struct pn_touch *x = &list[i];
             struct chain *c = &latest[first[x->table] + x->position];
-            squares[u] += (double)x->scale * (double)x->scale * ((double)x->linear * (double)x->linear + dot(x->g, x->g, net->k));
+            squares[u] += (double)x->scale * (double)x->scale * ((double)x->linear * (double)x->linear + exact(x->g, x->g, net->k));
             before[i] = c->unit == u ? c->touch : END;
             for (uint32_t j = before[i]; j != END; j = before[j])
-                squares[u] += 2 * (double)x->scale * (double)list[j].scale * ((double)x->linear * (double)list[j].linear + dot(x->g, list[j].g, net->k));
+                squares[u] += 2 * (double)x->scale * (double)list[j].scale * ((double)x->linear * (double)list[j].linear + exact(x->g, list[j].g, net->k));
             *c = (struct chain){(uint32_t)u, i};
         }
     }

@@ -30,6 +30,7 @@ enum pn_result pn_run_choose_device(struct pn_run *run, const struct pn_backend 
     struct pn_error why = {""};
     size_t numbers[PN_MOST_DEVICES];
     if (!wanted(&run->job)) return PN_OK;
+    if (run->job.privacy.secure) return without(run, PN_REFUSED, (pn_fail(&why, PN_REFUSED, "data holders of secure sums compute their steps on the CPU"), &why), err);
     if (gpu == NULL) return without(run, PN_NOT_FOUND, (pn_fail(&why, PN_NOT_FOUND, "this worker was built without CUDA"), &why), err);
     run->backend = gpu(&why);
     const size_t n = run->backend != NULL ? run->backend->devices(&why) : 0, count = numbers_of(&run->job, 0, n, numbers);
@@ -49,9 +50,7 @@ bool pn_run_devices(struct pn_run *run, uint32_t producer, struct pn_devices **d
     const size_t n = numbers_of(&run->job, producer, run->backend->devices(&why), numbers);
     enum pn_result r = n > 0 ? pn_devices_open(devices, run->backend, numbers, n, &run->job, run->n_dense_inputs, &why) : PN_NOT_FOUND;
     struct pn_private_spec spec;
-    if (r == PN_OK && pn_private_spec_of(&run->job, run->n_producers, &spec))
-        r = spec.by_user ? pn_fail(&why, PN_REFUSED, "gradients of whole users are not clipped on a GPU yet, only those of examples: use device: cpu (or auto)")
-                         : pn_devices_clip_examples(*devices, spec.clip, &why);
+    if (r == PN_OK && pn_private_spec_of(&run->job, run->n_producers, &spec)) r = pn_devices_clip_units(*devices, spec.clip, &why);
     if (r == PN_OK && run->job.cache_rows > 0) r = pn_device_cache(pn_devices_one(*devices, 0), run->job.cache_rows, run->job.cache_staleness, &why);
     if (r != PN_OK && *devices != NULL) {
         pn_devices_close(*devices);

@@ -336,64 +336,82 @@ static void dense_step(struct pn_ctx *c, enum pn_dense_rule rule, float lr, floa
         }
     }
 }
-static void example_norms(struct pn_ctx *c, const float *in, const float *g, size_t n, size_t from, size_t width, bool biased, float *norms) {
+/* Norms of units: here the sum that is a unit's gradient is made, cell by cell. */
+static void outer_norms(struct pn_ctx *c, const struct pn_units *units, const float *in, size_t from, bool biased, const float *g, const float *z, size_t width, double *squares) {
     (void)c;
-    for (size_t e = 0; e < n; e++) {
-        float x = biased ? 1 : 0, y = 0;
-        for (size_t d = 0; d < from; d++) x += in[e * from + d] * in[e * from + d];
-        for (size_t d = 0; d < width; d++) y += g[e * width + d] * g[e * width + d];
-        norms[e] += x * y;
-    }
+    for (size_t u = 0; u < units->n; u++)
+        for (size_t i = 0; i < from + biased; i++)
+            for (size_t d = 0; d < width; d++) {
+                double sum = 0;
+                for (size_t t = units->begin[u]; t < units->begin[u + 1]; t++)
+                    sum += (double)(i < from ? in[t * from + i] : 1) * (double)(z != NULL ? g[t * width + d] * z[t * width + d] : g[t * width + d]);
+                squares[u] += sum * sum;
+            }
 }
-static float squares_of(const float *x, size_t n) {
-    float sum = 0;
-    for (size_t d = 0; d < n; d++) sum += x[d] * x[d];
-    return sum;
-}
-static void layer_norms(struct pn_ctx *c, const float *normal, const float *g, size_t n, size_t width, float *norms) {
+static void layer_norms(struct pn_ctx *c, const struct pn_units *units, const float *normal, const float *g, size_t width, double *squares) {
     (void)c;
-    for (size_t e = 0; e < n; e++)
+    for (size_t u = 0; u < units->n; u++)
         for (size_t d = 0; d < width; d++) {
-            const float shift = g[e * width + d], scale = shift * normal[e * width + d];
-            norms[e] += shift * shift + scale * scale;
+            double shift = 0, scale = 0;
+            for (size_t t = units->begin[u]; t < units->begin[u + 1]; t++) {
+                shift += (double)g[t * width + d];
+                scale += (double)g[t * width + d] * (double)normal[t * width + d];
+            }
+            squares[u] += shift * shift + scale * scale;
         }
 }
-static void cross_norms(struct pn_ctx *c, const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms) {
+static void position_norms(struct pn_ctx *c, const struct pn_units *units, const float *g, const uint32_t *begin, size_t most, size_t width, double *squares) {
+    (void)c;
+    for (size_t u = 0; u < units->n; u++)
+        for (size_t left = 0; left < most; left++)
+            for (size_t d = 0; d < width; d++) {
+                double sum = 0;
+                for (size_t e = units->begin[u]; e < units->begin[u + 1]; e++)
+                    if (begin[e + 1] - begin[e] > left) sum += (double)g[(begin[e + 1] - begin[0] - 1 - left) * width + d];
+                squares[u] += sum * sum;
+            }
+}
+/* The squared norm of what a group's entries add to their row, a vector of dim floats. */
+static void touch_norms(const struct pn_touches *t, size_t dim, float (*value)(const void *, uint32_t entry, size_t d), const void *of, double *squares) {
+    for (size_t u = 0; u < t->n_units; u++)
+        for (uint32_t i = t->unit_begin[u]; i < t->unit_begin[u + 1]; i++)
+            for (size_t d = 0; d < dim; d++) {
+                double sum = 0;
+                for (uint32_t at = t->begin[i]; at < t->begin[i + 1]; at++) sum += (double)value(of, t->order[at], d);
+                squares[u] += sum * sum;
+            }
+}
+static float source_value(const void *of, uint32_t entry, size_t d) {
+    const struct pn_row_sources *s = of;
+    const struct pn_pool_view *v = &s->pool;
+    const size_t pooled = v->n * v->f;
+    if (entry >= pooled) {
+        const size_t at = entry - pooled;
+        return v->wide && d == 0 ? 0 : s->gain * s->tokens[at / s->n_tokens][at % s->n_tokens * v->k + d - v->wide];
+    }
+    const size_t e = entry / v->f, f = entry % v->f;
+    const float scale = scale_of(v->pooling[f], v->begin[f * v->n + e + 1] - v->begin[f * v->n + e]);
+    return v->wide && d == 0 ? scale * v->linear_scale * s->linear[e] : scale * s->embedded[(size_t)entry * v->k + d - v->wide];
+}
+static void row_norms(struct pn_ctx *c, const struct pn_touches *t, const struct pn_row_sources *sources, double *squares) {
+    (void)c;
+    touch_norms(t, sources->pool.wide + sources->pool.k, source_value, sources, squares);
+}
+struct pair_of { const struct pn_pool_view *v; const float *rows, *g; };
+static float pair_value(const void *of, uint32_t entry, size_t d) {
+    const struct pair_of *p = of;
+    const size_t e = entry / 2, other = p->v->position[(1 - entry % 2) * p->v->n + e];
+    return p->g[e] * (p->v->wide && d == 0 ? p->v->linear_scale : p->rows[other * (p->v->wide + p->v->k) + d]);
+}
+static void pair_norms(struct pn_ctx *c, const struct pn_touches *t, const struct pn_pool_view *v, const float *rows, const float *g, double *squares) {
+    (void)c;
+    touch_norms(t, v->wide + v->k, pair_value, &(struct pair_of){v, rows, g}, squares);
+}
+static void clip_units(struct pn_ctx *c, const double *squares, const uint32_t *unit, float most, size_t n, size_t width, float *g) {
     (void)c;
     for (size_t e = 0; e < n; e++) {
-        float sum = 0;
-        for (size_t d = 0; d < width; d++) sum += g[e * width + d] * x0[e * width + d] * g[e * width + d] * x0[e * width + d];
-        norms[e] += (squares_of(x + e * width, width) + 1) * sum;
-    }
-}
-static void row_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *linear_gradient, const float *embedded_gradient, float *norms) {
-    (void)c;
-    const size_t n = v->n, k = v->k;
-    for (size_t e = 0; e < n; e++)
-        for (size_t s = 0; s < v->f; s++)
-            for (uint32_t i = v->begin[s * n + e]; i < v->begin[s * n + e + 1]; i++)
-                for (size_t r = 0; r <= s; r++)
-                    for (uint32_t j = v->begin[r * n + e]; j < v->begin[r * n + e + 1] && j <= i; j++) {
-                        if (v->position[i] != v->position[j]) continue;
-                        const float linear = v->wide ? v->linear_scale * linear_gradient[e] : 0, *a = embedded_gradient + (e * v->f + s) * k, *b = embedded_gradient + (e * v->f + r) * k;
-                        float dot = linear * linear;
-                        for (size_t d = 0; d < k; d++) dot += a[d] * b[d];
-                        norms[e] += (i == j ? 1.0f : 2.0f) * scale_of(v->pooling[s], v->begin[s * n + e + 1] - v->begin[s * n + e]) *
-                                    scale_of(v->pooling[r], v->begin[r * n + e + 1] - v->begin[r * n + e]) * dot;
-                    }
-}
-static void pair_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *rows, const float *g, float *norms) {
-    (void)c;
-    const size_t dim = v->wide + v->k;
-    for (size_t e = 0; e < v->n; e++) {
-        const float *x = rows + v->position[e] * dim + v->wide, *y = rows + v->position[v->n + e] * dim + v->wide;
-        norms[e] += g[e] * g[e] * ((v->wide ? 2 * v->linear_scale * v->linear_scale : 0) + squares_of(x, v->k) + squares_of(y, v->k));
-    }
-}
-static void clip_examples(struct pn_ctx *c, const float *norms, float most, size_t n, size_t width, float *g) {
-    (void)c;
-    for (size_t e = 0; e < n; e++) {
-        const float norm = sqrtf(norms[e]), scale = norm > most ? most / norm : 1;
+        const double norm = sqrt(squares[unit[e]]);
+        const float scale = norm > (double)most ? (float)((double)most / norm) : 1;
         for (size_t d = 0; d < width; d++) g[e * width + d] = isfinite(norm) ? g[e * width + d] * scale : 0;
     }
 }
@@ -416,6 +434,6 @@ const struct pn_backend pn_backend_cpu = {
     .weight_forward = weight_forward, .weight_backward = weight_backward, .product_forward = product_forward, .product_backward = product_backward,
     .tokens_forward = tokens_forward, .tokens_backward = tokens_backward, .candidate_forward = candidate_forward, .candidate_backward = candidate_backward,
     .positions_forward = positions_forward, .positions_backward = positions_backward, .summary_forward = summary_forward, .summary_backward = summary_backward, .bce = bce,
-    .group_loss = group_loss, .in_batch_softmax = in_batch_softmax, .sum_squares = sum_squares, .clip = clip, .dense_step = dense_step, .example_norms = example_norms,
-    .layer_norms = layer_norms, .cross_norms = cross_norms, .row_norms = row_norms, .pair_norms = pair_norms, .clip_examples = clip_examples, .add_noise = add_noise, .pair_forward = pair_forward, .pair_backward = pair_backward, .unit_forward = unit_forward,
+    .group_loss = group_loss, .in_batch_softmax = in_batch_softmax, .sum_squares = sum_squares, .clip = clip, .dense_step = dense_step, .outer_norms = outer_norms,
+    .layer_norms = layer_norms, .position_norms = position_norms, .row_norms = row_norms, .pair_norms = pair_norms, .clip_units = clip_units, .add_noise = add_noise, .pair_forward = pair_forward, .pair_backward = pair_backward, .unit_forward = unit_forward,
     .unit_backward = unit_backward, .decay = decay, .token_bce = token_bce, .token_softmax = token_softmax, .token_scores = token_scores, .cache = &pn_cache_cpu};

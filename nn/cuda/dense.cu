@@ -1,5 +1,4 @@
-/* The flat vector of dense parameters: norm, clipping, optimizer steps; and what differential privacy needs of each example. Threads: one an element; norms a warp an example;
- * the sum of squares in pieces that one block adds up. */
+/* The flat vector of dense parameters: norm, clipping, optimizer steps, noise. Threads: one an element; the sum of squares in pieces that one block adds up. */
 #include "nn/cuda/runtime.cuh"
 
 static const size_t PIECES = 256;
@@ -71,37 +70,6 @@ static void dense_step(struct pn_ctx *c, enum pn_dense_rule rule, float lr, floa
     pn_each(c, n, f, "optimizer");
 }
 
-__global__ void example_norms_kernel(const float *in, const float *g, size_t n, size_t from, size_t width, bool biased, float *norms) {
-    const size_t e = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    float x = 0, y = 0;
-    if (e < n) {
-        for (size_t d = threadIdx.x % 32; d < from; d += 32) x += in[e * from + d] * in[e * from + d];
-        for (size_t d = threadIdx.x % 32; d < width; d += 32) y += g[e * width + d] * g[e * width + d];
-    }
-    x = pn_sum_lanes(x, 32);
-    y = pn_sum_lanes(y, 32);
-    if (e < n && threadIdx.x % 32 == 0) norms[e] += (x + (biased ? 1 : 0)) * y;
-}
-static void example_norms(struct pn_ctx *c, const float *in, const float *g, size_t n, size_t from, size_t width, bool biased, float *norms) {
-    if (n == 0) return;
-    PN_LAUNCH(example_norms_kernel, pn_blocks(n, 8), 256, 0, pn_compute(c), in, g, n, from, width, biased, norms);
-    pn_launched(c, "norms of examples");
-}
-struct clip_example {
-    const float *norms;
-    float most;
-    size_t width;
-    float *g;
-    __device__ void operator()(size_t i) const {
-        const float norm = sqrtf(norms[i / width]);
-        if (!isfinite(norm)) g[i] = 0; /* it must not pass unclipped */
-        else if (norm > most) g[i] *= most / norm;
-    }
-};
-static void clip_examples(struct pn_ctx *c, const float *norms, float most, size_t n, size_t width, float *g) {
-    const struct clip_example f = {norms, most, width, g};
-    pn_each(c, n * width, f, "clip examples");
-}
 struct noise {
     float sigma;
     uint64_t seed;
@@ -121,7 +89,5 @@ void pn_fill_dense(struct pn_backend *t) {
     t->sum_squares = sum_squares;
     t->clip = clip;
     t->dense_step = dense_step;
-    t->example_norms = example_norms;
-    t->clip_examples = clip_examples;
     t->add_noise = add_noise;
 }

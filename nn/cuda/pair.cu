@@ -1,6 +1,7 @@
 /* What models of two vectors take: the product of two rows, vectors of length 1, L2 of the examples' rows. Threads: a warp an example or vector, lanes over its floats; backward of
  * the product by row, as pooling does. */
 #include "nn/cuda/by_row.cuh"
+#include "nn/cuda/units.cuh"
 
 __global__ void pair_forward_kernel(struct pn_pool_view v, const float *rows, float *out) {
     const size_t e = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, dim = v.wide + v.k;
@@ -30,6 +31,11 @@ struct from_pair { /* entry e * 2 + s: example e's gradient times the other row 
 static void pair_backward(struct pn_ctx *c, const struct pn_pool_view *v, const struct pn_inverse *inverse, const float *rows, const float *g, float *row_gradients) {
     const struct from_pair f = {*v, rows, g};
     pn_by_row(c, inverse, v->wide + v->k, f, row_gradients, "pair backward");
+}
+
+static void pair_norms(struct pn_ctx *c, const struct pn_touches *t, const struct pn_pool_view *v, const float *rows, const float *g, double *squares) {
+    const struct from_pair f = {*v, rows, g};
+    pn_by_touch(c, t, v->wide + v->k, f, squares, "norms of pairs");
 }
 
 __global__ void unit_forward_kernel(const float *x, size_t n, size_t k, float *out) {
@@ -99,6 +105,7 @@ static void decay(struct pn_ctx *c, const float *rows, const float *share, const
 void pn_fill_pair(struct pn_backend *t) {
     t->pair_forward = pair_forward;
     t->pair_backward = pair_backward;
+    t->pair_norms = pair_norms;
     t->unit_forward = unit_forward;
     t->unit_backward = unit_backward;
     t->decay = decay;

@@ -4,6 +4,7 @@
  * warp an example, lanes over its fields. Backward: a group takes one chunk of at most PN_CHUNK entries of one row, so that a key that the whole batch has is shared out;
  * rows of several chunks then get one warp a float, lanes over the chunks. Sums follow the order of the inverse: no atomic adds. */
 #include "nn/cuda/by_row.cuh"
+#include "nn/cuda/units.cuh"
 
 __device__ static inline float pool_scale(uint32_t pooling, uint32_t n) {
     return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
@@ -76,7 +77,27 @@ static void tokens_backward(struct pn_ctx *c, const struct pn_inverse *inverse, 
     pn_by_row(c, inverse, wide + k, f, row_gradients, "tokens backward");
 }
 
+struct from_sources {
+    struct from_embedded pooled;
+    size_t n_tokens;
+    float gain;
+    const float *tokens[PN_TOKEN_FIELDS];
+    __device__ float operator()(uint32_t entry, size_t d) const {
+        const size_t n = pooled.v.n * pooled.v.f;
+        if (entry < n) return pooled(entry, d);
+        const size_t q = (entry - n) / n_tokens, t = entry - n - q * n_tokens;
+        const struct from_tokens f = {pooled.v.wide, pooled.v.k, gain, tokens[q]};
+        return f((uint32_t)t, d);
+    }
+};
+static void row_norms(struct pn_ctx *c, const struct pn_touches *t, const struct pn_row_sources *s, double *squares) {
+    struct from_sources f = {{s->pool, s->linear, s->embedded}, s->n_tokens, s->gain, {}};
+    for (size_t q = 0; q < PN_TOKEN_FIELDS; q++) f.tokens[q] = s->tokens[q];
+    pn_by_touch(c, t, s->pool.wide + s->pool.k, f, squares, "norms of rows");
+}
+
 void pn_fill_pool(struct pn_backend *t) {
+    t->row_norms = row_norms;
     t->pool_forward = pool_forward;
     t->pool_backward = pool_backward;
     t->tokens_backward = tokens_backward;

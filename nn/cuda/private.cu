@@ -1,99 +1,115 @@
-/* Squared norms of single examples' gradients, from what one backward pass leaves (nn/example_norms.c has the reference and the idea). Threads: a warp an example. All add to
- * norms[e]. */
-#include "nn/cuda/runtime.cuh"
+/* Squared norms of units' gradients of dense parameters, from what one backward pass leaves (nn/example_norms.c has the idea), and the scaling by them. Threads: units.cuh. */
+#include "nn/cuda/units.cuh"
 
-/* An example's sum over lanes, put to its norm. All lanes of the warp call it. */
-__device__ static inline void add_norm(size_t e, size_t n, float sum, float *norms) {
-    sum = pn_sum_lanes(sum, 32);
-    if (e < n && threadIdx.x % 32 == 0) norms[e] += sum;
-}
-__device__ static inline size_t norm_example() { return (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
-
-__global__ void layer_norms_kernel(const float *normal, const float *g, size_t n, size_t width, float *norms) {
-    const size_t e = norm_example();
-    float sum = 0;
-    for (size_t d = threadIdx.x % 32; e < n && d < width; d += 32) {
-        const float shift = g[e * width + d], scale = shift * normal[e * width + d];
-        sum += shift * shift + scale * scale;
-    }
-    add_norm(e, n, sum, norms);
-}
-static void layer_norms(struct pn_ctx *c, const float *normal, const float *g, size_t n, size_t width, float *norms) {
-    if (n == 0) return;
-    PN_LAUNCH(layer_norms_kernel, pn_blocks(n, 8), 256, 0, pn_compute(c), normal, g, n, width, norms);
-    pn_launched(c, "norms of layer norm");
-}
-__global__ void cross_norms_kernel(const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms) {
-    const size_t e = norm_example();
-    float in = 0, out = 0;
-    for (size_t d = threadIdx.x % 32; e < n && d < width; d += 32) {
-        const float y = g[e * width + d] * x0[e * width + d];
-        in += x[e * width + d] * x[e * width + d];
-        out += y * y;
-    }
-    in = pn_sum_lanes(in, 32);
-    out = pn_sum_lanes(out, 32);
-    if (e < n && threadIdx.x % 32 == 0) norms[e] += (in + 1) * out;
-}
-static void cross_norms(struct pn_ctx *c, const float *x0, const float *x, const float *g, size_t n, size_t width, float *norms) {
-    if (n == 0) return;
-    PN_LAUNCH(cross_norms_kernel, pn_blocks(n, 8), 256, 0, pn_compute(c), x0, x, g, n, width, norms);
-    pn_launched(c, "norms of cross");
-}
-
-__device__ static inline float norm_pool_scale(uint32_t pooling, uint32_t n) {
-    return n == 1 ? 1.0f : pooling == PN_POOL_MEAN ? 1.0f / (float)n : pooling == PN_POOL_SQRTN ? 1.0f / sqrtf((float)n) : 1.0f;
-}
-/* Every pair of the example's keys that are of one row: what an example adds to a row is the sum of what its keys add. The pairs are the same for all lanes. */
-__global__ void row_norms_kernel(struct pn_pool_view v, const float *linear_gradient, const float *embedded_gradient, float *norms) {
-    const size_t e = norm_example();
-    const unsigned lane = threadIdx.x % 32;
-    float sum = 0;
-    if (e < v.n) {
-        const float linear = v.wide ? v.linear_scale * linear_gradient[e] : 0;
-        for (size_t s = 0; s < v.f; s++) {
-            const uint32_t begin = v.begin[s * v.n + e], end = v.begin[s * v.n + e + 1];
-            const float scale = norm_pool_scale(v.pooling[s], end - begin);
-            for (uint32_t i = begin; i < end; i++)
-                for (size_t r = 0; r <= s; r++) {
-                    const uint32_t from = v.begin[r * v.n + e], to = r < s ? v.begin[r * v.n + e + 1] : i + 1;
-                    const float both = scale * norm_pool_scale(v.pooling[r], v.begin[r * v.n + e + 1] - from);
-                    for (uint32_t j = from; j < to; j++) {
-                        if (v.position[i] != v.position[j]) continue;
-                        float dot = lane == 0 ? linear * linear : 0;
-                        for (size_t d = lane; d < v.k; d += 32) dot += embedded_gradient[(e * v.f + s) * v.k + d] * embedded_gradient[(e * v.f + r) * v.k + d];
-                        sum += (i == j ? 1 : 2) * both * dot;
-                    }
-                }
+/* Of m rows by pairs where that is less work: a warp takes a pair, lanes over the floats; else the sum of outer products is made, a thread a cell. */
+struct outer_of {
+    const uint32_t *begin;
+    const float *in, *g, *z;
+    size_t from, width;
+    bool biased;
+    __device__ float gradient(size_t t, size_t d) const { return z != NULL ? g[t * width + d] * z[t * width + d] : g[t * width + d]; }
+    __device__ double pairs(size_t first, size_t m, unsigned thread, unsigned threads) const {
+        const unsigned lane = thread % 32;
+        double sum = 0;
+        size_t t = 0, u = thread / 32; /* u <= t; the warps take turns */
+        for (;;) {
+            while (u > t) {
+                u -= t + 1;
+                t++;
+            }
+            if (t >= m) return sum;
+            double x = 0, y = 0;
+            for (size_t d = lane; d < from; d += 32) x += (double)in[(first + t) * from + d] * (double)in[(first + u) * from + d];
+            for (size_t d = lane; d < width; d += 32) y += (double)gradient(first + t, d) * (double)gradient(first + u, d);
+            x = pn_sum_lanes(x, 32);
+            y = pn_sum_lanes(y, 32);
+            if (lane == 0) sum += (t == u ? 1 : 2) * (x + (biased ? 1 : 0)) * y;
+            u += threads / 32;
         }
     }
-    add_norm(e, v.n, sum, norms);
-}
-static void row_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *linear_gradient, const float *embedded_gradient, float *norms) {
-    if (v->n == 0) return;
-    PN_LAUNCH(row_norms_kernel, pn_blocks(v->n, 8), 256, 0, pn_compute(c), *v, linear_gradient, embedded_gradient, norms);
-    pn_launched(c, "norms of rows");
-}
-__global__ void pair_norms_kernel(struct pn_pool_view v, const float *rows, const float *g, float *norms) {
-    const size_t e = norm_example(), dim = v.wide + v.k;
-    float sum = 0;
-    if (e < v.n) {
-        const float *x = rows + (size_t)v.position[e] * dim + v.wide, *y = rows + (size_t)v.position[v.n + e] * dim + v.wide;
-        for (size_t d = threadIdx.x % 32; d < v.k; d += 32) sum += x[d] * x[d] + y[d] * y[d];
-        if (threadIdx.x % 32 == 0 && v.wide) sum += 2 * v.linear_scale * v.linear_scale;
-        sum *= g[e] * g[e];
+    __device__ double cells(size_t first, size_t m, unsigned thread, unsigned threads) const {
+        double sum = 0;
+        for (size_t i = thread; i < (from + biased) * width; i += threads) {
+            const size_t r = i / width, d = i - r * width;
+            float cell = 0;
+            for (size_t t = first; t < first + m; t++) cell += (r < from ? in[t * from + r] : 1) * gradient(t, d);
+            sum += (double)cell * (double)cell;
+        }
+        return sum;
     }
-    add_norm(e, v.n, sum, norms);
+    __device__ double operator()(size_t u, unsigned thread, unsigned threads) const {
+        const size_t first = begin[u], m = begin[u + 1] - first;
+        return m <= 1 || m * (from + width) / 2 <= (from + biased) * width ? pairs(first, m, thread, threads) : cells(first, m, thread, threads);
+    }
+};
+static void outer_norms(struct pn_ctx *c, const struct pn_units *v, const float *in, size_t from, bool biased, const float *g, const float *z, size_t width, double *squares) {
+    const struct outer_of f = {v->begin, in, g, z, from, width, biased};
+    pn_by_unit(c, v->n, pn_much(v), f, squares, "norms of linear layers");
 }
-static void pair_norms(struct pn_ctx *c, const struct pn_pool_view *v, const float *rows, const float *g, float *norms) {
-    if (v->n == 0) return;
-    PN_LAUNCH(pair_norms_kernel, pn_blocks(v->n, 8), 256, 0, pn_compute(c), *v, rows, g, norms);
-    pn_launched(c, "norms of pairs");
+
+struct layer_of {
+    const uint32_t *begin;
+    const float *normal, *g;
+    size_t width;
+    __device__ double operator()(size_t u, unsigned thread, unsigned threads) const {
+        double sum = 0;
+        for (size_t d = thread; d < width; d += threads) {
+            double shift = 0, scale = 0;
+            for (size_t t = begin[u]; t < begin[u + 1]; t++) {
+                shift += (double)g[t * width + d];
+                scale += (double)g[t * width + d] * (double)normal[t * width + d];
+            }
+            sum += shift * shift + scale * scale;
+        }
+        return sum;
+    }
+};
+static void layer_norms(struct pn_ctx *c, const struct pn_units *v, const float *normal, const float *g, size_t width, double *squares) {
+    const struct layer_of f = {v->begin, normal, g, width};
+    pn_by_unit(c, v->n, pn_much(v), f, squares, "norms of layer norm");
+}
+
+struct position_of { /* tokens in one place, counted from the end, share a vector */
+    const uint32_t *examples, *begin;
+    const float *g;
+    size_t most, width;
+    __device__ double operator()(size_t u, unsigned thread, unsigned threads) const {
+        double sum = 0;
+        for (size_t i = thread; i < most * width; i += threads) {
+            const size_t left = i / width, d = i - left * width;
+            double cell = 0;
+            for (size_t e = examples[u]; e < examples[u + 1]; e++)
+                if (begin[e + 1] - begin[e] > left) cell += (double)g[(begin[e + 1] - begin[0] - 1 - left) * width + d];
+            sum += cell * cell;
+        }
+        return sum;
+    }
+};
+static void position_norms(struct pn_ctx *c, const struct pn_units *v, const float *g, const uint32_t *begin, size_t most, size_t width, double *squares) {
+    const struct position_of f = {v->begin, begin, g, most, width};
+    pn_by_unit(c, v->n, most * width >= 256, f, squares, "norms of positions");
+}
+
+struct clip_unit {
+    const double *squares;
+    const uint32_t *unit;
+    float most;
+    size_t width;
+    float *g;
+    __device__ void operator()(size_t i) const {
+        const double norm = sqrt(squares[unit[i / width]]);
+        if (!isfinite(norm)) g[i] = 0; /* it must not pass unclipped */
+        else if (norm > (double)most) g[i] *= (float)((double)most / norm);
+    }
+};
+static void clip_units(struct pn_ctx *c, const double *squares, const uint32_t *unit, float most, size_t n, size_t width, float *g) {
+    const struct clip_unit f = {squares, unit, most, width, g};
+    pn_each(c, n * width, f, "clip units");
 }
 
 void pn_fill_private(struct pn_backend *t) {
+    t->outer_norms = outer_norms;
     t->layer_norms = layer_norms;
-    t->cross_norms = cross_norms;
-    t->row_norms = row_norms;
-    t->pair_norms = pair_norms;
+    t->position_norms = position_norms;
+    t->clip_units = clip_units;
 }

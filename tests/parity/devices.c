@@ -49,8 +49,14 @@ static size_t rows_of(size_t step, size_t most) {
     return step % 12 >= 8 ? odd[step % 4] : most; /* as often the same that it is captured */
 }
 
-/* private: the most of an example's gradient; 0: an ordinary job. */
-static void check_model(const struct pn_backend *be, const char *model, const char *training, size_t n_devices, size_t steps, size_t most_rows, float private) {
+/* Users of 1 to 5 examples, as many of each batch of one size: a step of users is captured too. */
+static void make_users(struct pn_batch *b) {
+    b->unit_begin = calloc(b->n_examples + 1, sizeof *b->unit_begin);
+    for (size_t at = 0; at < b->n_examples; b->unit_begin[++b->n_units] = (uint32_t)at) at = at + 1 + 3 * b->n_units % 5 < b->n_examples ? at + 1 + 3 * b->n_units % 5 : b->n_examples;
+}
+
+/* private: the most of a unit's gradient; 0: an ordinary job. users: a unit is a user, not an example. */
+static void check_model(const struct pn_backend *be, const char *model, const char *training, size_t n_devices, size_t steps, size_t most_rows, float private, bool users) {
     static struct pn_job job;
     static struct raw raw;
     static const size_t numbers[] = {0, 1, 2};
@@ -65,7 +71,7 @@ static void check_model(const struct pn_backend *be, const char *model, const ch
     const bool pair = is_pair(model, training), chaotic = strstr(model, "candidate") != NULL;
     if (pn_net_open(&net, &job, n_dense, &err) != PN_OK || pn_device_open(&one, be, 0, &job, n_dense, &err) != PN_OK ||
         pn_devices_open(&several, be, numbers, n_devices, &job, n_dense, &err) != PN_OK ||
-        (private > 0 && (pn_device_clip_examples(one, private, &err) != PN_OK || pn_devices_clip_examples(several, private, &err) != PN_OK))) {
+        (private > 0 && (pn_device_clip_units(one, private, &err) != PN_OK || pn_devices_clip_units(several, private, &err) != PN_OK))) {
         fprintf(stderr, "%s: %s\n", model, err.text);
         exit(1);
     }
@@ -84,6 +90,7 @@ static void check_model(const struct pn_backend *be, const char *model, const ch
         make_raw(&raw, rows_of(i, most_rows), pair);
         for (size_t e = 0; pair && e < raw.raw.n_rows; e++) raw.labels[e] = pn_rng_next(&rng) % 3 == 0; /* groups of every length, and rows before the first */
         if (pn_features_batch(f, &raw.raw, &b, &n_bad) != PN_OK) exit(1);
+        if (users) make_users(&b);
         enum pn_result r = PN_OK;
         for (int k = 0; k < 2 && r == PN_OK; k++) {
             struct side *s = &side[k];
@@ -133,7 +140,7 @@ static void check_model(const struct pn_backend *be, const char *model, const ch
     if (!(scores_apart < 1e-5)) wrong(model, training, n_devices, "the scores part by", scores_apart);
     if (!(parameters_apart < 1e-5)) wrong(model, training, n_devices, "what the parameters learned parts by", parameters_apart);
     printf("%-8s %zu devices, %zu steps of %zu, %zu replayed, apart: gradients %.0e, losses %.0e, scores %.0e, learned %.0e  %s%.70s %s\n", be->name, n_devices, steps, most_rows,
-           (size_t)pn_device_look(pn_devices_one(several, 0)).replayed, gradients_apart, loss_apart, scores_apart, parameters_apart, private > 0 ? "private " : "", model, training);
+           (size_t)pn_device_look(pn_devices_one(several, 0)).replayed, gradients_apart, loss_apart, scores_apart, parameters_apart, users ? "users of " : private > 0 ? "private " : "", model, training);
     if (be != &pn_backend_cpu && steps >= 12 && !pair && strstr(model, "sequence") == NULL && pn_device_look(pn_devices_one(several, 0)).replayed == 0) wrong(model, training, n_devices, "no step was replayed of", (double)steps);
     close_sides(side);
     pn_device_close(one);
@@ -275,8 +282,10 @@ int main(int argc, char **argv) {
     for (size_t n = 1; n <= 3 && n <= there; n++) check_sum(be, n);
     for (size_t n = 2; n <= 3 && n <= there; n++) {
         for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
-            if (strstr(models[i][0], only) != NULL) check_model(be, models[i][0], models[i][1], n, steps, rows, 0);
-        check_model(be, models[3][0], "", n, steps, rows, 0.5f);
+            if (strstr(models[i][0], only) != NULL) check_model(be, models[i][0], models[i][1], n, steps, rows, 0, false);
+        check_model(be, models[3][0], "", n, steps, rows, 0.5f, false);
+        check_model(be, models[3][0], "", n, steps, rows, 0.5f, true);
+        check_model(be, models[12][0], "", n, steps, rows, 0.5f, true);
         check_threads(be, n);
     }
     if (there < 2) printf("%-8s one device here: no model on several\n", be->name);

@@ -440,36 +440,120 @@ static void tokens(void) {
     void *host[] = {of, target_, begin_, row_, token_, at_, order, cb, cr, wb, scratch_};
     for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) free(host[i]);
 }
+/* n_rows rows of units of 0 to 6, of one each, of many, or of one unit. *n_units: how many. malloc'ed. */
+static uint32_t *make_units(size_t n_rows, size_t *n_units) {
+    const size_t shape = below(4);
+    uint32_t *begin = calloc(2 * n_rows + 4, 4);
+    size_t n = 0;
+    for (size_t at = 0; at < n_rows; n++) {
+        const size_t many = shape == 0 ? 1 : shape == 1 ? n_rows : shape == 2 ? 20 + below(60) : n < n_rows ? below(7) : 6;
+        at = at + many < n_rows ? at + many : n_rows;
+        begin[n + 1] = (uint32_t)at;
+    }
+    *n_units = n;
+    return begin;
+}
+/* Touches of the units, by row: units of examples, entries and rows of each example behind one another from first[e] on. As device_private.c makes them, by the long way. */
+static struct pn_touches make_touches(const uint32_t *units, size_t n_units, const uint32_t *first, const uint32_t *entry, const uint32_t *row, size_t n, struct array *of[4]) {
+    uint32_t *order = calloc(n + 1, 4), *begin = calloc(n + 2, 4), *groups = calloc(n_units + 1, 4), at = 0, n_groups = 0;
+    bool *done = calloc(n + 1, sizeof *done);
+    for (size_t u = 0; u < n_units; u++) {
+        for (uint32_t i = first[units[u]]; i < first[units[u + 1]]; i++) {
+            if (done[i]) continue;
+            for (uint32_t j = i; j < first[units[u + 1]]; j++)
+                if (row[j] == row[i]) order[at++] = entry[j], done[j] = true;
+            begin[++n_groups] = at;
+        }
+        groups[u + 1] = n_groups;
+    }
+    of[0] = put(order, n, 4), of[1] = put(begin, n_groups + 1, 4), of[2] = put(groups, n_units + 1, 4), of[3] = poisoned(2 * (n_groups + 3));
+    void *host[] = {order, begin, groups, done};
+    for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) free(host[i]);
+    return (struct pn_touches){.n_units = n_units, .most_groups = n_groups + below(3)};
+}
+static struct pn_touches touches(struct pn_touches t, struct array *const of[4], int s) {
+    t.order = U(of[0]), t.begin = U(of[1]), t.unit_begin = U(of[2]), t.squares = D(of[3]);
+    return t;
+}
+/* Units of two rows that nearly cancel: what is left of the squares is a four thousandth of what is summed. */
+static void cancelling(size_t from, size_t width) {
+    const size_t n = a_count() / 2 * 2;
+    float *x_ = calloc(n * from + 1, sizeof *x_), *g_ = calloc(n * width + 1, sizeof *g_);
+    uint32_t *units_ = calloc(n / 2 + 1, 4);
+    for (size_t i = 0; i < n * from; i++) x_[i] = i / from % 2 ? x_[i - from] : (float)pn_rng_normal(&rng);
+    for (size_t i = 0; i < n * width; i++) g_[i] = i / width % 2 ? -31 * g_[i - width] / 32 : (float)pn_rng_normal(&rng);
+    for (size_t u = 0; u <= n / 2; u++) units_[u] = (uint32_t)(2 * u);
+    struct array *x = put(x_, n * from, 4), *g = put(g_, n * width, 4), *units = put(units_, n / 2 + 1, 4), *of_outer = zeros(n / 2, 8);
+    for (int s = 0; s < 2; s++) {
+        const struct pn_units v = {n / 2, n, U(units)};
+        table[s]->outer_norms(ctx[s], &v, F(x), from, true, F(g), NULL, width, D(of_outer));
+    }
+    SAME(of_outer, 3e-5);
+    free(x_);
+    free(g_);
+    free(units_);
+}
 static void privates(void) {
-    const size_t n = a_count(), f = 1 + below(5), k = below(6) == 0 ? 0 : a_width(), rows = 1 + below(2 * n + 2), width = a_width();
-    const bool wide = k == 0 || below(2), one = below(3) == 0; /* one: an example that names a row many times */
-    const struct keys keys = make_keys(n, f, rows, below(2), one, wide + k), pairs = make_keys(n, 2, rows, 1, false, wide + k);
-    struct array *dl = floats(n, 1), *de = floats(n * f * k, 1), *all = floats(rows * (wide + k), 1), *of_rows = floats(n, 1), *of_pairs = floats(n, 1), *of_layer = floats(n, 1), *of_cross = floats(n, 1);
+    const size_t n = a_count(), f = below(6), k = below(6) == 0 ? 0 : a_width(), rows = 1 + below(2 * n + 2), n_sequences = below(3), most = 1 + below(9);
+    const bool wide = k == 0 || below(2), one = below(3) == 0; /* one: a unit that names a row many times */
+    const struct keys keys = make_keys(n, f, rows, below(2), one, wide + k), pairs = make_keys(n, 2, rows, 1, one, wide + k);
+    size_t n_units, n_touches = 0;
+    uint32_t *units_ = make_units(n, &n_units), *unit_ = calloc(n + 1, 4), *tokens_ = calloc(n + 1, 4), *first = calloc(n + 1, 4);
+    for (size_t u = 0; u < n_units; u++)
+        for (size_t e = units_[u]; e < units_[u + 1]; e++) unit_[e] = (uint32_t)u;
+    tokens_[0] = (uint32_t)below(5); /* tokens count from tokens_[0] */
+    for (size_t e = 0; e < n; e++) tokens_[e + 1] = tokens_[e] + (uint32_t)below(most + 1);
+    const size_t n_tokens = tokens_[n] - tokens_[0], room = keys.n_keys + n_sequences * n_tokens + 2 * n + 1;
+    uint32_t *entry = calloc(room, 4), *row = calloc(room, 4);
+    struct array *units = put(units_, n_units + 1, 4), *unit = put(unit_, n, 4), *begin = put(tokens_, n + 1, 4), *of[4], *of_two[4], *vectors[2] = {floats(n_tokens * k, 1), floats(n_tokens * k, 1)};
+    const uint32_t *key_begin = keys.begin->at[0], *position = keys.position->at[0], *pair_position = pairs.position->at[0]; /* the CPU's */
+    for (size_t e = 0; e < n; first[++e] = (uint32_t)n_touches) {
+        for (size_t s = 0; s < f; s++)
+            for (uint32_t i = key_begin[s * n + e]; i < key_begin[s * n + e + 1]; i++, n_touches++) entry[n_touches] = (uint32_t)(e * f + s), row[n_touches] = position[i];
+        for (size_t q = 0; q < n_sequences; q++)
+            for (size_t t = tokens_[e] - tokens_[0]; t < tokens_[e + 1] - tokens_[0]; t++)
+                if (below(4) > 0) entry[n_touches] = (uint32_t)(n * f + q * n_tokens + t), row[n_touches++] = one ? 0 : (uint32_t)below(rows); /* else that token has no key */
+    }
+    const struct pn_touches all_touches = make_touches(units_, n_units, first, entry, row, n_touches, of);
+    for (size_t i = 0; i < 2 * n; i++) entry[i] = (uint32_t)i, row[i] = pair_position[i % 2 * n + i / 2] + (uint32_t)(i % 2 * rows); /* two tables */
+    for (size_t e = 0; e <= n; e++) first[e] = (uint32_t)(2 * e);
+    const struct pn_touches pair_touches = make_touches(units_, n_units, first, entry, row, 2 * n, of_two);
+    struct array *dl = floats(n, 1), *de = floats(n * f * k, 1), *all = floats(rows * (wide + k), 1), *of_rows = zeros(n_units, 8), *of_pairs = zeros(n_units, 8), *of_layer = zeros(n_units, 8),
+                 *of_outer = zeros(n_units, 8), *of_positions = zeros(n_units, 8);
     for (int s = 0; s < 2; s++) {
         const struct pn_pool_view v = {n, f, k, wide, 1.5f, U(keys.pooling), U(keys.begin), U(keys.position)}, two = {n, 2, k, wide, 1.5f, U(pairs.pooling), U(pairs.begin), U(pairs.position)};
-        table[s]->row_norms(ctx[s], &v, F(dl), F(de), F(of_rows));
-        table[s]->pair_norms(ctx[s], &two, F(all), F(dl), F(of_pairs));
+        const struct pn_row_sources sources = {.pool = v, .linear = F(dl), .embedded = F(de), .n_tokens = n_tokens, .gain = 1.25f, .tokens = {F(vectors[0]), F(vectors[1])}};
+        const struct pn_touches t = touches(all_touches, of, s), p = touches(pair_touches, of_two, s);
+        table[s]->row_norms(ctx[s], &t, &sources, D(of_rows));
+        table[s]->pair_norms(ctx[s], &p, &two, F(all), F(dl), D(of_pairs));
     }
-    SAME(of_rows, 1e-4);
+    SAME(of_rows, 1e-5);
     SAME(of_pairs, 1e-5);
-    struct array *x = floats(n * width, 1), *y = floats(n * width, 1), *g = floats(n * width, 1);
-    BOTH(layer_norms, F(x), F(g), n, width, F(of_layer));
+    const size_t width = below(8) == 0 ? 300 : a_width(), from = below(8) == 0 ? 0 : a_width();
+    const bool biased = from == 0 || below(2), by_element = below(2);
+    struct array *x = floats(n * (from > width ? from : width), 1), *y = floats(n * width, 1), *g = floats(n * width, 1), *gt = floats(n_tokens * width, 1);
+    for (int s = 0; s < 2; s++) {
+        const struct pn_units v = {n_units, n, U(units)};
+        table[s]->layer_norms(ctx[s], &v, F(x), F(g), width, D(of_layer));
+        table[s]->outer_norms(ctx[s], &v, F(x), from, biased, F(g), by_element ? F(y) : NULL, width, D(of_outer));
+        table[s]->position_norms(ctx[s], &v, F(gt), U(begin), most, width, D(of_positions));
+    }
     SAME(of_layer, 1e-5);
-    BOTH(cross_norms, F(x), F(y), F(g), n, width, F(of_cross));
-    SAME(of_cross, 1e-4);
-    float *norms_ = calloc(n + 1, sizeof *norms_);
-    for (size_t e = 0; e < n; e++) norms_[e] = below(4) == 0 ? (below(2) ? NAN : INFINITY) : 9 * (float)pn_rng_uniform(&rng);
-    struct array *norms_of = put(norms_, n, 4); /* no number: nothing of that example may pass */
-    free(norms_);
-    BOTH(clip_examples, F(norms_of), 1.5f, n, width, F(g));
-    SAME(g, 1e-5);
+    SAME(of_outer, 1e-4);
+    SAME(of_positions, 1e-5);
+    cancelling(from, width);
+    double *norms_ = calloc(n_units + 1, sizeof *norms_);
+    for (size_t u = 0; u < n_units; u++) norms_[u] = below(4) == 0 ? (below(2) ? (double)NAN : (double)INFINITY) : 9 * pn_rng_uniform(&rng);
+    struct array *norms_of = put(norms_, n_units, 8); /* no number: nothing of that unit may pass */
+    BOTH(clip_units, D(norms_of), U(unit), 1.5f, n, width, F(g));
+    SAME(g, 1e-6);
+    void *host[] = {units_, unit_, tokens_, first, entry, row, norms_};
+    for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) free(host[i]);
 }
 static void dense(void) {
-    const size_t n = 200 * a_count() + below(7), e = a_count(), width = a_width(), from = a_width();
-    struct array *x = floats(n, 1), *sum = zeros(1, 8), *g = floats(n, 1), *p = floats(n, 1), *state = zeros(2 * n, 4), *in = floats(e * from, 1), *ge = floats(e * width, 1),
-                 *norm = zeros(e, 4), *noisy = zeros(n, 4);
+    const size_t n = 200 * a_count() + below(7);
+    struct array *x = floats(n, 1), *sum = zeros(1, 8), *g = floats(n, 1), *p = floats(n, 1), *state = zeros(2 * n, 4), *noisy = zeros(n, 4);
     const enum pn_dense_rule rule = (enum pn_dense_rule)below(3);
-    const bool biased = below(2);
     BOTH(sum_squares, F(x), n, D(sum));
     SAME(sum, 1e-9);
     BOTH(clip, D(sum), 3.0f, n, F(x));
@@ -477,10 +561,6 @@ static void dense(void) {
     for (uint64_t i = 1; i <= 3; i++) BOTH(dense_step, rule, 0.1f, 1e-6f, 0.9f, 0.99f, i, n, F(g), F(state), F(p));
     SAME(p, 1e-5);
     SAME(state, 1e-5);
-    BOTH(example_norms, F(in), F(ge), e, from, width, biased, F(norm));
-    SAME(norm, 1e-4);
-    BOTH(clip_examples, F(norm), 2.0f, e, width, F(ge));
-    SAME(ge, 1e-4);
     const uint64_t seed = pn_rng_next(&rng);
     BOTH(add_noise, n, 0.5f, seed, F(noisy));
     SAME(noisy, 1e-5);
@@ -490,7 +570,7 @@ int main(int argc, char **argv) {
     static const struct { const char *name; void (*run)(void); int rounds; bool product; } tests[] = {
         {"pool", pool, 60, false}, {"fm", fm, 20, false}, {"linear", linear, 40, true}, {"cross", cross, 20, true}, {"dot", dot, 20, false}, {"layer norm", norms, 25, false},
         {"batch norm", batch_norms, 25, false}, {"attention", attention, 30, false}, {"dropout", dropout, 30, false}, {"small ones", small, 40, false}, {"sequences", sequences, 25, false},
-        {"losses", losses, 30, true}, {"two vectors", two_vectors, 20, false}, {"tokens", tokens, 8, true}, {"private", privates, 25, false}, {"dense", dense, 25, false}};
+        {"losses", losses, 30, true}, {"two vectors", two_vectors, 20, false}, {"tokens", tokens, 8, true}, {"private", privates, 40, false}, {"dense", dense, 25, false}};
     const enum pn_precision all[] = {PN_FLOAT32, PN_TF32, PN_BFLOAT16, PN_FLOAT16};
     table[0] = &pn_backend_cpu;
     table[1] = parity_backend(argc, argv);

@@ -39,11 +39,30 @@ spec:
   training: {{batchSize: 200, epochs: 1, seed: 5, dataShards: 1, device: "{device}"{more}, consistency: {{mode: async}}}}
   privacy: {{rows: 3000, epsilon: 8, delta: 1.0e-4, budget: 60, clip: 1, selection: dense, dataset: d}}
 """
+# ... of users, about three rows each, with what they had before
+USERS = (PRIVATE.replace("name: private", "name: users").replace("rows: 3000", "unit: user, userField: user, users: 1000, examplesPerUser: 4").replace("train.csv", "history.csv")
+         .replace("    - {{name: genre", "    - {{name: history, type: sequence, maxLength: 4, buckets: 64, hash: {{share: item}}}}\n    - {{name: genre")
+         .replace("hidden: [8]", "hidden: [8], sequence: {{fields: [history], candidate: item, blocks: 1, heads: 2, width: 8, feedForward: 8}}").replace("dataset: d", "dataset: u")
+         .replace("batchSize: 200", "batchSize: 100").replace('    test: {{format: csv, uri: "{dir}/test.csv", label: click, rows: 400}}\n', '    test: {{format: csv, uri: "{dir}/history.csv", label: click, rows: 400}}\n'))
+
+
+def with_history(folder):
+    """train.csv once more, with each row's user's items before it."""
+    had = {}
+    with open(os.path.join(folder, "train.csv")) as rows, open(os.path.join(folder, "history.csv"), "w") as out:
+        print(rows.readline().strip() + ",history", file=out)
+        for row in rows:
+            user, item = row.split(",")[1:3]
+            print(row.strip() + "," + "|".join(had.setdefault(user, [])[-4:]), file=out)
+            had[user].append(item)
+
+
 emulated = os.path.join(BUILD, "tests", "parity", "libpinion-emulated.so")
 nvidia = os.path.exists("/dev/nvidiactl")
 tmp = tempfile.mkdtemp(prefix="pinion-gpu-")
 try:
     features = synth(tmp, 4000, 7)
+    with_history(tmp)
     text = lambda device, mode="sync", shards=2: TEXT.format(dir=tmp, features=features, device=device, mode=mode, shards=shards)
 
     def train(c, what):
@@ -77,12 +96,13 @@ try:
             figures[f"emulated {device} {mode}"], stages = train(c, text(device, mode))
             assert "all_reduce" not in stages, stages
         private = {}
-        for device in ("cpu", "cuda:0"):
-            done = c.wait(c.submit(PRIVATE.format(dir=tmp, device=device, more="")), 120)
-            assert done["state"] == "SUCCEEDED", done
-            private[device] = done["test_logloss"]
-        print("private, by the CPU and by the device, each with its own noise: log loss", private)
-        assert abs(private["cpu"] - private["cuda:0"]) < 0.1, private
+        for unit, job in (("example", PRIVATE), ("user", USERS)):
+            for device in ("cpu", "cuda:0"):
+                done = c.wait(c.submit(job.format(dir=tmp, device=device, more="")), 120)
+                assert done["state"] == "SUCCEEDED", done
+                private[unit, device] = done["test_logloss"]
+            print(f"private by {unit}, by the CPU and by the device, each with its own noise: log loss", private)
+            assert abs(private[unit, "cpu"] - private[unit, "cuda:0"]) < 0.1, private
         done = c.wait(c.submit(PRIVATE.format(dir=tmp, device="cuda:0", more=", precision: tf32")), 60)
         assert done["state"] == "FAILED" and "float32" in done["reason"], done
         done = c.wait(c.submit(text("cuda:1")), 60)
@@ -98,8 +118,9 @@ try:
             assert ("all_reduce" in stages) == (device != "cuda:1"), stages
         done = c.wait(c.submit(text("cuda:0,3")), 60)
         assert done["state"] == "FAILED" and "cuda:0,3: this machine has 3 CUDA devices, from cuda:0 on" in done["reason"], done
-        done = c.wait(c.submit(PRIVATE.format(dir=tmp, device="cuda:0,1", more="")), 120)
-        assert done["state"] == "SUCCEEDED" and abs(done["test_logloss"] - private["cuda:0"]) < 0.1, (done, private)
+        for unit, job in (("example", PRIVATE), ("user", USERS)):
+            done = c.wait(c.submit(job.format(dir=tmp, device="cuda:0,1", more="")), 120)
+            assert done["state"] == "SUCCEEDED" and abs(done["test_logloss"] - private[unit, "cuda:0"]) < 0.1, (unit, done, private)
         status, body = c.api("POST", "/api/v1/jobs", {"text": text("cuda:0,1").replace("dropout: 0.1", "norm: batch"), "file": "job.yaml", "base": tmp, "key": "norm"})
         assert status == 400 and "batch norm takes its statistics of the whole batch" in body["error"], (status, body)
         with open(os.path.join(c.dir, "logs", "worker-0.log")) as f:

@@ -53,6 +53,7 @@ START_TEST(what_a_secure_job_cannot_have_is_refused_with_the_reason) {
     static const struct { const char *features, *tables, *training, *privacy, *words; } cases[] = {
         {FEATURES, "", "dataShards: 5", HOLDERS ", threshold: 9", "needs training.consistency {mode: sync}"},
         {FEATURES, "", TRAINING, "threshold: 9", "needs minWorkers"},
+        {FEATURES, "", TRAINING ", device: cuda", HOLDERS ", threshold: 9", "compute their steps on the CPU; take training.device: cpu (or auto)"},
         {FEATURES, "", TRAINING, HOLDERS ", threshold: 9, unit: user, users: 1000, userField: u", "unit: user and aggregation: secure"},
         {FEATURES, "", TRAINING, "minWorkers: 2, threshold: 9", "minWorkers: at least 3"},
         {FEATURES, "", TRAINING, "minWorkers: 6, threshold: 9", "fewer data holders than minWorkers (6)"},

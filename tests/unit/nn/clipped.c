@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include "common/hash.h"
+#include "nn/net.h"
 #include "tests/unit/nn/small.h"
 
 static void value_of(uint64_t key, float *row, size_t dim) { /* a row is a function of its key */
@@ -141,6 +142,46 @@ START_TEST(a_transformers_tokens_are_one_units_gradient) {
     check_both("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], blocks: 1, heads: 2, width: 4, feedForward: 70, positions: true}"); /* wider than a strip */
     check_both("wide_deep, hidden: [4], sequence: {fields: [s, s2], blocks: 1, width: 6, heads: 1, recent: 1}");
 } END_TEST
+/* Two rows of one user, of which a thousandth is left: a millionth of the squares, of which rounding must not take a tenth, or more would pass than may. */
+enum { WIDTH = 100 };
+static float in[2 * WIDTH], out[2 * WIDTH];
+static size_t touch_twice(const struct pn_net *net, const struct pn_block *b, const struct pn_pass *s, size_t e, struct pn_touch *list) {
+    (void)net, (void)b, (void)s;
+    list[0] = (struct pn_touch){.scale = 1, .g = out + e * WIDTH};
+    return 1;
+}
+START_TEST(a_users_gradients_that_cancel_are_not_rounded_away) {
+    static struct pn_net net;
+    static struct pn_job job;
+    static const struct pn_block_kind kind = {.touch = touch_twice};
+    struct pn_rng g = {3};
+    double cells = 0, row = 0, squares[3] = {0};
+    for (size_t d = 0; d < WIDTH; d++) {
+        in[d] = in[WIDTH + d] = (float)pn_rng_normal(&g);
+        out[d] = (float)pn_rng_normal(&g);
+        out[WIDTH + d] = -.999f * out[d];
+    }
+    for (size_t d = 0; d < WIDTH; d++) {
+        const double left = (double)out[d] + (double)out[WIDTH + d];
+        row += left * left;
+        for (size_t i = 0; i < WIDTH; i++) cells += (double)in[i] * left * (double)in[i] * left;
+    }
+    job.i_dense_table = 1;
+    net.job = &job;
+    net.k = WIDTH;
+    net.n_blocks = 1;
+    net.values[1].x = in;
+    net.values[2].g = out;
+    net.blocks[0] = (struct pn_block){.kind = &kind, .in = {1}, .out = {2}, .from = WIDTH, .width = WIDTH};
+    struct pn_batch b = {.n_examples = 2, .n_sparse = 1, .begin = (uint32_t[]){0, 1, 2}, .n_unique = {1}, .n_units = 1, .unit_begin = (uint32_t[]){0, 2}};
+    const struct pn_pass s = {.batch = &b, .n = 2, .begin = b.begin, .n_tokens = 2};
+    pn_norms_linear(&net, &net.blocks[0], &s, &squares[0]);
+    ck_assert(pn_norms_rows(&net, &s, &squares[1]));
+    pn_norms_positions(&net, &net.blocks[0], &s, &squares[2]);
+    ck_assert_msg(fabs(squares[0] - cells) < 1e-6 * cells, "linear: %.9g, it is %.9g", squares[0], cells);
+    ck_assert_msg(fabs(squares[1] - row) < 1e-6 * row, "rows: %.9g, it is %.9g", squares[1], row);
+    ck_assert_msg(fabs(squares[2] - row) < 1e-6 * row, "positions: %.9g, it is %.9g", squares[2], row);
+} END_TEST
 START_TEST(a_model_that_mixes_examples_is_refused) {
     static struct pn_job job;
     struct pn_net *net;
@@ -159,6 +200,7 @@ int main(void) {
     tcase_add_test(t, each_unit_of_a_deep_model_is_clipped_by_its_own_norm);
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
     tcase_add_test(t, a_transformers_tokens_are_one_units_gradient);
+    tcase_add_test(t, a_users_gradients_that_cancel_are_not_rounded_away);
     tcase_add_test(t, a_model_that_mixes_examples_is_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
