@@ -29,8 +29,8 @@ with Cluster(ps=2, workers=2, serving=0) as c:
         begin = time.time()
         done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 900)
         assert done["state"] == "SUCCEEDED", done
-        best = next((e["seconds"] for e in done.get("history", []) if e["epoch"] == done["best_epoch"]), float("nan"))
-        runs.append((done["test_auc"], done["test_logloss"], done["validation_auc"], best, time.time() - begin, done.get("test_calibration", float("nan")), done.get("test_gauc", float("nan"))))
+        best = next((e["seconds"] for e in done.get("history", []) if e["epoch"] == done.get("best_epoch")), float("nan"))
+        runs.append((done["test_auc"], done["test_logloss"], done.get("validation_auc", float("nan")), best, time.time() - begin, done.get("test_calibration", float("nan")), done.get("test_gauc", float("nan"))))
         print(f"seed {seed}: test AUC {runs[-1][0]:.5f}, log loss {runs[-1][1]:.4f}, validation AUC {runs[-1][2]:.5f}, best epoch {done.get('best_epoch')} after {best:.0f} s, "
               f"whole job {runs[-1][4]:.0f} s, calibration {runs[-1][5]:.3f}, group AUC {runs[-1][6]:.4f}", flush=True)
         more = {name: done[name] for name in MORE if name in done}
