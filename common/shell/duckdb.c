@@ -47,10 +47,10 @@ enum pn_result pn_duckdb_run(const struct pn_duckdb *d, void *connection, const 
 }
 
 enum pn_result pn_duckdb_connect(const struct pn_duckdb *d, const char *memory, void **database, void **connection, struct pn_error *err) {
-    char sql[100];
+    char sql[200];
     *database = *connection = NULL;
     if (d->open(NULL, database) != 0 || d->connect(*database, connection) != 0) return pn_fail(err, PN_FAILED, "DuckDB could not be started");
-    snprintf(sql, sizeof sql, "SET memory_limit = '%s'; SET threads = 1; SET preserve_insertion_order = true", memory);
+    snprintf(sql, sizeof sql, "SET memory_limit = '%s'; SET threads = 1; SET preserve_insertion_order = true; SET autoinstall_known_extensions = false", memory);
     struct pn_error unknown; /* before 1.3 it kept no pieces of files */
     pn_duckdb_run(d, *connection, "SET enable_external_file_cache = false", &unknown);
     return pn_duckdb_run(d, *connection, sql, err);
