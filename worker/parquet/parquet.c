@@ -26,14 +26,13 @@ static void put_quoted(struct text *t, const char *from, char quote) {
     t->failed = t->failed || quoted == NULL;
     free(quoted);
 }
+/* A field of CSV: between quotes where it holds what would end it. */
 static void put_cell(struct text *t, const char *from, size_t n) {
-    if (n == 0 || strpbrk((char[]){from[0], '\0'}, "\" ") == NULL) {
-        size_t i = 0;
-        while (i < n && from[i] != ',' && from[i] != '"' && from[i] != '\n' && from[i] != '\r') i++;
-        if (i == n) {
-            add(t, from, n);
-            return;
-        }
+    size_t plain = 0;
+    while (plain < n && from[plain] != ',' && from[plain] != '"' && from[plain] != '\n' && from[plain] != '\r') plain++;
+    if (plain == n) {
+        add(t, from, n);
+        return;
     }
     add(t, "\"", 1);
     for (size_t i = 0; i < n; i++) {
@@ -105,58 +104,57 @@ static void put_value(struct text *sql, const char *name, const char *type) {
     put(sql, list ? " AS VARCHAR[]), '|')" : strcmp(type, "BOOLEAN") == 0 ? " AS TINYINT) AS VARCHAR)" : " AS VARCHAR)");
 }
 
-/* The statement that gives the columns, and their names as the header: of those in the file the data's, or all that can be values. */
-static enum pn_result select_columns(struct parquet *f, const struct pn_data *data, struct text *select, struct pn_error *err) {
-    struct text sql = {0}, names = {0};
+/* What is asked of a file: the statement that gives its columns as text; meanwhile all names that it has, and which of the data's were among them. */
+struct selection { struct text sql, names; size_t n_named; bool label; };
+
+static enum pn_result take_column(struct parquet *f, const struct pn_data *data, struct selection *s, const char *name, const char *type, struct pn_error *err) {
+    const bool label = strcmp(name, data->label) == 0, named = pn_data_names(data->columns, name);
+    put(&s->names, s->names.n > 0 ? ", " : "");
+    put(&s->names, name);
+    if (!label && !named && data->columns[0] != '\0') return PN_OK;
+    if (!can_be_value(type))
+        return label || named ? pn_fail(err, PN_INVALID, "%.150s: column \"%.60s\" is of type %.60s, which is no value of a feature", f->path, name, type) : PN_OK;
+    put(&s->sql, f->n_columns > 0 ? ", " : "SELECT ");
+    put_value(&s->sql, name, type);
+    put(&f->text, f->n_columns++ > 0 ? "," : "");
+    put_quoted(&f->text, name, '"');
+    s->label = s->label || label;
+    s->n_named += named;
+    return PN_OK;
+}
+
+/* The file's columns, in its order: those of the data, or all that can be values. f->text becomes the header. */
+static enum pn_result select_columns(struct parquet *f, const struct pn_data *data, struct selection *s, struct pn_error *err) {
     const struct pn_duckdb *d = &f->duckdb;
+    struct text sql = {0};
     put(&sql, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(");
     put_quoted(&sql, f->path, '\'');
     put(&sql, "))");
     enum pn_result r = start(f, &sql, err);
     free(sql.at);
-    put(select, "SELECT ");
-    size_t wanted = 0, found = 0;
-    bool label = false;
-    for (const char *c = data->columns; *c != '\0'; c++) wanted += c == data->columns || *c == ',';
-    void *chunk = NULL;
-    while (r == PN_OK && (chunk = d->fetch(f->result)) != NULL) {
-        const struct column name = column_of(d, chunk, 0), type = column_of(d, chunk, 1);
+    for (void *chunk; r == PN_OK && (chunk = d->fetch(f->result)) != NULL; d->destroy_chunk(&chunk)) {
+        const struct column names = column_of(d, chunk, 0), types = column_of(d, chunk, 1);
         for (uint64_t i = 0; r == PN_OK && i < d->chunk_rows(chunk); i++) {
             size_t n, m;
-            const char *at = cell(&name, i, &n), *kind = cell(&type, i, &m);
-            char *one = strndup(at, n), *of = strndup(kind, m);
-            const bool is_label = one != NULL && strcmp(one, data->label) == 0, named = one != NULL && pn_data_names(data->columns, one);
-            if (one == NULL || of == NULL) r = no_memory(f, err);
-            else {
-                put(&names, names.n > 0 ? ", " : "");
-                put(&names, one);
-                if (is_label || named || data->columns[0] == '\0') {
-                    if (can_be_value(of)) {
-                        put(select, f->n_columns > 0 ? ", " : "");
-                        put_value(select, one, of);
-                        put(&f->text, f->n_columns++ > 0 ? "," : "");
-                        put_quoted(&f->text, one, '"');
-                        label = label || is_label;
-                        found += named;
-                    } else if (is_label || named) r = pn_fail(err, PN_INVALID, "%.150s: column \"%.60s\" is of type %.60s, which is no value of a feature", f->path, one, of);
-                }
-            }
-            free(one);
-            free(of);
+            const char *at = cell(&names, i, &n), *of = cell(&types, i, &m);
+            char *name = strndup(at, n), *type = strndup(of, m);
+            r = name != NULL && type != NULL ? take_column(f, data, s, name, type, err) : no_memory(f, err);
+            free(name);
+            free(type);
         }
-        d->destroy_chunk(&chunk);
     }
     if (r == PN_OK && d->error(&f->result) != NULL) r = bad(f, d->error(&f->result), err);
-    add(&names, "", 1);
-    if (r == PN_OK && (select->failed || names.failed || f->text.failed)) r = no_memory(f, err);
-    if (r == PN_OK && !label) r = pn_fail(err, PN_INVALID, "%.150s: no column \"%s\", which should be the label; it has %.150s", f->path, data->label, names.at);
-    if (r == PN_OK && found < wanted) r = pn_fail(err, PN_INVALID, "%.150s: not all of columns [%.100s] are there; it has %.150s", f->path, data->columns, names.at);
-    add(&f->text, "\n", 1);
-    put(select, " FROM read_parquet(");
-    put_quoted(select, f->path, '\'');
-    put(select, ")");
-    free(names.at);
     stop(f);
+    size_t wanted = data->columns[0] != '\0';
+    for (const char *c = data->columns; *c != '\0'; c++) wanted += *c == ',';
+    add(&s->names, "", 1);
+    add(&f->text, "\n", 1);
+    put(&s->sql, " FROM read_parquet(");
+    put_quoted(&s->sql, f->path, '\'');
+    put(&s->sql, ")");
+    if (r == PN_OK && (s->sql.failed || s->names.failed || f->text.failed)) r = no_memory(f, err);
+    if (r == PN_OK && !s->label) r = pn_fail(err, PN_INVALID, "%.150s: no column \"%s\", which should be the label; it has %.150s", f->path, data->label, s->names.at);
+    if (r == PN_OK && s->n_named < wanted) r = pn_fail(err, PN_INVALID, "%.150s: not all of columns [%.100s] are there; it has %.150s", f->path, data->columns, s->names.at);
     return r;
 }
 
@@ -207,11 +205,12 @@ enum pn_result pn_parquet_open(struct pn_parsed **out, const struct pn_data *dat
         free(f);
         return pn_fail(err, r, "%.100s: %.370s", path, why.text);
     }
-    struct text select = {0};
+    struct selection selection = {0};
     r = pn_duckdb_connect(&f->duckdb, "1GB", &f->database, &f->connection, err);
-    if (r == PN_OK) r = select_columns(f, data, &select, err);
-    if (r == PN_OK) r = start(f, &select, err);
-    free(select.at);
+    if (r == PN_OK) r = select_columns(f, data, &selection, err);
+    if (r == PN_OK) r = start(f, &selection.sql, err);
+    free(selection.sql.at);
+    free(selection.names.at);
     if (r == PN_OK) *out = &f->parsed;
     else close_file(&f->parsed);
     return r;
