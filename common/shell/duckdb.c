@@ -46,11 +46,12 @@ enum pn_result pn_duckdb_run(const struct pn_duckdb *d, void *connection, const 
     return result;
 }
 
-enum pn_result pn_duckdb_connect(const struct pn_duckdb *d, const char *memory, void **database, void **connection, struct pn_error *err) {
+enum pn_result pn_duckdb_connect(const struct pn_duckdb *d, unsigned threads, void **database, void **connection, struct pn_error *err) {
     char sql[200];
     *database = *connection = NULL;
     if (d->open(NULL, database) != 0 || d->connect(*database, connection) != 0) return pn_fail(err, PN_FAILED, "DuckDB could not be started");
-    snprintf(sql, sizeof sql, "SET memory_limit = '%s'; SET threads = 1; SET preserve_insertion_order = true; SET autoinstall_known_extensions = false", memory);
+    int n = snprintf(sql, sizeof sql, "SET memory_limit = '1GB'; SET preserve_insertion_order = true; SET autoinstall_known_extensions = false");
+    if (threads > 0) snprintf(sql + n, sizeof sql - (size_t)n, "; SET threads = %u", threads);
     struct pn_error unknown; /* before 1.3 it kept no pieces of files */
     pn_duckdb_run(d, *connection, "SET enable_external_file_cache = false", &unknown);
     return pn_duckdb_run(d, *connection, sql, err);

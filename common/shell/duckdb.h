@@ -39,8 +39,8 @@ struct pn_duckdb {
 enum pn_result pn_duckdb_load(const char *path, struct pn_duckdb *, struct pn_error *);
 /* A statement whose result nobody wants. */
 enum pn_result pn_duckdb_run(const struct pn_duckdb *, void *connection, const char *sql, struct pn_error *);
-/* A database of its own in memory, one thread, at most `memory` (as DuckDB writes it: "1GB"), rows in their files' order, nothing fetched from the network. Closed by pn_duckdb_disconnect. */
-enum pn_result pn_duckdb_connect(const struct pn_duckdb *, const char *memory, void **database, void **connection, struct pn_error *);
+/* A database of its own in memory, of so many threads (0: one a core), at most 1 GB, rows in their files' order, nothing fetched from the network. Closed by pn_duckdb_disconnect. */
+enum pn_result pn_duckdb_connect(const struct pn_duckdb *, unsigned threads, void **database, void **connection, struct pn_error *);
 void pn_duckdb_disconnect(const struct pn_duckdb *, void **database, void **connection);
 /* "DuckDB: " and what it says, on one line. */
 enum pn_result pn_duckdb_fail(struct pn_error *, const char *why);

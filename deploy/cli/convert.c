@@ -26,8 +26,8 @@ int verb_convert(const struct cli *c) {
     char *sql = malloc(room);
     if (from == NULL || to == NULL || sql == NULL) cli_fail(EXIT_FAILED, "no memory");
     snprintf(sql, room, "COPY (SELECT %s FROM read_parquet(%s)) TO %s (FORMAT csv, HEADER, COMPRESSION %s)", select, from, to, compression);
-    if (pn_duckdb_load(cli_option(c, "duckdb", NULL), &d, &err) != PN_OK || pn_duckdb_connect(&d, "1GB", &database, &connection, &err) != PN_OK ||
-        pn_duckdb_run(&d, connection, sql, &err) != PN_OK) {
+    if (pn_duckdb_load(cli_option(c, "duckdb", NULL), &d, &err) != PN_OK || pn_duckdb_connect(&d, 0, &database, &connection, &err) != PN_OK) cli_fail(EXIT_FAILED, "%s", err.text);
+    if (pn_duckdb_run(&d, connection, sql, &err) != PN_OK) {
         unlink(part);
         cli_fail(EXIT_FAILED, "%s", err.text);
     }

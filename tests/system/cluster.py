@@ -153,6 +153,15 @@ class Cluster:
             time.sleep(0.05)
         raise AssertionError(f"job {id} is not done: {last}")
 
+    def wait_steps(self, id, steps, seconds=60):
+        """The job once it has done so many steps, and still runs: a kill behind its end would show nothing."""
+        end = time.time() + seconds * SLOW
+        while (job := self.job(id))["state"] in ("PENDING", "RESTARTING") or (job["state"] == "RUNNING" and job["steps"] < steps):
+            assert time.time() < end, job
+            time.sleep(0.01)
+        assert job["state"] == "RUNNING", job
+        return job
+
     def pids(self):
         """name -> pid, as the supervisor writes them."""
         found = {}

@@ -120,9 +120,7 @@ with Cluster(ps=2, workers=2, serving=1, encrypt=True) as c:
     steps = 12000
     id = c.submit(audit_job(steps))
     for share, victim in ((0.1, "ps-1"), (0.3, "worker-0"), (0.5, "coordinator")):
-        while (job := c.job(id))["steps"] < share * 2 * steps:
-            time.sleep(0.02)
-        assert job["state"] == "RUNNING", job  # a kill behind the job's end would show nothing
+        c.wait_steps(id, share * 2 * steps)
         c.kill(victim, signal.SIGKILL)
         c.wait_api()
     done = c.wait(id, 120)

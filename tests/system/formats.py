@@ -110,9 +110,8 @@ def killed(c, path):
     seen = []
     for kill in (False, True):
         id = c.submit(JOB % (source, source, 64, 40))
-        while kill and c.job(id)["steps"] < 1000:
-            time.sleep(0.01)
         if kill:
+            c.wait_steps(id, 1000)
             c.kill("worker-0")
         done = c.wait(id, 60)
         assert done["state"] == "SUCCEEDED" and done["steps"] == 40 * 94 and (done["restarts"] > 0) == kill, done

@@ -206,7 +206,7 @@ enum pn_result pn_parquet_open(struct pn_parsed **out, const struct pn_data *dat
         return pn_fail(err, r, "%.100s: %.370s", path, why.text);
     }
     struct selection selection = {0};
-    r = pn_duckdb_connect(&f->duckdb, "1GB", &f->database, &f->connection, err);
+    r = pn_duckdb_connect(&f->duckdb, 1, &f->database, &f->connection, err);
     if (r == PN_OK) r = select_columns(f, data, &selection, err);
     if (r == PN_OK) r = start(f, &selection.sql, err);
     free(selection.sql.at);
