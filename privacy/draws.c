@@ -73,23 +73,19 @@ static void normal_block(const uint32_t *restrict bits, float *restrict out) {
     }
 }
 
-void pn_draws_normals(struct pn_draws *g, float out[PN_DRAWS_NORMALS]) {
-    uint32_t bits[PN_DRAWS_NORMALS];
-    refill(g);
-    memcpy(bits, g->bits, sizeof bits);
-    g->used = PN_DRAWS_BLOCK; /* the whole block is spent */
-    normal_block(bits, out);
-    sodium_memzero(bits, sizeof bits);
-}
-
 void pn_draws_add_normal(struct pn_draws *g, float *values, size_t n, float sigma) {
-    float normal[PN_DRAWS_NORMALS];
-    for (size_t begin = 0; begin < n; begin += PN_DRAWS_NORMALS) {
-        const size_t count = n - begin < PN_DRAWS_NORMALS ? n - begin : PN_DRAWS_NORMALS;
-        pn_draws_normals(g, normal);
+    float normal[2 * PAIRS];
+    uint32_t bits[2 * PAIRS];
+    for (size_t begin = 0; begin < n; begin += 2 * PAIRS) {
+        const size_t count = n - begin < 2 * PAIRS ? n - begin : 2 * PAIRS;
+        refill(g);
+        memcpy(bits, g->bits, sizeof bits);
+        g->used = PN_DRAWS_BLOCK; /* the whole block is spent */
+        normal_block(bits, normal);
         for (size_t i = 0; i < count; i++) values[begin + i] += sigma * normal[i];
     }
     sodium_memzero(normal, sizeof normal);
+    sodium_memzero(bits, sizeof bits);
 }
 
 double pn_draws_normal(struct pn_draws *g) { return sqrt(-2 * log(pn_draws_uniform(g))) * cos(6.283185307179586 * pn_draws_uniform(g)); }

@@ -11,7 +11,6 @@
 
 #define PN_DRAWS_KEY_BYTES 32u
 #define PN_DRAWS_BLOCK 4096u
-#define PN_DRAWS_NORMALS (PN_DRAWS_BLOCK / 4)
 
 /* One thread at a time. */
 struct pn_draws {
@@ -29,7 +28,6 @@ void pn_draws_close(struct pn_draws *);
 uint64_t pn_draws_bits(struct pn_draws *);
 double pn_draws_uniform(struct pn_draws *);                 /* in (0, 1), multiples of 2^-53 */
 uint64_t pn_draws_below(struct pn_draws *, uint64_t n);     /* uniform in [0, n), n > 0 */
-void pn_draws_normals(struct pn_draws *, float out[PN_DRAWS_NORMALS]); /* normal draws, so many at once: a twentieth of the time that each takes alone */
 /* values[i] += sigma * a normal draw, n of them. */
 void pn_draws_add_normal(struct pn_draws *, float *values, size_t n, float sigma);
 double pn_draws_normal(struct pn_draws *);

@@ -6,10 +6,13 @@
 double pn_vote(size_t m, double clip) { return m == 0 || sqrt((double)m) <= clip ? 1 : clip / sqrt((double)m); }
 
 uint64_t pn_select(struct pn_draws *g, const double *votes, size_t n, uint64_t n_untouched, double sigma, double clip, double threshold, bool *in) {
-    float normal[PN_DRAWS_NORMALS];
-    for (size_t i = 0; i < n; i++) {
-        if (i % PN_DRAWS_NORMALS == 0) pn_draws_normals(g, normal);
-        in[i] = votes[i] + sigma * clip * (double)normal[i % PN_DRAWS_NORMALS] >= threshold;
+    enum { BLOCK = PN_DRAWS_BLOCK / 4 }; /* a block of bits: fewer would waste the rest of it */
+    float noise[BLOCK];
+    for (size_t at = 0; at < n; at += BLOCK) {
+        const size_t count = n - at < BLOCK ? n - at : BLOCK;
+        memset(noise, 0, sizeof noise);
+        pn_draws_add_normal(g, noise, count, (float)(sigma * clip));
+        for (size_t i = 0; i < count; i++) in[at + i] = votes[at + i] + (double)noise[i] >= threshold;
     }
     return pn_draws_binomial(g, n_untouched, pn_normal_tail(threshold / (sigma * clip)));
 }
