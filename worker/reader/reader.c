@@ -56,6 +56,13 @@ static void fail_file(struct pn_reader *r) {
     deliver(r, r->result);
 }
 
+static bool has_stream(struct pn_reader *r) {
+    if (r->stream != NULL || (r->stream = pn_stream_open(r->path)) != NULL) return true;
+    pn_reader_no_memory(r);
+    fail_file(r);
+    return false;
+}
+
 /* The first file, or the next. */
 static void open_file(struct pn_reader *r) {
     char name[32];
@@ -69,12 +76,7 @@ static void open_file(struct pn_reader *r) {
         return;
     }
     snprintf(r->path, sizeof r->path, "%s", r->base); /* whoever parses it reads it, too */
-    if ((r->stream = pn_stream_open(r->path)) != NULL) {
-        start_work(r);
-        return;
-    }
-    pn_reader_no_memory(r);
-    fail_file(r);
+    if (has_stream(r)) start_work(r);
 }
 
 static void free_reader(struct pn_reader *r) {
@@ -87,11 +89,7 @@ static void free_reader(struct pn_reader *r) {
 
 /* Gives the piece that was read ahead to the stream and starts reading the next one. */
 static void hand_over(struct pn_reader *r) {
-    if (!r->stream && !(r->stream = pn_stream_open(r->path))) {
-        pn_reader_no_memory(r);
-        fail_file(r);
-        return;
-    }
+    if (!has_stream(r)) return;
     if (r->read_error) {
         r->result = pn_fail(&r->err, PN_IO, "%.300s: cannot be read at byte %llu: %s%s", r->path, (unsigned long long)r->offset,
                             strerror(r->read_error), r->read_error == EISDIR ? "; a uri that ends in / stands for all files of a folder" : "");
