@@ -2,8 +2,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/text.h"
 #include "serving/internal.h"
-#include "serving/text.h"
 
 enum { MAX_PARTS = 8 };
 

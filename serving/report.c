@@ -1,7 +1,7 @@
 /* What a replica tells about itself: metadata, configuration, statistics, index, metrics. */
 #include <inttypes.h>
+#include "common/text.h"
 #include "serving/internal.h"
-#include "serving/text.h"
 
 static const char *datatype_of(const struct pn_field *f) { return f->type == PN_FIELD_NUMERIC ? "FP32" : "BYTES"; }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/json.h"
-#include "serving/text.h"
+#include "common/text.h"
 
 #define MAX_TEXT (1u << 30)
 #define MAX_INPUTS 1024u

@@ -3,43 +3,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/shell/duckdb.h"
+#include "common/text.h"
 
-struct text { char *at; size_t n, room; bool failed; };
-static void add(struct text *t, const char *from, size_t n) {
-    if (t->n + n > t->room) {
-        const size_t room = 2 * (t->n + n) + 4096;
-        char *grown = realloc(t->at, room);
-        if (grown == NULL) {
-            t->failed = true;
-            return;
-        }
-        t->at = grown;
-        t->room = room;
-    }
-    memcpy(t->at + t->n, from, n);
-    t->n += n;
-}
-static void put(struct text *t, const char *from) { add(t, from, strlen(from)); }
-static void put_quoted(struct text *t, const char *from, char quote) {
+static void put_quoted(struct pn_text *t, const char *from, char quote) {
     char *quoted = pn_duckdb_quoted(from, quote);
-    if (quoted != NULL) put(t, quoted);
+    if (quoted != NULL) pn_text_bytes(t, quoted, strlen(quoted));
     t->failed = t->failed || quoted == NULL;
     free(quoted);
 }
 /* A field of CSV: between quotes where it holds what would end it. */
-static void put_cell(struct text *t, const char *from, size_t n) {
+static void put_cell(struct pn_text *t, const char *from, size_t n) {
     size_t plain = 0;
     while (plain < n && from[plain] != ',' && from[plain] != '"' && from[plain] != '\n' && from[plain] != '\r') plain++;
     if (plain == n) {
-        add(t, from, n);
+        pn_text_bytes(t, from, n);
         return;
     }
-    add(t, "\"", 1);
+    pn_text_bytes(t, "\"", 1);
     for (size_t i = 0; i < n; i++) {
-        if (from[i] == '"') add(t, "\"", 1);
-        add(t, from + i, 1);
+        if (from[i] == '"') pn_text_bytes(t, "\"", 1);
+        pn_text_bytes(t, from + i, 1);
     }
-    add(t, "\"", 1);
+    pn_text_bytes(t, "\"", 1);
 }
 
 struct parquet {
@@ -49,7 +34,7 @@ struct parquet {
     struct pn_duckdb_result result;
     uint64_t n_columns;
     char path[400];
-    struct text text;    /* the piece that is out */
+    struct pn_text text;    /* the piece that is out */
     bool begun;          /* the header has been given */
 };
 
@@ -65,11 +50,11 @@ static enum pn_result bad(const struct parquet *f, const char *why, struct pn_er
     return pn_fail(err, PN_INVALID, "%s: cannot be read as Parquet: %.200s", path, said.text);
 }
 
-static enum pn_result start(struct parquet *f, struct text *sql, struct pn_error *err) {
+static enum pn_result start(struct parquet *f, struct pn_text *sql, struct pn_error *err) {
     const struct pn_duckdb *d = &f->duckdb;
-    add(sql, "", 1);
+    pn_text_bytes(sql, "", 1);
     if (sql->failed) return no_memory(f, err);
-    if (d->prepare(f->connection, sql->at, &f->statement) != 0) return bad(f, d->prepare_error(f->statement), err);
+    if (d->prepare(f->connection, sql->text, &f->statement) != 0) return bad(f, d->prepare_error(f->statement), err);
     if (d->stream(f->statement, &f->result) != 0) return bad(f, d->error(&f->result), err);
     return PN_OK;
 }
@@ -97,26 +82,25 @@ static bool can_be_value(const char *type) {
 }
 
 /* A column's text, by its type. */
-static void put_value(struct text *sql, const char *name, const char *type) {
+static void put_value(struct pn_text *sql, const char *name, const char *type) {
     const bool list = strchr(type, '[') != NULL;
-    put(sql, list ? "array_to_string(CAST(" : strcmp(type, "BOOLEAN") == 0 ? "CAST(CAST(" : "CAST(");
+    pn_text_add(sql, list ? "array_to_string(CAST(" : strcmp(type, "BOOLEAN") == 0 ? "CAST(CAST(" : "CAST(");
     put_quoted(sql, name, '"');
-    put(sql, list ? " AS VARCHAR[]), '|')" : strcmp(type, "BOOLEAN") == 0 ? " AS TINYINT) AS VARCHAR)" : " AS VARCHAR)");
+    pn_text_add(sql, list ? " AS VARCHAR[]), '|')" : strcmp(type, "BOOLEAN") == 0 ? " AS TINYINT) AS VARCHAR)" : " AS VARCHAR)");
 }
 
 /* What is asked of a file: the statement that gives its columns as text; meanwhile all names that it has, and which of the data's were among them. */
-struct selection { struct text sql, names; size_t n_named; bool label; };
+struct selection { struct pn_text sql, names; size_t n_named; bool label; };
 
 static enum pn_result take_column(struct parquet *f, const struct pn_data *data, struct selection *s, const char *name, const char *type, struct pn_error *err) {
     const bool label = strcmp(name, data->label) == 0, named = pn_data_names(data->columns, name);
-    put(&s->names, s->names.n > 0 ? ", " : "");
-    put(&s->names, name);
+    pn_text_add(&s->names, "%s%s", s->names.n > 0 ? ", " : "", name);
     if (!label && !named && data->columns[0] != '\0') return PN_OK;
     if (!can_be_value(type))
         return label || named ? pn_fail(err, PN_INVALID, "%.150s: column \"%.60s\" is of type %.60s, which is no value of a feature", f->path, name, type) : PN_OK;
-    put(&s->sql, f->n_columns > 0 ? ", " : "SELECT ");
+    pn_text_add(&s->sql, f->n_columns > 0 ? ", " : "SELECT ");
     put_value(&s->sql, name, type);
-    put(&f->text, f->n_columns++ > 0 ? "," : "");
+    pn_text_add(&f->text, f->n_columns++ > 0 ? "," : "");
     put_quoted(&f->text, name, '"');
     s->label = s->label || label;
     s->n_named += named;
@@ -126,12 +110,12 @@ static enum pn_result take_column(struct parquet *f, const struct pn_data *data,
 /* The file's columns, in its order: those of the data, or all that can be values. f->text becomes the header. */
 static enum pn_result select_columns(struct parquet *f, const struct pn_data *data, struct selection *s, struct pn_error *err) {
     const struct pn_duckdb *d = &f->duckdb;
-    struct text sql = {0};
-    put(&sql, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(");
+    struct pn_text sql = {0};
+    pn_text_add(&sql, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(");
     put_quoted(&sql, f->path, '\'');
-    put(&sql, "))");
+    pn_text_add(&sql, "))");
     enum pn_result r = start(f, &sql, err);
-    free(sql.at);
+    free(sql.text);
     for (void *chunk; r == PN_OK && (chunk = d->fetch(f->result)) != NULL; d->destroy_chunk(&chunk)) {
         const struct column names = column_of(d, chunk, 0), types = column_of(d, chunk, 1);
         for (uint64_t i = 0; r == PN_OK && i < d->chunk_rows(chunk); i++) {
@@ -147,14 +131,14 @@ static enum pn_result select_columns(struct parquet *f, const struct pn_data *da
     stop(f);
     size_t wanted = data->columns[0] != '\0';
     for (const char *c = data->columns; *c != '\0'; c++) wanted += *c == ',';
-    add(&s->names, "", 1);
-    add(&f->text, "\n", 1);
-    put(&s->sql, " FROM read_parquet(");
+    pn_text_bytes(&s->names, "", 1);
+    pn_text_bytes(&f->text, "\n", 1);
+    pn_text_add(&s->sql, " FROM read_parquet(");
     put_quoted(&s->sql, f->path, '\'');
-    put(&s->sql, ")");
+    pn_text_add(&s->sql, ")");
     if (r == PN_OK && (s->sql.failed || s->names.failed || f->text.failed)) r = no_memory(f, err);
-    if (r == PN_OK && !s->label) r = pn_fail(err, PN_INVALID, "%.150s: no column \"%s\", which should be the label; it has %.150s", f->path, data->label, s->names.at);
-    if (r == PN_OK && s->n_named < wanted) r = pn_fail(err, PN_INVALID, "%.150s: not all of columns [%.100s] are there; it has %.150s", f->path, data->columns, s->names.at);
+    if (r == PN_OK && !s->label) r = pn_fail(err, PN_INVALID, "%.150s: no column \"%s\", which should be the label; it has %.150s", f->path, data->label, s->names.text);
+    if (r == PN_OK && s->n_named < wanted) r = pn_fail(err, PN_INVALID, "%.150s: not all of columns [%.100s] are there; it has %.150s", f->path, data->columns, s->names.text);
     return r;
 }
 
@@ -162,7 +146,7 @@ static void close_file(struct pn_parsed *parsed) {
     struct parquet *f = (struct parquet *)parsed;
     stop(f);
     pn_duckdb_disconnect(&f->duckdb, &f->database, &f->connection);
-    free(f->text.at);
+    free(f->text.text);
     free(f);
 }
 
@@ -181,14 +165,14 @@ static enum pn_result next(struct pn_parsed *parsed, const char **text, size_t *
                     size_t bytes;
                     const char *at = cell(&columns[c], row, &bytes);
                     put_cell(&f->text, at, bytes);
-                    add(&f->text, c + 1 < f->n_columns ? "," : "\n", 1);
+                    pn_text_bytes(&f->text, c + 1 < f->n_columns ? "," : "\n", 1);
                 }
             d->destroy_chunk(&chunk);
         }
         if (f->text.failed) return no_memory(f, err);
     }
     f->begun = true;
-    *text = f->text.at;
+    *text = f->text.text;
     *n = f->text.n;
     return PN_OK;
 }
@@ -209,8 +193,8 @@ enum pn_result pn_parquet_open(struct pn_parsed **out, const struct pn_data *dat
     r = pn_duckdb_connect(&f->duckdb, 1, &f->database, &f->connection, err);
     if (r == PN_OK) r = select_columns(f, data, &selection, err);
     if (r == PN_OK) r = start(f, &selection.sql, err);
-    free(selection.sql.at);
-    free(selection.names.at);
+    free(selection.sql.text);
+    free(selection.names.text);
     if (r == PN_OK) *out = &f->parsed;
     else close_file(&f->parsed);
     return r;

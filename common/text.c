@@ -1,4 +1,4 @@
-#include "serving/text.h"
+#include "common/text.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Text that grows: answers and metrics. After a failed allocation nothing more is added and `failed` stays set. */
-#ifndef PN_SERVING_TEXT_H
-#define PN_SERVING_TEXT_H
+/* Text that grows: answers, metrics, SQL. After a failed allocation nothing more is added and `failed` stays set. */
+#ifndef PN_COMMON_TEXT_H
+#define PN_COMMON_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>
