@@ -45,8 +45,10 @@ bool pn_job_all_finished(const struct pn_job_run *j) {
 const char *pn_job_state_name(const struct pn_coordinator *c, const struct pn_job_run *j) {
     static const char *const names[] = {"PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"};
     if (j->state == PN_RUNNING)
-        for (uint32_t s = 0; s < j->n_shards; s++)
-            if (j->seats[s].open_term != j->seats[s].term) return "RESTARTING";
+        for (uint32_t s = 0; s < j->n_shards; s++) {
+            const struct pn_shard_seat *seat = &j->seats[s];
+            if (seat->open_term != seat->term && (seat->open_term != 0 || j->restarts > 0)) return "RESTARTING"; /* 0: it begins, nothing was lost */
+        }
     (void)c;
     return names[j->state];
 }

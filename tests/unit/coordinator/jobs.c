@@ -33,6 +33,20 @@ START_TEST(a_job_waits_until_a_server_and_a_worker_are_there) {
     world_close();
 } END_TEST
 
+START_TEST(a_job_that_begins_is_not_restarting) {
+    cluster();
+    node("ps-0")->open_code = "io"; /* it takes its time to open */
+    const char *id = submit(AUDIT);
+    while (pn_json_get(node("ps-0")->plan, "job") == NULL) run_ms(1);
+    ck_assert_str_eq(state(id), "RUNNING");
+    ck_assert_uint_eq(pn_json_u64(job(id), "samples", 0), 0);
+    node("ps-0")->open_code = NULL;
+    run_ms(2000);
+    ck_assert_str_eq(state(id), "RUNNING");
+    ck_assert_uint_gt(pn_json_u64(job(id), "samples", 0), 0);
+    world_close();
+} END_TEST
+
 START_TEST(jobs_run_one_after_the_other) {
     cluster();
     char first[32], second[32];
@@ -371,6 +385,7 @@ int main(void) {
     TCase *c = tcase_create("jobs");
     tcase_add_test(c, a_job_gets_all_servers_and_deals_its_producers);
     tcase_add_test(c, a_job_waits_until_a_server_and_a_worker_are_there);
+    tcase_add_test(c, a_job_that_begins_is_not_restarting);
     tcase_add_test(c, jobs_run_one_after_the_other);
     tcase_add_test(c, a_finished_job_has_a_final_checkpoint_and_the_servers_keep_it_open);
     tcase_add_test(c, the_producers_of_a_dead_worker_go_on_elsewhere_with_a_higher_incarnation);
