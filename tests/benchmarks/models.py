@@ -22,26 +22,22 @@ for i, word in enumerate(rest):
         assert old in text, f"the job has no {old}"
         text = text.replace(old, new)
 
-runs, extra = [], []
-MORE = ("best_logloss", "test_head1_auc", "test_hr", "test_ndcg", "test_recall", "validation_head1_auc", "validation_hr", "validation_ndcg")
+# All items ranked (rankAll): only the first places are known, and no AUC.
+NAMES = ("test_auc", "test_logloss", "test_calibration", "test_gauc", "test_head1_auc", "test_hr", "test_ndcg", "test_recall", "validation_auc", "best_logloss", "validation_head1_auc", "validation_hr",
+         "validation_ndcg", "validation_recall")
+ranked = {"test_hr", "test_ndcg", "test_recall", "validation_hr", "validation_ndcg", "validation_recall"}
+runs = []
 with Cluster(ps=2, workers=2, serving=0) as c:
     for seed in range(1, seeds + 1):
         begin = time.time()
-        done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 900)
+        done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 7200)
         assert done["state"] == "SUCCEEDED", done
-        best = next((e["seconds"] for e in done.get("history", []) if e["epoch"] == done.get("best_epoch")), float("nan"))
-        runs.append((done["test_auc"], done["test_logloss"], done.get("validation_auc", float("nan")), best, time.time() - begin, done.get("test_calibration", float("nan")), done.get("test_gauc", float("nan"))))
-        print(f"seed {seed}: test AUC {runs[-1][0]:.5f}, log loss {runs[-1][1]:.4f}, validation AUC {runs[-1][2]:.5f}, best epoch {done.get('best_epoch')} after {best:.0f} s, "
-              f"whole job {runs[-1][4]:.0f} s, calibration {runs[-1][5]:.3f}, group AUC {runs[-1][6]:.4f}", flush=True)
-        more = {name: done[name] for name in MORE if name in done}
-        if more:
-            print("  " + ", ".join(f"{name} {value:.5f}" for name, value in more.items()), flush=True)
-        extra.append(more)
-columns = list(zip(*runs))
-spread = [statistics.stdev(x) if len(x) > 1 and all(v == v for v in x) else 0 for x in columns]
-print(f"figure {job}{' async' if '--async' in rest else ''}: test AUC {statistics.mean(columns[0]):.5f} +- {spread[0]:.5f}, log loss {statistics.mean(columns[1]):.4f} +- {spread[1]:.4f}, "
-      f"validation AUC {statistics.mean(columns[2]):.5f}, best after {statistics.mean(columns[3]):.0f} s, job {statistics.mean(columns[4]):.0f} s, calibration {statistics.mean(columns[5]):.3f}, "
-      f"group AUC {statistics.mean(columns[6]):.4f}")
-for name in extra[0]:
-    values = [e[name] for e in extra]
-    print(f"figure {job} {name} {statistics.mean(values):.5f} +- {statistics.stdev(values) if len(values) > 1 else 0:.5f}")
+        best = next((e["seconds"] for e in done.get("history", []) if e["epoch"] == done.get("best_epoch")), None)
+        run = {name: done[name] for name in NAMES if name in done and ("rankAll" not in text or name in ranked)}
+        run |= {"best_after_s": best} if best is not None else {}
+        run["job_s"] = time.time() - begin
+        runs.append(run)
+        print(f"seed {seed}, best epoch {done.get('best_epoch', 'not chosen')}: " + ", ".join(f"{name} {value:.5g}" for name, value in run.items()), flush=True)
+for name in runs[0]:
+    values = [r[name] for r in runs if name in r]
+    print(f"figure {job}{' async' if '--async' in rest else ''} {name} {statistics.mean(values):.5f} +- {statistics.stdev(values) if len(values) > 1 else 0:.5f}")
