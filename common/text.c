@@ -37,10 +37,11 @@ void pn_text_add(struct pn_text *t, const char *format, ...) {
     }
 }
 
-void pn_text_bytes(struct pn_text *t, const void *data, size_t n) {
-    if (n == 0 || !make_room(t, n)) return;
+bool pn_text_bytes(struct pn_text *t, const void *data, size_t n) {
+    if (n == 0 || !make_room(t, n)) return !t->failed;
     memcpy(t->text + t->n, data, n);
     t->n += n;
+    return true;
 }
 
 void pn_text_quoted(struct pn_text *t, const char *text) {

@@ -1,4 +1,4 @@
-/* Text that grows: answers, metrics, SQL. After a failed allocation nothing more is added and `failed` stays set. */
+/* Text that grows: answers, metrics, SQL, cells of rows. After a failed allocation nothing more is added and `failed` stays set. */
 #ifndef PN_COMMON_TEXT_H
 #define PN_COMMON_TEXT_H
 
@@ -7,7 +7,7 @@
 
 struct pn_text { char *text; size_t n, room; bool failed; };
 void pn_text_add(struct pn_text *, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void pn_text_bytes(struct pn_text *, const void *data, size_t n);
+bool pn_text_bytes(struct pn_text *, const void *data, size_t n); /* !failed */
 void pn_text_quoted(struct pn_text *, const char *text); /* as a JSON string; right for a Prometheus label too */
 
 #endif

@@ -5,17 +5,12 @@
 
 #include "common/hash.h"
 #include "common/ledger.h"
+#include "common/text.h"
 #include "worker/reader/reader.h"
 #include "worker/reader/stream.h"
 
 #define PN_READ_BYTES (256u << 10)
 #define PN_MAX_COLUMNS 1024u
-
-struct pn_text {                  /* growing bytes */
-    char *data;
-    size_t n, max;
-};
-bool pn_cell_text_add(struct pn_text *, const void *data, size_t n);
 
 struct pn_held { uint64_t line; uint32_t n_bytes; char text[]; }; /* a row that waits in the shuffle's window */
 

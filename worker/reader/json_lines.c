@@ -37,10 +37,10 @@ static bool field(struct pn_reader *r, uint64_t line, const char *name, struct j
     bool good = true;
     for (size_t i = 0; good && i < json_object_array_length(o); i++) {
         if (!scalar(json_object_array_get_idx(o, i), &text, &n)) good = pn_row_bad(r, line, "the list \"%.60s\" holds something else than strings and numbers", name);
-        else if ((i > 0 && !pn_cell_text_add(&joined, "|", 1)) || !pn_cell_text_add(&joined, text, n)) good = pn_reader_no_memory(r);
+        else if ((i > 0 && !pn_text_bytes(&joined, "|", 1)) || !pn_text_bytes(&joined, text, n)) good = pn_reader_no_memory(r);
     }
-    good = good && pn_row_field(r, joined.data != NULL ? joined.data : "", joined.n);
-    free(joined.data);
+    good = good && pn_row_field(r, joined.text != NULL ? joined.text : "", joined.n);
+    free(joined.text);
     return good;
 }
 

@@ -88,11 +88,11 @@ bool pn_libfm_row(struct pn_reader *r, const struct pn_record *record) {
     bool good = true;
     for (int there; good && (there = next_pair(r, record, &at, &pair)) != 0; i++) {
         if (there < 0) good = false;
-        else if (!named) good = !pair.there || ((joined.n == 0 || pn_cell_text_add(&joined, "|", 1)) && pn_cell_text_add(&joined, pair.id, pair.n_id)) || pn_reader_no_memory(r);
+        else if (!named) good = !pair.there || ((joined.n == 0 || pn_text_bytes(&joined, "|", 1)) && pn_text_bytes(&joined, pair.id, pair.n_id)) || pn_reader_no_memory(r);
         else if (i < r->n_names) good = pn_row_field(r, pair.id, pair.there ? pair.n_id : 0);
     }
-    if (good && !named) good = pn_row_field(r, joined.data, joined.n);
-    free(joined.data);
+    if (good && !named) good = pn_row_field(r, joined.text, joined.n);
+    free(joined.text);
     if (good && named && i != r->n_names) return pn_row_bad(r, record->line, "found %zu id:value pairs, expected %zu (columns)", i, r->n_names);
     return good && pn_row_end(r, label);
 }
@@ -173,7 +173,7 @@ bool pn_negatives_load(struct pn_reader *r, const struct pn_record *record) {
         g->max_values = max;
     }
     g->values[g->n_values++] = (struct pn_span){(uint32_t)g->text.n, (uint32_t)column.n_id};
-    return pn_cell_text_add(&g->text, column.id, column.n_id) || pn_reader_no_memory(r);
+    return pn_text_bytes(&g->text, column.id, column.n_id) || pn_reader_no_memory(r);
 }
 
 bool pn_negatives_owe(struct pn_reader *r, const struct pn_record *record) {
@@ -197,8 +197,8 @@ bool pn_negatives_next(struct pn_reader *r, struct pn_record *out) {
     size_t n = 0;
     for (uint32_t i = 0; !drawn && i < MOST_TRIES && g->n_values > 0; i++) {
         const struct pn_span *v = &g->values[(size_t)((unsigned __int128)pn_rng_next(&rng) * g->n_values >> 64)];
-        if (!set_has(&g->seen, pair_number(owner, g->text.data + v->offset, v->length))) {
-            drawn = g->text.data + v->offset;
+        if (!set_has(&g->seen, pair_number(owner, g->text.text + v->offset, v->length))) {
+            drawn = g->text.text + v->offset;
             n = v->length;
         }
     }
@@ -208,11 +208,11 @@ bool pn_negatives_next(struct pn_reader *r, struct pn_record *out) {
     char below[40];
     const int k = snprintf(below, sizeof(below), "%.9g", r->data.threshold - 1);
     g->line.n = 0;
-    if (!pn_cell_text_add(&g->line, below, (size_t)k) || !pn_cell_text_add(&g->line, label + n_label, (size_t)(column.id - label) - n_label) ||
-        !pn_cell_text_add(&g->line, drawn, n) || !pn_cell_text_add(&g->line, behind, (size_t)(of->text + of->n_bytes - behind)))
+    if (!pn_text_bytes(&g->line, below, (size_t)k) || !pn_text_bytes(&g->line, label + n_label, (size_t)(column.id - label) - n_label) ||
+        !pn_text_bytes(&g->line, drawn, n) || !pn_text_bytes(&g->line, behind, (size_t)(of->text + of->n_bytes - behind)))
         return pn_reader_no_memory(r);
     g->n_owed--;
-    *out = (struct pn_record){g->line.data, g->line.n, of->line};
+    *out = (struct pn_record){g->line.text, g->line.n, of->line};
     return true;
 }
 
@@ -220,6 +220,6 @@ void pn_negatives_free(struct pn_reader *r) {
     free(r->negatives.seen.at);
     free(r->negatives.known.at);
     free(r->negatives.values);
-    free(r->negatives.text.data);
-    free(r->negatives.line.data);
+    free(r->negatives.text.text);
+    free(r->negatives.line.text);
 }

@@ -79,7 +79,7 @@ static struct pn_span *span_of(struct pn_span **all, size_t *n, size_t n_fields,
 
 static bool add(struct pn_reader *r, struct pn_span *span, const char *text, size_t n) {
     struct pn_text *t = &r->movielens.text;
-    if (t->n + n >= UINT32_MAX || !pn_cell_text_add(t, text, n)) return pn_reader_no_memory(r);
+    if (t->n + n >= UINT32_MAX || !pn_text_bytes(t, text, n)) return pn_reader_no_memory(r);
     *span = (struct pn_span){(uint32_t)(t->n - n), (uint32_t)n};
     return true;
 }
@@ -199,7 +199,7 @@ bool pn_movielens_wanted(struct pn_reader *r, const struct pn_record *record, bo
     return true;
 }
 
-static bool field(struct pn_reader *r, struct pn_span span) { return pn_row_field(r, r->movielens.text.data + span.offset, span.length); }
+static bool field(struct pn_reader *r, struct pn_span span) { return pn_row_field(r, r->movielens.text.text + span.offset, span.length); }
 
 bool pn_movielens_row(struct pn_reader *r, const struct pn_record *record) {
     struct pn_movielens *m = &r->movielens;
@@ -223,7 +223,7 @@ bool pn_movielens_row(struct pn_reader *r, const struct pn_record *record) {
 }
 
 void pn_movielens_free(struct pn_reader *r) {
-    free(r->movielens.text.data);
+    free(r->movielens.text.text);
     free(r->movielens.users);
     free(r->movielens.items);
     free(r->movielens.test);

@@ -7,19 +7,6 @@
 #include <string.h>
 #include "worker/reader/internal.h"
 
-bool pn_cell_text_add(struct pn_text *t, const void *data, size_t n) {
-    if (n > t->max - t->n) {
-        size_t max = t->max * 2 > t->n + n ? t->max * 2 : t->n + n + 4096;
-        char *grown = realloc(t->data, max);
-        if (!grown) return false;
-        t->data = grown;
-        t->max = max;
-    }
-    if (n) memcpy(t->data + t->n, data, n);
-    t->n += n;
-    return true;
-}
-
 bool pn_reader_no_memory(struct pn_reader *r) {
     r->result = pn_fail(&r->err, PN_NO_MEMORY, "%s: no memory", r->path);
     return false;
@@ -70,7 +57,7 @@ bool pn_row_field(struct pn_reader *r, const char *text, size_t n) {
             return pn_reader_no_memory(r);
         b->max_cells = max;
     }
-    if (b->text.n + n > UINT32_MAX || !pn_cell_text_add(&b->text, text, n)) return pn_reader_no_memory(r);
+    if (b->text.n + n > UINT32_MAX || !pn_text_bytes(&b->text, text, n)) return pn_reader_no_memory(r);
     b->offset[cell] = (uint32_t)(b->text.n - n);
     b->length[cell] = (uint32_t)n;
     b->i_column++;
@@ -97,7 +84,7 @@ static void finish_batch(struct pn_reader *r) {
             b->offset_by_column[c * b->n_rows + row] = b->offset[row * b->n_columns + c];
             b->length_by_column[c * b->n_rows + row] = b->length[row * b->n_columns + c];
         }
-    b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.data,
+    b->raw = (struct pn_raw){.n_rows = b->n_rows, .n_columns = b->n_columns, .names = r->names, .text = b->text.text,
                              .offset = b->offset_by_column, .length = b->length_by_column, .labels = b->labels, .log_q = b->log_q, .values = b->values};
 }
 
@@ -123,7 +110,7 @@ static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bo
     if (c == r->n_names) return pn_row_bad(r, record->line, "the data has no column \"%s\", by which a private job knows its users (privacy.userField)", r->options.user);
     const size_t cell = (b->n_rows - 1) * b->n_columns + c;
     if (b->length[cell] == 0) return pn_row_bad(r, record->line, "column \"%s\" (privacy.userField) is empty: whose is this row? Drop such rows, or give each a name of its own", r->options.user);
-    if (pn_user_of(b->text.data + b->offset[cell], b->length[cell]) % r->options.n_producers != r->options.producer) {
+    if (pn_user_of(b->text.text + b->offset[cell], b->length[cell]) % r->options.n_producers != r->options.producer) {
         b->n_rows--;
         b->text.n = text;
     }
@@ -177,14 +164,14 @@ static bool pass(struct pn_reader *r, const struct pn_record *record, bool *full
 /* A record of the file with the rows. */
 static bool take(struct pn_reader *r, const struct pn_record *record, bool *full) {
     if (pn_reader_csv(r) && !r->names) {
-        if (r->data.n_more > 0 && !pn_cell_text_add(&r->header, record->text, record->n_bytes)) return pn_reader_no_memory(r);
+        if (r->data.n_more > 0 && !pn_text_bytes(&r->header, record->text, record->n_bytes)) return pn_reader_no_memory(r);
         return pn_csv_header(r, record);
     }
     if (r->header_due) {
         r->header_due = false;
-        if (record->n_bytes == r->header.n && memcmp(record->text, r->header.data, r->header.n) == 0) return true;
+        if (record->n_bytes == r->header.n && memcmp(record->text, r->header.text, r->header.n) == 0) return true;
         return pn_row_bad(r, record->line, "the header is another than that of the list's first file: \"%.*s\" and not \"%.*s\"", record->n_bytes < 80 ? (int)record->n_bytes : 80, record->text,
-                          r->header.n < 80 ? (int)r->header.n : 80, r->header.data);
+                          r->header.n < 80 ? (int)r->header.n : 80, r->header.text);
     }
     if (r->data.format == PN_FORMAT_MOVIELENS) {
         bool wanted = true;
@@ -285,7 +272,7 @@ enum pn_advance pn_reader_advance(struct pn_reader *r) {
 void pn_reader_rows_free(struct pn_reader *r) {
     for (size_t i = 0; i < r->n_window; i++) free(r->window[i]);
     free(r->window);
-    free(r->batch.text.data);
+    free(r->batch.text.text);
     free(r->batch.offset);
     free(r->batch.length);
     free(r->batch.offset_by_column);
@@ -294,7 +281,7 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->batch.values);
     free(r->names);
     free(r->name_text);
-    free(r->header.data);
+    free(r->header.text);
     pn_reader_parsed_close(r);
     pn_movielens_free(r);
     pn_negatives_free(r);

@@ -69,13 +69,13 @@ bool pn_sequence_gather(struct pn_reader *r, const struct pn_record *record, str
     }
     size_t n_user = 0;
     while (record && n_user < record->n_bytes && record->text[n_user] != ' ' && record->text[n_user] != '\t') n_user++;
-    const bool same = record && q->user.n > n_user && memcmp(q->user.data, record->text, n_user) == 0 && q->user.data[n_user] == ' ';
+    const bool same = record && q->user.n > n_user && memcmp(q->user.text, record->text, n_user) == 0 && q->user.text[n_user] == ' ';
     if (!same && q->user.n > 0) {
         const struct pn_text spare = q->given;
         q->given = q->user;
         q->user = spare;
         q->user.n = 0;
-        *ready = (struct pn_record){q->given.data, q->given.n, q->line};
+        *ready = (struct pn_record){q->given.text, q->given.n, q->line};
         *there = true;
     }
     if (!record) return true;
@@ -85,7 +85,7 @@ bool pn_sequence_gather(struct pn_reader *r, const struct pn_record *record, str
     uint64_t x;
     if (next_number(r, record, &at, &x) < 0 || next_number(r, record, &at, &x) < 0) return false;
     if (same && record->text[n_user] == '\t') return pn_row_bad(r, record->line, "user and item are separated by a blank");
-    return pn_cell_text_add(&q->user, record->text + skip, record->n_bytes - skip) || pn_reader_no_memory(r);
+    return pn_text_bytes(&q->user, record->text + skip, record->n_bytes - skip) || pn_reader_no_memory(r);
 }
 
 bool pn_sequence_wanted(struct pn_reader *r, const struct pn_record *record) {
@@ -98,7 +98,7 @@ bool pn_sequence_wanted(struct pn_reader *r, const struct pn_record *record) {
 static bool put(struct pn_reader *r, uint64_t x) {
     char text[24];
     const int n = snprintf(text, sizeof(text), "%s%llu", r->sequences.cell.n > 0 ? "|" : "", (unsigned long long)x);
-    return pn_cell_text_add(&r->sequences.cell, text, (size_t)n) || pn_reader_no_memory(r);
+    return pn_text_bytes(&r->sequences.cell, text, (size_t)n) || pn_reader_no_memory(r);
 }
 
 /* Items [from, to) as a cell. */
@@ -106,7 +106,7 @@ static bool list(struct pn_reader *r, size_t from, size_t to) {
     r->sequences.cell.n = 0;
     for (size_t i = from; i < to; i++)
         if (!put(r, r->sequences.items.at[i])) return false;
-    return pn_row_field(r, r->sequences.cell.data, r->sequences.cell.n);
+    return pn_row_field(r, r->sequences.cell.text, r->sequences.cell.n);
 }
 
 static bool negatives(struct pn_reader *r, uint64_t line, size_t n_targets) {
@@ -128,7 +128,7 @@ static bool negatives(struct pn_reader *r, uint64_t line, size_t n_targets) {
             i++;
         }
     }
-    return pn_row_field(r, r->sequences.cell.data, r->sequences.cell.n);
+    return pn_row_field(r, r->sequences.cell.text, r->sequences.cell.n);
 }
 
 bool pn_sequence_row(struct pn_reader *r, const struct pn_record *record) {
@@ -145,8 +145,8 @@ bool pn_sequence_row(struct pn_reader *r, const struct pn_record *record) {
 }
 
 void pn_sequence_free(struct pn_reader *r) {
-    free(r->sequences.user.data);
-    free(r->sequences.given.data);
-    free(r->sequences.cell.data);
+    free(r->sequences.user.text);
+    free(r->sequences.given.text);
+    free(r->sequences.cell.text);
     free(r->sequences.items.at);
 }
