@@ -33,11 +33,19 @@ def account(c, name):
     return next(d for d in c.api("GET", "/api/v1/privacy")[1]["datasets"] if d["dataset"] == name)
 
 
+def lives(c):
+    """name -> incarnation of the workers, as the coordinator knows them."""
+    return {n["name"]: n["incarnation"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if n["role"] == "worker" and n["alive"]}
+
+
 def kill_at(c, id, name, steps):
     """Waits until the job has done so many steps, and then kills whoever has its producers."""
     c.wait_running(id, lambda job: account(c, name)["jobs"][0]["steps_done"] > steps)
-    for worker in ("worker-0", "worker-1"):
+    before = lives(c)
+    for worker in before:
         c.kill(worker)
+    # the next job shall not be given to one that is dead: that costs it budget
+    until("the workers do not come back", lambda: all(lives(c).get(w, before[w]) != before[w] for w in before))
 
 
 def learns(c, data):
