@@ -16,8 +16,9 @@
 
 bool pn_gate_asks(const struct pn_job_run *j) { return j->phase == PN_TRAIN && j->gate == PN_GATE_EVALUATE; }
 
-/* Every producer has done all that the newest plan lets it do, on every shard, and every shard is up. In sync and ssp a producer that has fewer steps an epoch
- * than another may take the steps that the other waits for: gate_step rises. */
+/* Every producer has done all that the newest plan lets it do, on every shard, and every shard is up. A report from before a shard came back says nothing of the pushes that
+ * this shard has to be sent again: only one that knows the shard's new term counts. In sync and ssp a producer that has fewer steps an epoch than another may take the steps
+ * that the other waits for: gate_step rises. */
 static bool all_wait(struct pn_coordinator *c, struct pn_job_run *j) {
     uint64_t highest = j->gate_step;
     bool all = true;
@@ -28,7 +29,7 @@ static bool all_wait(struct pn_coordinator *c, struct pn_job_run *j) {
         const struct pn_checkpoint *k = pn_job_committed(j);
         if (k != NULL && k->finished[p]) continue;
         struct pn_node *n = pn_node_find(c, u->owner);
-        if (n == NULL || n->beat == NULL || pn_node_job(n, j) == NULL || !pn_node_knows_plan(c, n) || n->incarnation != u->owner_incarnation) return false;
+        if (n == NULL || n->beat == NULL || pn_node_job(n, j) == NULL || !pn_node_knows_plan(c, n) || n->revision <= j->open_revision || n->incarnation != u->owner_incarnation) return false;
         if (u->started > highest && !u->finished) highest = u->started;
         all = all && (u->waiting || u->finished) && u->started == u->clock;
     }

@@ -107,6 +107,7 @@ struct pn_job_run {
     struct pn_cut cut;
     bool cut_wanted, cut_untold, dirty;
     uint64_t commit_revision; /* plans behind it tell of the last commit of this life */
+    uint64_t open_revision;   /* plans behind it tell of the last server that opened */
     struct pn_asker *cut_askers;
     struct pn_metric epoch_validation, validation, test;
     /* early stopping (gate.c) */

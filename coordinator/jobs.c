@@ -229,6 +229,7 @@ static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_
     if (job == NULL || pn_json_u64(job, "term", 0) != seat->term) return; /* the plan is on its way */
     const char *state = pn_json_str(job, "state", "");
     if (strcmp(state, "open") == 0) {
+        if (seat->open_term != seat->term) j->open_revision = c->revision;
         seat->open_term = seat->term;
         snprintf(seat->address, sizeof seat->address, "%s", n->address);
     } else if (strcmp(state, "failed") == 0) {

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from cluster import SLOW, Cluster, audit_job, client_package
+from cluster import SLOW, Cluster, audit_job, client_package, until
 
 pinion = client_package("numpy")
 import numpy as np  # noqa: E402
@@ -77,11 +77,12 @@ def run_steps(s, last):
     return fenced
 
 
-if "--client" in sys.argv:  # a client process of the tests below: DIR JOB LAST NAME [slowly]
+if "--client" in sys.argv:  # a client process of the tests below: DIR JOB LAST NAME [slowly]; it begins when it is given a line
     at = sys.argv.index("--client") + 1
     folder, id, last, name = sys.argv[at], sys.argv[at + 1], int(sys.argv[at + 2]), sys.argv[at + 3]
     with pinion.Session(folder, id, name=name, timeout=60) as s:
         print(f"open {s.status['producer']} {s.first_step}", flush=True)
+        sys.stdin.readline()
         if "slowly" in sys.argv:
             try:
                 while s.next_step <= last:
@@ -97,7 +98,12 @@ if "--client" in sys.argv:  # a client process of the tests below: DIR JOB LAST 
 
 
 def client(c, id, last, name, *more):
-    return subprocess.Popen([sys.executable, os.path.abspath(__file__), "--client", c.dir, id, str(last), name, *more], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, os.path.abspath(__file__), "--client", c.dir, id, str(last), name, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def begin(p):
+    p.stdin.write("\n")
+    p.stdin.flush()
 
 
 def raises(kind, words, act):
@@ -122,12 +128,12 @@ def mistakes(c):
     c.wait(other, 20, ("RUNNING",))
     raises(pinion.Ended, "is not external", lambda: pinion.Session(c.dir, other))
     waiting = c.submit(job())
-    raises(pinion.Deadline, "PENDING", lambda: pinion.Session(c.dir, waiting, timeout=2))
+    raises(pinion.Deadline, "PENDING", lambda: pinion.Session(c.dir, waiting, timeout=2 * SLOW))
     c.api("POST", f"/api/v1/jobs/{other}/cancel")
     raises(pinion.Deadline, "does not answer", lambda: pinion.Session("tcp://127.0.0.1:9", waiting, timeout=0.5))
     raises(pinion.Invalid, "tcp://127.0.0.1:PORT", lambda: pinion.Session("tcp://192.0.2.1:7701", waiting, timeout=0.5))
     with pinion.Session(c.dir, waiting) as s:
-        raises(pinion.Deadline, "all 1 producers", lambda: pinion.Session(c.dir, waiting, timeout=0.7))
+        raises(pinion.Deadline, "all 1 producers", lambda: pinion.Session(c.dir, waiting, timeout=2))
         users, keys = s["users"], np.array([1, 2], np.uint64)
         raises(pinion.Invalid, "not a finite number", lambda: users.push(keys, [[0, 0, 0, 0], [1, 2, np.nan, 4]]))
         raises(pinion.Invalid, "key 2 ", lambda: users.push(keys, [[0, 0, 0, 0], [1, np.inf, 3, 4]]))
@@ -176,12 +182,10 @@ def threads(c):
     them = [threading.Thread(target=pusher, args=(n,), daemon=True) for n in range(2)]
     for t in them:
         t.start()
-    while s.next_step < 50:
-        time.sleep(0.001)
+    until("no steps", lambda: s.next_step >= 50 or problems)
     s.checkpoint()
     committed = s.status["committed_step"]
-    while s.status["clock"] < committed + 100:  # acknowledged, so that they are in the ring: started ones may still wait for credit
-        time.sleep(0.001)
+    until("no steps behind the checkpoint", lambda: s.status["clock"] >= committed + 100 or problems)  # acknowledged, so that they are in the ring: started ones may still wait for credit
     assert s.status["committed_step"] == committed, "one wish, one checkpoint"
     c.kill("ps-1")
     s.checkpoint()
@@ -212,7 +216,7 @@ def silence(c):
             raises(pinion.Deadline, "no credit", lambda: s.push_async(push_of(0, 99), timeout=0.2))
             raises(pinion.Deadline, "not answered yet", lambda: open_[0].result(timeout=0.1))
             assert open_[-1].drop()  # it waited for step 11: taken back, no step of it is known
-            assert time.time() - begin < 3 * SLOW
+            assert time.time() - begin < 10 * SLOW  # .9 s of deadlines; a call that waited for its servers would not come back
         finally:
             for n in ("ps-0", "ps-1"):
                 c.kill(n, signal.SIGCONT)
@@ -224,10 +228,12 @@ def silence(c):
 
 def processes(c):
     id = c.submit(job(2))
-    them = [client(c, id, 500, f"client-{n}", "slowly") for n in range(2)]
+    them = [client(c, id, 1000, f"client-{n}", "slowly") for n in range(2)]
     for p in them:
         assert p.stdout.readline().startswith("open "), p
-    time.sleep(0.2)
+    for p in them:
+        begin(p)
+    c.wait_steps(id, 50)
     c.kill("coordinator")
     assert [p.poll() for p in them] == [None, None]  # killed meanwhile
     for p in them:
@@ -236,7 +242,7 @@ def processes(c):
     c.wait_api()
     assert c.wait(id, 30)["state"] == "SUCCEEDED"
     rows = c.job(id)["checkpoints"][0]["rows"]
-    users, items = right([(0, 500), (1, 500)])
+    users, items = right([(0, 1000), (1, 1000)])
     assert rows == (users > 0).sum() + (items > 0).sum(), rows
     print("held: two client processes, the coordinator killed meanwhile: the job ends by itself with every row in its checkpoint")
 
@@ -246,13 +252,16 @@ def replaced(c):
     id = c.submit(job(1))
     a = client(c, id, 100000, "first", "slowly")
     assert a.stdout.readline().startswith("open 0 1")
-    time.sleep(1)
+    begin(a)
+    c.wait_running(id, lambda job: any(k["rows"] > 0 for k in job["checkpoints"]))
     a.kill()
     a.wait()
     b = client(c, id, 100000, "second", "slowly")
     word, producer, first = b.stdout.readline().split()
     assert (word, producer) == ("open", "0") and int(first) > 1, (word, producer, first)
-    time.sleep(0.7)
+    begin(b)
+    newest = c.wait_steps(id, int(first))["checkpoints"][0]["epoch"]
+    c.wait_running(id, lambda job: sum(k["epoch"] > newest for k in job["checkpoints"]) > 1)  # the next one may have been begun before those steps
     b.send_signal(signal.SIGSTOP)
     with pinion.Session(c.dir, id, timeout=20) as s:
         assert s.status["incarnation"] == 3 and s.first_step > int(first), s.status
@@ -272,12 +281,19 @@ def handed_over(c):
     with pinion.Session(c.dir, id) as s:
         run_steps(s, 33)
         s.checkpoint()
-    begin = time.time()
+    step, quickest = 33, 60
+    for _ in range(4):  # whoever waited for the lease of the one before would take 1.5 s each time; a machine that is busy for a moment delays one
+        begin = time.time()
+        with pinion.Session(c.dir, id) as s:
+            quickest = min(quickest, time.time() - begin)
+            assert s.first_step == step + 1, (s.first_step, step)
+            step += 5
+            run_steps(s, step)
+            s.checkpoint()
+    assert quickest < 1.2, quickest
     with pinion.Session(c.dir, id) as s:
-        took = time.time() - begin
-        assert s.first_step == 34 and took < 1.2, (s.first_step, took)
-        run_steps(s, 50)
-        check(s, [(0, 50)], f"a client leaves, the next goes on behind its checkpoint after {took * 1000:.0f} ms")
+        run_steps(s, 70)
+        check(s, [(0, 70)], f"a client leaves, the next goes on behind its checkpoint after {quickest * 1000:.0f} ms")
         end(c, id, s)
 
 
@@ -289,6 +305,7 @@ def finishes_first(c):
         run_steps(b, 5)
         a.finish(timeout=10)
         a.close()
+        until("the other session does not hear of the checkpoint", lambda: b.status["committed_step"] > 0)
         assert b.status["has_producer"] and b.status["committed_step"] == 5, b.status
         run_steps(b, 25)
         check(b, [(0, 15), (1, 25)] if b.status["producer"] == 1 else [(1, 15), (0, 25)], "a producer that has finished may go while the other goes on")
@@ -304,14 +321,13 @@ def gone_back(c):
         run_steps(s, 40)
         status, body = c.api("POST", f"/api/v1/jobs/{id}/restore", {})
         assert status == 200, body
-        e = None
-        for _ in range(200):  # until the plan is here
+        def fenced():
             try:
                 s["items"].push([], np.zeros((0, 3)), timeout=5)
-            except pinion.Fenced as fenced:
-                e = fenced
-                break
-        assert e is not None and "went back" in str(e), e
+            except pinion.Fenced as e:
+                return e
+        e = until("the plan does not come", fenced)
+        assert "went back" in str(e), e
         assert s.resume() == 21 and s.status["generation"] == 2, s.status
         check(s, [(0, 20)], "after a restore the tables are the checkpoint's")
         run_steps(s, 45)

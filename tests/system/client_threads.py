@@ -2,7 +2,6 @@
 PINION_CLIENT: another build's client-session against this build's cluster."""
 import os
 import subprocess
-import time
 from cluster import BUILD, SLOW, Cluster
 
 JOB = """apiVersion: pinion/v1
@@ -24,7 +23,7 @@ with Cluster(ps=2, workers=1, serving=0) as c:
         id = c.submit(JOB)
         p = subprocess.Popen([program, c.info["coordinator"]["zmq"], id, "4", str(6000 // slow)], env=dict(os.environ, ASAN_OPTIONS="detect_leaks=1"))
         for _ in range(kills):
-            time.sleep(0.4)
+            c.wait_steps(id, 1000)
             c.kill("ps-1")
             assert p.poll() is None  # killed meanwhile
         assert p.wait(timeout=200) == 0, p.returncode

@@ -10,12 +10,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("PINION_BUILD", "build"))
 PINION = os.path.join(BUILD, "pinion")
 SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
 SLOW = 6 if "asan" in BUILD or "tsan" in BUILD else 1  # sanitizers are slower
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+LIVE = ("PENDING", "RUNNING", "RESTARTING")  # RESTARTING: servers have yet to open their tables, as also at a job's very beginning
 
 
 def skip(reason):
@@ -43,14 +46,40 @@ def http(method, url, body=None, timeout=60):
     raw = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
     request = urllib.request.Request(url, data=raw, method=method, headers={"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            status, text = answer.status, answer.read().decode()
-    except urllib.error.HTTPError as e:
-        status, text = e.code, e.read().decode()
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                status, text = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as e:
+            status, text = e.code, e.read().decode()
+    except HTTPException as e:  # whoever answers was killed in the middle of it
+        raise ConnectionError(f"{url}: {e!r}") from e
     try:
         return status, json.loads(text)
     except ValueError:
         return status, text
+
+
+def until(what, condition, seconds=60):
+    """What condition() says, once that is true; what: the failure's text if it does not come to be. A process that is just being started again does not answer, and is asked again."""
+    end = time.time() + seconds * SLOW
+    while True:
+        late = time.time() > end  # looked at before the condition: on a slow machine it has its chance at the end, too
+        try:
+            if found := condition():
+                return found
+        except OSError:
+            pass
+        assert not late, what
+        time.sleep(0.01)
+
+
+def lives(pid):
+    """Not ended, nor a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def client_package(*packages):
@@ -140,7 +169,7 @@ class Cluster:
         assert status == 200, body
         return body
 
-    def wait(self, id, seconds=300, until=("SUCCEEDED", "FAILED", "CANCELLED")):
+    def wait(self, id, seconds=300, until=ENDED):
         end = time.time() + seconds * SLOW
         last = None
         while time.time() < end:
@@ -153,25 +182,28 @@ class Cluster:
             time.sleep(0.05)
         raise AssertionError(f"job {id} is not done: {last}")
 
-    def wait_steps(self, id, steps, seconds=60):
-        """The job once it has done so many steps, and still runs: a kill behind its end would show nothing."""
+    def wait_running(self, id, condition, seconds=60):
+        """The job once condition(job) holds while it runs: a kill behind its end would show nothing."""
         end = time.time() + seconds * SLOW
-        while (job := self.job(id))["state"] in ("PENDING", "RESTARTING") or (job["state"] == "RUNNING" and job["steps"] < steps):
+        while (job := self.job(id))["state"] in LIVE and not (job["state"] == "RUNNING" and condition(job)):
             assert time.time() < end, job
             time.sleep(0.01)
         assert job["state"] == "RUNNING", job
         return job
 
+    def wait_steps(self, id, steps, seconds=60):
+        return self.wait_running(id, lambda job: job["steps"] >= steps, seconds)
+
     def pids(self):
-        """name -> pid, as the supervisor writes them."""
-        found = {}
-        for name, p in self.read().get("processes", {}).items():
-            if p["pid"] > 0:  # 0: it is down at the moment
-                found[name] = p["pid"]
-        return found
+        """name -> pid of those that live: the supervisor writes 0 where one is down, and for a moment still the pid of one that was just killed."""
+        return {name: p["pid"] for name, p in self.read().get("processes", {}).items() if p["pid"] > 0 and lives(p["pid"])}
 
     def kill(self, name, sig=signal.SIGKILL):
-        os.kill(self.pids()[name], sig)
+        """A process that is just being started again is waited for. Behind a SIGKILL it is dead when this returns."""
+        pid = until(f"{name} does not come back", lambda: self.pids().get(name))
+        os.kill(pid, sig)
+        if sig == signal.SIGKILL:
+            until(f"{name} does not die", lambda: not lives(pid))
 
 
 AUDIT = """apiVersion: pinion/v1

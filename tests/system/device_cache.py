@@ -49,13 +49,12 @@ try:
         assert four[2] < 0.8 * plain[2] and abs(four[1] - plain[1]) < 0.03 and abs(four[0] - plain[0]) < 0.03, (plain, four)
         synth(tmp, 6000, 8)
         id = c.submit(text("deviceCache: {rows: 20000, staleness: 4}, ", epochs=2, rows=3000))
-        deadline = time.time() + 60
-        while True:
-            hot = nodes("worker")[0].get("hot_rows", {})
-            if hot.get("wanted", 0) > 5000 and hot.get("held", 0) > 0:
-                break
-            assert time.time() < deadline, nodes("worker")
-            time.sleep(0.02)
+        hot = {}
+
+        def warm(job):
+            hot.update(nodes("worker")[0].get("hot_rows", {}))
+            return job["steps"] > 0 and hot.get("wanted", 0) > 5000 and hot.get("held", 0) > 0
+        c.wait_running(id, warm)
         assert 0 < hot["pulled"] < hot["wanted"] and hot["held"] <= hot["pulled"] and hot["evicted"] == 0, hot
         page = http("GET", nodes('worker')[0]['http'] + "/metrics")[1]
         assert "pinion_worker_rows_wanted_total " in page and "pinion_worker_rows_held " in page, page

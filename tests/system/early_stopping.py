@@ -4,7 +4,6 @@ with a server killed on the way."""
 import os
 import shutil
 import tempfile
-import time
 from cluster import Cluster, run
 
 TEXT = """apiVersion: pinion/v1
@@ -48,12 +47,11 @@ try:
         for mode, metric, victim in (("sync", "auc", None), ("sync", "auc", None), ("async", "logloss", None), ("async", "auc", "worker-1"), ("async", "auc", "ps-0")):
             id = c.submit(TEXT.format(dir=tmp, mode=mode, metric=metric))
             if victim:
-                end = time.time() + 60
-                while time.time() < end and c.job(id).get("best_epoch", 0) < 1:
-                    time.sleep(0.02)
+                c.wait_running(id, lambda job: job.get("best_epoch", 0) >= 1)
                 c.kill(victim)
             done = c.wait(id, 120)
             check(done, metric)
+            assert victim is None or done["restarts"] > 0, done
             print(f"{mode}, by {metric}, killed {victim}: epoch {done['best_epoch']} of {len(done['history'])} was best, test AUC {done['test_auc']!r}")
             seen.append((done["best_epoch"], done["test_auc"], done["test_logloss"]))
     assert seen[0] == seen[1], "two sync runs differ"

@@ -5,7 +5,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from cluster import PINION, SLOW, Cluster, http, run
+from cluster import PINION, SLOW, Cluster, http, run, until
 
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob
@@ -47,18 +47,6 @@ def score(c, user, item):
     inputs = [{"name": n, "shape": [1, 1], "datatype": "BYTES", "data": [v]} for n, v in (("user", user), ("item", item))]
     status, answer = http("POST", f"{c.info['serving'][0]['http']}/v2/models/ended/infer", {"inputs": inputs})
     return next(o["data"][0] for o in answer["outputs"] if o["name"] == "score") if status == 200 else 0
-
-
-def until(what, test, seconds=40):
-    end = time.time() + seconds * SLOW
-    while time.time() < end:
-        try:
-            if test():
-                return
-        except OSError:
-            pass
-        time.sleep(0.03)
-    raise AssertionError(what)
 
 
 def committed(c, job):

@@ -98,7 +98,7 @@ try:
         private = {}
         for unit, job in (("example", PRIVATE), ("user", USERS)):
             for device in ("cpu", "cuda:0"):
-                done = c.wait(c.submit(job.format(dir=tmp, device=device, more="")), 120)
+                done = c.wait(c.submit(job.format(dir=tmp, device=device, more="")), 400)
                 assert done["state"] == "SUCCEEDED", done
                 private[unit, device] = done["test_logloss"]
             print(f"private by {unit}, by the CPU and by the device, each with its own noise: log loss", private)
@@ -119,7 +119,7 @@ try:
         done = c.wait(c.submit(text("cuda:0,3")), 60)
         assert done["state"] == "FAILED" and "cuda:0,3: this machine has 3 CUDA devices, from cuda:0 on" in done["reason"], done
         for unit, job in (("example", PRIVATE), ("user", USERS)):
-            done = c.wait(c.submit(job.format(dir=tmp, device="cuda:0,1", more="")), 120)
+            done = c.wait(c.submit(job.format(dir=tmp, device="cuda:0,1", more="")), 400)
             assert done["state"] == "SUCCEEDED" and abs(done["test_logloss"] - private[unit, "cuda:0"]) < 0.1, (unit, done, private)
         status, body = c.api("POST", "/api/v1/jobs", {"text": text("cuda:0,1").replace("dropout: 0.1", "norm: batch"), "file": "job.yaml", "base": tmp, "key": "norm"})
         assert status == 400 and "batch norm takes its statistics of the whole batch" in body["error"], (status, body)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from cluster import BUILD, Cluster, run
+from cluster import BUILD, LIVE, Cluster, run, until
 
 JOB = """
 apiVersion: pinion/v1
@@ -95,13 +95,7 @@ with Cluster(ps=2, workers=2, serving=0) as c:
     begin = time.time()
     id = c.submit(JOB % ("csv", mock.brokers, "clicks", "earliest", "{idle: 5s}", "id, gender, liked", "    stream: {window: 1000, segment: gender}"))
 
-    def wait_for(samples):
-        while sum(w["rows"] for w in c.job(id).get("stream", [])) < samples:
-            assert c.job(id)["state"] in ("PENDING", "RUNNING", "RESTARTING"), c.job(id)
-            assert time.time() - begin < 60, c.job(id)
-            time.sleep(0.02)
-
-    wait_for(2000)
+    c.wait_running(id, lambda job: sum(w["rows"] for w in job.get("stream", [])) >= 2000)
     mock.say("down 1")
     time.sleep(0.3)
     mock.say("up 1")
@@ -148,10 +142,7 @@ with Cluster(ps=2, workers=2, serving=0) as c:
     mock.put("late", 1, lines)
     id = c.submit(JOB % ("jsonl", mock.brokers, "late", "earliest", "never", "id, gender", ""))
     def lag_is(n):
-        until = time.time() + 20
-        while c.job(id).get("lag") != n:
-            assert time.time() < until, c.job(id)
-            time.sleep(0.02)
+        c.wait_running(id, lambda job: job.get("lag") == n)
     lag_is(20)                         # ten of each: too few for a batch of 20
     assert f'pinion_stream_lag{{job="{id}"}} 20\n' in urllib.request.urlopen(c.info["coordinator"]["http"] + "/metrics").read().decode()
     mock.put("late", 0, lines[:10])
@@ -169,10 +160,9 @@ with Cluster(ps=2, workers=2, serving=0) as c:
     # no broker: a line in the log, the job waits and can be cancelled
     id = c.submit(JOB % ("jsonl", "127.0.0.1:1", "json", "earliest", "latest", "id", ""))
     log = os.path.join(c.dir, "logs")
-    deadline = time.time() + 20
-    while not any("127.0.0.1:1: none can be reached" in open(os.path.join(log, n)).read() for n in os.listdir(log) if n.startswith("worker")):
-        assert time.time() < deadline and c.job(id)["state"] in ("PENDING", "RUNNING", "RESTARTING"), c.job(id)
-        time.sleep(0.1)
+    until("no line says that no broker answers", lambda: any("127.0.0.1:1: none can be reached" in open(os.path.join(log, n)).read() for n in os.listdir(log) if n.startswith("worker")))
+    job = c.job(id)
+    assert job["state"] in LIVE, job
     assert run("cancel", id, "--dir", c.dir)[0] == 0
     assert c.wait(id, 20)["state"] == "CANCELLED"
     mock.p.stdin.close()

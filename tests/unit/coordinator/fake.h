@@ -45,6 +45,8 @@ struct node {
     bool open, flipped;
     /* worker */
     struct { uint64_t incarnation, clock; } units[64];
+    uint64_t terms;                     /* of the shards, added up, as the last beat knew them */
+    unsigned rash;                      /* gates to be measured though a shard was new, to which pushes may have to be sent again */
 };
 
 struct call { struct pn_http_request r; bool answered; int status; struct json_object *body; char method[8], path[128], text[4096]; };
@@ -460,10 +462,15 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
     struct json_object *plan = pn_json_get(n->plan, "job"), *job = NULL, *cut = NULL, *evaluation = NULL, *producers = json_object_new_array(), *model = NULL;
     if (plan != NULL) {
         struct json_object *list = pn_json_get(plan, "producers"), *c = pn_json_get(n->plan, "cut"), *e = pn_json_get(n->plan, "evaluate"), *shards = pn_json_get(plan, "shards");
-        uint64_t upto = c == NULL ? UINT64_MAX : pn_json_u64(c, "upto", 0);
+        uint64_t upto = c == NULL ? UINT64_MAX : pn_json_u64(c, "upto", 0), terms = 0;
         bool drained = true;
-        for (size_t i = 0; i < pn_json_length(shards); i++)
-            if (pn_json_u64(pn_json_at(shards, i), "term", 0) == 0) upto = 0;
+        for (size_t i = 0; i < pn_json_length(shards); i++) {
+            const uint64_t term = pn_json_u64(pn_json_at(shards, i), "term", 0);
+            if (term == 0) upto = 0;
+            terms += term;
+        }
+        n->rash += terms != n->terms && strstr(pn_json_str(e, "task", ""), "-gate-") != NULL;
+        n->terms = terms;
         for (size_t i = 0; i < pn_json_length(list); i++) {
             struct json_object *p = pn_json_at(list, i), *r = json_object_new_object();
             uint64_t id = pn_json_u64(p, "producer", 0), incarnation = pn_json_u64(p, "incarnation", 0);

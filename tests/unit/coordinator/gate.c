@@ -74,6 +74,7 @@ START_TEST(an_epoch_is_measured_again_when_a_node_is_lost_meanwhile) {
     ck_assert_str_eq(state(id), "SUCCEEDED");
     ck_assert_uint_eq(pn_json_u64(job(id), "best_epoch", 0), 2);
     ck_assert_uint_eq(pn_json_length(pn_json_get(job(id), "history")), 4);
+    ck_assert_uint_eq(node("worker-0")->rash + node("worker-1")->rash, 0);
     world_close();
 } END_TEST
 
