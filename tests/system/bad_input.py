@@ -94,8 +94,8 @@ try:
         before = c.pids()
         out = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout
         ports = {int(l.split()[3].rsplit(":", 1)[1]) for l in out.splitlines() if any(f"pid={p}," in l for p in before.values())}
-        steps = 6000
-        id = c.submit(audit_job(steps))
+        steps = 20000  # several times as long as the garbage takes
+        id = c.submit(audit_job(steps, keys=5000))
         c.wait_steps(id, 1)
         for port in sorted(ports):
             for shape in range(12):
@@ -116,7 +116,7 @@ try:
         expect("garbage on every socket: the job succeeds", done["state"] == "SUCCEEDED", done)
         expect("garbage on every socket: no process died", c.pids() == before, (before, c.pids()))
         try:
-            print(audit_check(c, id, steps))
+            print(audit_check(c, id, steps, keys=5000))
         except AssertionError as e:
             expect("garbage on every socket: nothing lost", False, e)
 

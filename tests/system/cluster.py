@@ -221,7 +221,7 @@ spec:
 
 
 def audit_job(steps, producers=2, keys=500, seed=1, mode="async", every="500ms", memory=None):
-    """memory: of the table, e.g. "1Ki"; rows beyond it live in the second tier."""
+    """memory: of the table, e.g. "1Ki"; rows beyond it live in the second tier. Many steps want many keys: what a key adds up, its steps among it, is exact only below 2**24."""
     return AUDIT.format(memory=f", memory: {memory}" if memory else "", rows=steps * 32 * producers, producers=producers, keys=keys, seed=seed, mode=mode, every=every)
 
 

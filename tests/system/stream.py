@@ -91,7 +91,7 @@ with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0
         assert (at, found) == (len(data), n), (name, at, found)
 
     # a worker dies on the way: windows stay whole, in order, each once, but for the one in which its checkpoint fell
-    id = c.submit(JOB % (path, 2000, "", 10, "async"))
+    id = c.submit(JOB % (path, 2000, "", 4, "async"))
     c.wait_running(id, lambda job: len(job.get("stream", [])) >= 5)
     c.kill("worker-0")
     status, seen = c.api("GET", "/metrics")  # of the newest window, as long as the job has not ended
