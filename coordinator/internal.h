@@ -17,7 +17,7 @@ struct pn_node {
     struct pn_node *next;            /* by name */
     enum pn_role role;
     char name[64], address[128], http[128];
-    uint64_t incarnation, seen_ms;
+    uint64_t incarnation, seen_ms;   /* seen_ms: by the coordinator's clock_ms */
     char serves[32];                 /* a client process: the one external job whose producers it takes; "" for all others */
     uint32_t takes;                  /* how many of them at most */
     bool left;                       /* said that it goes: not alive from then on */
@@ -144,7 +144,8 @@ struct pn_coordinator {
     struct pn_store *store;
     struct pn_coordinator_options options;
     struct pn_timer tick;
-    uint64_t epoch, term, revision, job_sequence, started_ms;
+    uint64_t epoch, term, revision, job_sequence;
+    uint64_t clock_ms, looked_ms, started_ms; /* clock_ms: time in which it looked; leases go by it (pn_look). looked_ms: the machine's. started_ms: by clock_ms */
     bool counters_dirty, ready, quiet, store_failing, reconciling;
     struct pn_node *nodes;
     struct pn_job_run *jobs;
@@ -311,6 +312,9 @@ void pn_answer_error(struct pn_http_request *, int status, const char *format, .
 void pn_answer_all(struct pn_asker **list, int status, const char *key, uint64_t value, const char *error);
 
 /* coordinator.c */
+/* Time goes on for leases: as much as since the last look, but never by much. A coordinator that stood still (a long computation, a slow disk, a busy machine) has left the
+ * beats of that time unread, and nobody is dead for it. */
+void pn_look(struct pn_coordinator *);
 void pn_reconcile(struct pn_coordinator *); /* looks at all, takes the next steps, makes them durable, shows them */
 
 #endif

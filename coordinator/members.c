@@ -10,7 +10,7 @@ struct pn_node *pn_node_find(struct pn_coordinator *c, const char *name) {
 }
 
 bool pn_node_alive(const struct pn_coordinator *c, const struct pn_node *n) {
-    return n != NULL && n->beat != NULL && !n->left && pn_now_ms(c->env) - n->seen_ms < c->options.lease_ms;
+    return n != NULL && n->beat != NULL && !n->left && c->clock_ms - n->seen_ms < c->options.lease_ms;
 }
 
 bool pn_node_knows_plan(const struct pn_coordinator *c, const struct pn_node *n) {
@@ -108,7 +108,7 @@ void pn_node_beat(struct pn_coordinator *c, pn_peer from, const struct pn_frame 
     n->left = pn_json_bool(o, "leaving", false);
     snprintf(n->serves, sizeof n->serves, "%s", pn_json_str(pn_json_get(o, "serves"), "job", ""));
     n->takes = (uint32_t)pn_json_u64(pn_json_get(o, "serves"), "producers", 0);
-    n->seen_ms = pn_now_ms(c->env);
+    n->seen_ms = c->clock_ms;
     n->peer = from;
     snprintf(n->address, sizeof n->address, "%s", pn_json_str(o, "address", ""));
     snprintf(n->http, sizeof n->http, "%s", pn_json_str(o, "http", ""));

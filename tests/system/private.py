@@ -50,10 +50,12 @@ def kill_at(c, id, name, steps):
 
 def learns(c, data):
     for selection, mode in (("adafest", "async"), ("dense", "sync"), ("fest", "async")):
-        job = c.wait(c.submit(text(data, f"learns-{selection}", selection=selection, mode=mode)), 90)
+        # budget for a restart: on a machine that is busy for longer than a lease a worker counts as lost
+        job = c.wait(c.submit(text(data, f"learns-{selection}", selection=selection, mode=mode, budget=24)), 90)
         assert job["state"] == "SUCCEEDED" and job["test_auc"] > 0.53, (selection, job)
         a = account(c, f"learns-{selection}")
-        assert 0 < a["epsilon_spent"] <= 8 + 1e-6 and a["jobs"][0]["steps_done"] == a["jobs"][0]["steps_charged"] == 80, a
+        assert a["epsilon_spent"] > 0 and a["jobs"][0]["steps_done"] == 80 <= a["jobs"][0]["steps_charged"], a
+        assert job["restarts"] > 0 or (a["epsilon_spent"] <= 8 + 1e-6 and a["jobs"][0]["steps_charged"] == 80), (job, a)
         assert job.get("train_logloss", 0) == 0  # what a batch lost is nobody's to see
         print(f"figure private, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
 

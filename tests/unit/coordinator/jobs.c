@@ -5,6 +5,13 @@ static size_t units_of(const char *worker) { return pn_json_length(pn_json_get(p
 static struct json_object *unit_of(const char *worker, size_t i) { return pn_json_at(pn_json_get(pn_json_get(node(worker)->plan, "job"), "producers"), i); }
 static uint64_t generation(void) { return pn_json_u64(pn_json_get(node("ps-0")->plan, "job"), "generation", 0); }
 
+static bool alive(const char *name) {
+    struct json_object *nodes = pn_json_get(ask("GET", "/api/v1/status", "")->body, "nodes");
+    for (size_t i = 0; i < pn_json_length(nodes); i++)
+        if (strcmp(pn_json_str(pn_json_at(nodes, i), "name", ""), name) == 0) return pn_json_bool(pn_json_at(nodes, i), "alive", false);
+    return false;
+}
+
 START_TEST(a_job_gets_all_servers_and_deals_its_producers) {
     cluster();
     const char *id = submit(AUDIT);
@@ -44,6 +51,22 @@ START_TEST(a_job_that_begins_is_not_restarting) {
     run_ms(2000);
     ck_assert_str_eq(state(id), "RUNNING");
     ck_assert_uint_gt(pn_json_u64(job(id), "samples", 0), 0);
+    world_close();
+} END_TEST
+
+START_TEST(nobody_is_dead_because_the_coordinator_stood_still) {
+    cluster();
+    const char *id = submit(AUDIT);
+    run_ms(300);
+    const uint64_t owner = pn_json_u64(unit_of("worker-0", 0), "incarnation", 0);
+    crash("ps-1");
+    W->now_ns += 5000000000u; /* the beats of that time have not been read */
+    run_ms(300);
+    ck_assert_uint_eq(pn_json_u64(job(id), "restarts", 99), 0);
+    ck_assert_uint_eq(pn_json_u64(unit_of("worker-0", 0), "incarnation", 0), owner);
+    ck_assert(alive("worker-0") && alive("ps-1")); /* not for as long as a lease */
+    run_ms(2000);
+    ck_assert(alive("worker-0") && !alive("ps-1"));
     world_close();
 } END_TEST
 
@@ -386,6 +409,7 @@ int main(void) {
     tcase_add_test(c, a_job_gets_all_servers_and_deals_its_producers);
     tcase_add_test(c, a_job_waits_until_a_server_and_a_worker_are_there);
     tcase_add_test(c, a_job_that_begins_is_not_restarting);
+    tcase_add_test(c, nobody_is_dead_because_the_coordinator_stood_still);
     tcase_add_test(c, jobs_run_one_after_the_other);
     tcase_add_test(c, a_finished_job_has_a_final_checkpoint_and_the_servers_keep_it_open);
     tcase_add_test(c, the_producers_of_a_dead_worker_go_on_elsewhere_with_a_higher_incarnation);
