@@ -29,7 +29,7 @@ static enum pn_result (*by_orders(const struct pn_job *job))(const struct pn_pri
 /* The least noise by which the whole job stays within its (epsilon, delta), by Renyi orders, rounded up; HUGE_VAL: none. */
 static double calibrate(struct pn_job *job) {
     double low = 0.3, high = 1000;
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 40 && high > low * (1 + 1e-7); i++) {
         struct pn_privacy_event events[2];
         double epsilon = HUGE_VAL, middle = i == 0 ? high : sqrt(low * high);
         job->privacy.noise = middle;

@@ -18,7 +18,7 @@ PINION = os.path.join(BUILD, "pinion")
 SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
 SLOW = 6 if "asan" in BUILD or "tsan" in BUILD else 1  # sanitizers are slower
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
-LIVE = ("PENDING", "RUNNING", "RESTARTING")  # RESTARTING: servers have yet to open their tables, as also at a job's very beginning
+LIVE = ("PENDING", "RUNNING", "RESTARTING")  # RESTARTING: a server that the job had lost has yet to open its tables
 
 
 def skip(reason):
