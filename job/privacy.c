@@ -26,18 +26,21 @@ static enum pn_result (*by_orders(const struct pn_job *job))(const struct pn_pri
     return job->privacy.secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp;
 }
 
+static bool is_enough(struct pn_job *job, double noise) {
+    struct pn_privacy_event events[2];
+    double epsilon;
+    job->privacy.noise = noise;
+    const size_t n = pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events);
+    return by_orders(job)(events, n, job->privacy.delta, &epsilon, NULL) == PN_OK && epsilon <= job->privacy.epsilon;
+}
+
 /* The least noise by which the whole job stays within its (epsilon, delta), by Renyi orders, rounded up; HUGE_VAL: none. */
 static double calibrate(struct pn_job *job) {
     double low = 0.3, high = 1000;
-    for (int i = 0; i < 40 && high > low * (1 + 1e-7); i++) {
-        struct pn_privacy_event events[2];
-        double epsilon = HUGE_VAL, middle = i == 0 ? high : sqrt(low * high);
-        job->privacy.noise = middle;
-        const size_t n = pn_job_privacy_events(job, pn_job_privacy_steps(job), 1, events);
-        if (by_orders(job)(events, n, job->privacy.delta, &epsilon, NULL) != PN_OK) epsilon = HUGE_VAL;
-        if (i == 0 && !(epsilon <= job->privacy.epsilon)) return HUGE_VAL;
-        if (i == 0) continue;
-        if (epsilon <= job->privacy.epsilon) high = middle;
+    if (!is_enough(job, high)) return HUGE_VAL;
+    while (high > low * (1 + 1e-7)) {
+        const double middle = sqrt(low * high);
+        if (is_enough(job, middle)) high = middle;
         else low = middle;
     }
     return high;
