@@ -18,9 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
-from cluster import Cluster, ROOT, data, http
+from cluster import Cluster, ROOT, data
 
 TASK = sys.argv[1] if len(sys.argv) > 1 else ""
 if TASK not in ("frappe", "criteo"):
@@ -109,17 +108,10 @@ def further_rows():
 
 
 def logits(cluster, model, rows):
-    url, out = cluster.info["serving"][0]["http"], []
+    out = []
     for first in range(0, len(rows), 4000):
         part = rows[first:first + 4000]
-        inputs = [{"name": name, "shape": [len(part), 1], "datatype": "BYTES", "data": [r[i + 1] for r in part]} for i, name in enumerate(COLUMNS)]
-        end, status = time.time() + 20, 0
-        while time.time() < end and status != 200:
-            status, answer = http("POST", f"{url}/v2/models/{model}/infer", {"inputs": inputs})
-            time.sleep(0 if status == 200 else 0.05)
-        assert status == 200, answer
-        values = {o["name"]: o["data"] for o in answer["outputs"]}
-        scores = dict(zip(values["index"], values["score"])) if "index" in values else dict(enumerate(values["score"]))
+        scores = cluster.scores(model, {name: [r[i + 1] for r in part] for i, name in enumerate(COLUMNS)})
         for i in range(len(part)):
             p = min(max(scores[i], 1e-7), 1 - 1e-7)
             out.append(math.log(p / (1 - p)))

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
-from cluster import Cluster, ROOT, data
+from cluster import Cluster, ROOT, data, until
 
 words = sys.argv[1:]
 seeds = [1]
@@ -32,10 +32,7 @@ for seed in seeds:
             if "\n  publish: {model: " in text:
                 name = text.split("\n  publish: {model: ")[1].split(",")[0]
                 manifest = os.path.join(c.dir, "coordinator", "models", name, "1", "manifest.json")
-                end = time.time() + 30
-                while not os.path.exists(manifest):
-                    assert time.time() < end, f"{job} published nothing: no {manifest}"
-                    time.sleep(0.05)
+                until(f"{job} published nothing: no {manifest}", lambda: os.path.exists(manifest), 30)
 for job, figures in runs.items():
     if len(figures) > 1:
         print(f"figure {job}, {len(figures)} seeds: " + ", ".join(f"{name} {statistics.mean(f):.4f} +- {statistics.stdev(f):.4f}"

@@ -1,5 +1,4 @@
 """Bad input: one clear line, the right exit code, no crash, nothing lost."""
-import json
 import os
 import random
 import shutil

@@ -11,9 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import cluster
-from cluster import BUILD, SLOW, http, skip
+from cluster import BUILD, skip
 
 LONG = "--long" in sys.argv
 DELTA, CHANCE = 1e-6, 0.05
@@ -37,18 +36,7 @@ SELECTIONS = {"dense": "selection: dense", "adafest": "selection: adafest, voteC
 
 def ask(c, model, values):
     """What the published model says of each value, 1,000 in a request."""
-    url, scores, end = c.info["serving"][0]["http"], [], time.time() + 30 * SLOW
-    while len(scores) < len(values):
-        part = values[len(scores):len(scores) + 1000]
-        status, answer = http("POST", f"{url}/v2/models/{model}/infer", {"inputs": [{"name": "item", "shape": [len(part), 1], "datatype": "BYTES", "data": part}]})
-        if status != 200:  # the replica has not loaded it yet
-            assert time.time() < end, (status, answer)
-            time.sleep(0.05)
-            continue
-        out = {o["name"]: o["data"] for o in answer["outputs"]}
-        by_index = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
-        scores += [by_index[i] for i in range(len(part))]
-    return scores
+    return [score for at in range(0, len(values), 1000) for score in c.scores(model, {"item": values[at:at + 1000]}, 30)]
 
 
 def audit(c, folder, selection, m, epsilon, name):

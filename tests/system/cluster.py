@@ -148,16 +148,10 @@ class Cluster:
         return http(method, self.info["coordinator"]["http"] + path, body, timeout * SLOW)
 
     def wait_api(self, seconds=30):
-        end = time.time() + seconds * SLOW
-        while time.time() < end:
-            try:
-                status, body = self.api("GET", "/api/v1/status", timeout=5)
-                if status == 200:
-                    return body
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError("the coordinator does not answer")
+        def answers():
+            status, body = self.api("GET", "/api/v1/status", timeout=5)
+            return status == 200 and body
+        return until("the coordinator does not answer", answers, seconds)
 
     def submit(self, text, base=None, key=None):
         status, body = self.api("POST", "/api/v1/jobs", {"text": text, "file": "job.yaml", "base": base or self.dir, "key": key or str(time.time())})
@@ -193,6 +187,19 @@ class Cluster:
 
     def wait_steps(self, id, steps, seconds=60):
         return self.wait_running(id, lambda job: job["steps"] >= steps, seconds)
+
+    def scores(self, model, columns, seconds=20):
+        """What the first replica says of each row of {feature: values}, once it has the model."""
+        n, said = len(next(iter(columns.values()))), {}
+        body = {"inputs": [{"name": name, "shape": [n, 1], "datatype": "BYTES", "data": values} for name, values in columns.items()]}
+
+        def served():
+            said["status"], said["answer"] = http("POST", f"{self.info['serving'][0]['http']}/v2/models/{model}/infer", body)
+            return said["status"] == 200
+        until(said, served, seconds)
+        out = {o["name"]: o["data"] for o in said["answer"]["outputs"]}
+        by_index = dict(zip(out.get("index", range(n)), out["score"]))
+        return [by_index[i] for i in range(n)]
 
     def pids(self):
         """name -> pid of those that live: the supervisor writes 0 where one is down, and for a moment still the pid of one that was just killed."""

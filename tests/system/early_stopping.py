@@ -1,7 +1,6 @@
 """Early stopping over real processes: training ends `patience` epochs behind the best one, and what is evaluated at the end is the best epoch's checkpoint, to
 the last digit. Data shards have different numbers of batches an epoch (in sync one has to take steps that the other waits for); with a worker killed on the way;
 with a server killed on the way."""
-import os
 import shutil
 import tempfile
 from cluster import Cluster, run

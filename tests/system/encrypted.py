@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from cluster import BUILD, SLOW, Cluster, audit_check, audit_job, client_package, http, run
+from cluster import BUILD, ENDED, SLOW, Cluster, audit_check, audit_job, client_package, http, run, until
 
 
 class Tap:
@@ -77,13 +77,13 @@ def end(processes):
 def finish(url, text, seconds=60):
     status, answer = http("POST", url + "/api/v1/jobs", {"text": text, "file": "job.yaml", "base": "/", "key": "one"})
     assert status in (200, 201, 202), answer
-    until = time.time() + seconds * SLOW
-    while True:
-        job = http("GET", f"{url}/api/v1/jobs/{answer['id']}")[1]
-        if job["state"] in ("SUCCEEDED", "FAILED", "CANCELLED"):
-            return job
-        assert time.time() < until, job
-        time.sleep(0.05)
+    job = {}
+
+    def ended():
+        job.update(http("GET", f"{url}/api/v1/jobs/{answer['id']}")[1])
+        return job["state"] in ENDED
+    until(job, ended, seconds)
+    return job
 
 
 def on_other_addresses():
@@ -136,24 +136,15 @@ with Cluster(ps=2, workers=2, serving=1, encrypt=True) as c:
                 to.write(f.read())
         names = lambda: [n["name"] for n in c.api("GET", "/api/v1/status")[1]["nodes"]]
         incarnations = lambda: [n["incarnation"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if n["name"] == "ps-0"]
-        until = time.time() + 20 * SLOW
-        while not (incarnation := incarnations()):  # the coordinator was killed: it knows a server again when that has said so
-            assert time.time() < until, names()
-            time.sleep(0.05)
+        incarnation = until("the coordinator does not know ps-0", incarnations, 20)  # it was killed: it knows a server again when that has said so
         stranger = spawn(dir, "pinion-worker", "worker-9", "--keys", dir, "--coordinator", c.info["coordinator"]["zmq"], "--dir", os.path.join(dir, "w"))
         time.sleep(2)
         assert "worker-9" not in names(), names()
         os.link(os.path.join(dir, "authorized", "worker-9.pub"), os.path.join(keys, "authorized", "worker-9.pub"))
-        until = time.time() + 20 * SLOW
-        while "worker-9" not in names():
-            assert time.time() < until, names()
-            time.sleep(0.05)
+        until("worker-9 is not heard", lambda: "worker-9" in names(), 20)
         os.unlink(os.path.join(keys, "authorized", "worker-9.pub"))
         alive = lambda: [n["alive"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if n["name"] == "worker-9"] == [True]
-        until = time.time() + 20 * SLOW
-        while alive():
-            assert time.time() < until
-            time.sleep(0.05)
+        until("worker-9 is heard without its .pub file", lambda: not alive(), 20)
         end([stranger])
         print("held: a stranger is not heard; with its .pub file it is, until that is taken away")
 
@@ -165,10 +156,7 @@ with Cluster(ps=2, workers=2, serving=1, encrypt=True) as c:
             f.write(f"pinion-secret-1 ps ps-0 {secret}\n")
         liar = spawn(dir, "pinion-ps", "ps-0", "--keys", dir, "--bind", "tcp://127.0.0.1:0", "--coordinator", c.info["coordinator"]["zmq"])
         said = "worker-9 (worker) says that it is ps-0 (ps)"
-        until = time.time() + 20 * SLOW
-        while said not in open(os.path.join(c.dir, "logs", "coordinator.log")).read():
-            assert time.time() < until
-            time.sleep(0.05)
+        until(f"the log does not say: {said}", lambda: said in open(os.path.join(c.dir, "logs", "coordinator.log")).read(), 20)
         assert incarnations() == incarnation, (incarnations(), incarnation)
         end([liar])
         os.unlink(os.path.join(keys, "authorized", "worker-9.pub"))
@@ -181,10 +169,7 @@ with Cluster(ps=2, workers=2, serving=1, encrypt=True) as c:
         tapped = f"tcp://127.0.0.1:{tap.port}#{c.info['coordinator']['zmq'].split('#')[1]}"
         keygen(keys, worker_7="worker")
         p = spawn(dir, "pinion-worker", "worker-7", "--keys", keys, "--coordinator", tapped, "--dir", os.path.join(dir, "w"))
-        until = time.time() + 20 * SLOW
-        while "worker-7" not in names() or len(tap.bytes) < 2000:
-            assert time.time() < until, (names(), len(tap.bytes), open(os.path.join(dir, "worker-7.log")).read())
-            time.sleep(0.05)
+        until("worker-7 is not heard through the tap", lambda: "worker-7" in names() and len(tap.bytes) >= 2000, 20)
         end([p])
         for word in (b"worker-7", b"PNW1", b"incarnation"):
             assert word not in tap.bytes, word

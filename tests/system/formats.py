@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from cluster import BUILD, Cluster, run
 
 JOB = """

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from cluster import Cluster, ROOT, data, http, skip
+from cluster import Cluster, ROOT, data, skip
 
 folder = data("frappe")
 if not folder:
@@ -41,15 +41,7 @@ with Cluster(ps=2, workers=2, serving=1) as c:
     lines = subprocess.run(["zstd", "-dcq", os.path.join(folder, "frappe.test.libfm.zst")], capture_output=True, text=True, check=True).stdout.splitlines()[:5000]
     rows = [line.split() for line in lines]
     labels = [r[0] == "1" for r in rows]
-    inputs = [{"name": name, "shape": [len(rows), 1], "datatype": "BYTES", "data": [r[i + 1].split(":")[0] for r in rows]} for i, name in enumerate(COLUMNS)]
-    url = c.info["serving"][0]["http"] if isinstance(c.info.get("serving"), list) else c.info["serving"]["http"]
-    end, status = time.time() + 20, 0
-    while time.time() < end and status != 200:
-        status, answer = http("POST", f"{url}/v2/models/frappe-deepfm/infer", {"inputs": inputs})
-        time.sleep(0.05)
-    assert status == 200, answer
-    out = {o["name"]: o["data"] for o in answer["outputs"]}
-    scores = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
+    scores = c.scores("frappe-deepfm", {name: [r[i + 1].split(":")[0] for r in rows] for i, name in enumerate(COLUMNS)})
     served = auc([scores[i] for i in range(len(rows))], labels)
     print(f"figure frappe DeepFM AUC of {len(rows)} test rows as served {served:.4f}")
     assert abs(served - done["test_auc"]) < 0.01, served

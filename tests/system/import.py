@@ -3,8 +3,7 @@ import math
 import os
 import random
 import tempfile
-import time
-from cluster import Cluster, client_package, http
+from cluster import Cluster, client_package
 
 pinion = client_package("numpy")
 import numpy as np  # noqa: E402
@@ -76,14 +75,7 @@ def by_value(c, folder):
     id = c.submit(FM.format(csv=csv, users=save(folder, "users", np.array(users)), user_rows=save(folder, "u", u), items=save(folder, "items", items), item_rows=save(folder, "v", v)))
     job = c.wait(id, 60)
     assert job["state"] == "SUCCEEDED", job
-    url, status, end = c.info["serving"][0]["http"], 0, time.time() + 20
-    inputs = [{"name": "user", "datatype": "BYTES", "shape": [4, 1], "data": users[:4]}, {"name": "item", "datatype": "BYTES", "shape": [4, 1], "data": [str(i) for i in items[:4]]}]
-    while time.time() < end and status != 200:
-        status, answer = http("POST", f"{url}/v2/models/fm/infer", {"inputs": inputs})
-        time.sleep(0.05)
-    assert status == 200, answer
-    out = {o["name"]: o["data"] for o in answer["outputs"]}
-    scores = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
+    scores = c.scores("fm", {"user": users[:4], "item": [str(i) for i in items[:4]]})
     got = [scores[i] for i in range(4)]
     want = [1 / (1 + math.exp(-float(u[i] @ v[i]))) for i in range(4)]
     assert np.abs(np.array(got) - want).max() < 1e-5, (got, want)

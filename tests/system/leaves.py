@@ -5,8 +5,7 @@ import os
 import random
 import shutil
 import tempfile
-import time
-from cluster import Cluster, http
+from cluster import Cluster
 
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob
@@ -54,14 +53,7 @@ try:
         print(f"figure two sides: test log loss {alone['test_logloss']:.4f} without leaves, {done['test_logloss']:.4f} with them; AUC {alone['test_auc']:.3f}, {done['test_auc']:.3f}")
         assert alone["test_auc"] < 0.6 and done["test_auc"] > 0.8 and done["test_logloss"] < alone["test_logloss"] - 0.1, (alone, done)
 
-        url, status, end = c.info["serving"][0]["http"], 0, time.time() + 20
-        inputs = [{"name": name, "shape": [len(test), 1], "datatype": "BYTES", "data": [r[i] for r in test]} for i, name in enumerate(("a", "b", "kind"))]
-        while time.time() < end and status != 200:
-            status, answer = http("POST", f"{url}/v2/models/sides1/infer", {"inputs": inputs})
-            time.sleep(0.05)
-        assert status == 200, answer
-        out = {o["name"]: o["data"] for o in answer["outputs"]}
-        scores = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
+        scores = c.scores("sides1", {name: [r[i] for r in test] for i, name in enumerate(("a", "b", "kind"))})
         loss = -sum(math.log(scores[i] if r[3] else 1 - scores[i]) for i, r in enumerate(test)) / len(test)
         print(f"served log loss {loss:.6f}, evaluation {done['test_logloss']:.6f}")
         assert abs(loss - done["test_logloss"]) < 1e-5, (loss, done["test_logloss"])

@@ -2,7 +2,7 @@
 workers; asynchronous stays within .005 AUC of 1 worker synchronous; the published version ranks; a rollback goes back."""
 import os
 import sys
-from cluster import Cluster, PINION, ROOT, SLOW, data, http, run, skip
+from cluster import Cluster, ROOT, SLOW, data, http, skip
 
 quick = "--quick" in sys.argv
 

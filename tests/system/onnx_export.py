@@ -10,8 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from cluster import BUILD, Cluster, http, run, skip
+from cluster import BUILD, Cluster, run, skip
 
 venv = os.path.join(BUILD, "onnx-venv")
 python = os.path.join(venv, "bin", "python")
@@ -136,16 +135,7 @@ with tempfile.TemporaryDirectory() as d, Cluster(ps=2, workers=1, serving=1) as 
               "weights.tags": np.array([[1 / len(ts)] * len(ts) + [0] * (4 - len(ts)) for ts in tags], np.float32),
               "numbers": np.array([[float(r["n1"])] for r in asked], np.float32)}
     got = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["score"], inputs)[0]
-    url = c.info["serving"][0]["http"] if isinstance(c.info.get("serving"), list) else c.info["serving"]["http"]
-    body = {"inputs": [{"name": k, "shape": [len(asked), 1], "datatype": "BYTES", "data": [r[k] for r in asked]} for k in ("a", "b", "tags", "n1")]}
-    end, status = time.time() + 20, 0
-    while time.time() < end and status != 200:
-        status, answer = http("POST", f"{url}/v2/models/exported/infer", body)
-        time.sleep(0.05)
-    assert status == 200, answer
-    out = {o["name"]: o["data"] for o in answer["outputs"]}
-    served = np.zeros(len(asked))
-    served[out.get("index", range(len(asked)))] = out["score"]
+    served = np.array(c.scores("exported", {k: [r[k] for r in asked] for k in ("a", "b", "tags", "n1")}))
     assert got.std() > 0.02, got.std()
     error = float(np.max(np.abs(got - served)))
     assert error < 1e-5, error

@@ -5,7 +5,6 @@ import csv
 import os
 import signal
 import struct
-import sys
 import tempfile
 import xml.etree.ElementTree
 from cluster import Cluster, run

@@ -33,7 +33,7 @@ def account(c, name):
     return next(d for d in c.api("GET", "/api/v1/privacy")[1]["datasets"] if d["dataset"] == name)
 
 
-def lives(c):
+def incarnations(c):
     """name -> incarnation of the workers, as the coordinator knows them."""
     return {n["name"]: n["incarnation"] for n in c.api("GET", "/api/v1/status")[1]["nodes"] if n["role"] == "worker" and n["alive"]}
 
@@ -41,11 +41,11 @@ def lives(c):
 def kill_at(c, id, name, steps):
     """Waits until the job has done so many steps, and then kills whoever has its producers."""
     c.wait_running(id, lambda job: account(c, name)["jobs"][0]["steps_done"] > steps)
-    before = lives(c)
+    before = incarnations(c)
     for worker in before:
         c.kill(worker)
     # the next job shall not be given to one that is dead: that costs it budget
-    until("the workers do not come back", lambda: all(lives(c).get(w, before[w]) != before[w] for w in before))
+    until("the workers do not come back", lambda: all(incarnations(c).get(w, before[w]) != before[w] for w in before))
 
 
 def learns(c, data):

@@ -4,7 +4,7 @@ published GMF and MLP models, and is at their level before it has learned anythi
 import os
 import sys
 import time
-from cluster import Cluster, ROOT, data, skip
+from cluster import Cluster, ROOT, data, skip, until
 
 folder = data("amazon-music-ncf")
 if not folder:
@@ -64,9 +64,7 @@ with Cluster(ps=2, workers=2, serving=0) as c:
         halves[name] = c.wait(c.submit(neumf.replace(model, f"  model: {text}") + f"  publish: {{model: {name}, storage: float32}}\n"), 300)
         assert halves[name]["state"] == "SUCCEEDED", halves[name]
         folders.append(os.path.join(c.dir, "coordinator", "models", name, "1"))
-        end = time.time() + 20
-        while time.time() < end and not os.path.exists(os.path.join(folders[-1], "manifest.json")):
-            time.sleep(0.05)
+        until(f"{name} published nothing", lambda: os.path.exists(os.path.join(folders[-1], "manifest.json")), 20)
     start = ", ".join(f'{{snapshot: "{f}", alpha: 0.5}}' for f in folders)
     still = neumf.replace("lr: 0.001", "lr: 0").replace("epochs: 12", "epochs: 1").replace(model, model.replace("}", f", start: [{start}]}}"))
     done = c.wait(c.submit(still), 120)

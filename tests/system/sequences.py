@@ -5,8 +5,7 @@ import os
 import random
 import shutil
 import tempfile
-import time
-from cluster import Cluster, http
+from cluster import Cluster
 
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob
@@ -96,15 +95,7 @@ try:
         print(f"figure the candidate is in the history: test AUC {without['test_auc']:.3f} without the sequence, {done['test_auc']:.3f} with it; second label {done['test_head1_auc']:.3f}")
         assert without["test_auc"] < 0.65 and done["test_auc"] > 0.95 and done["test_head1_auc"] > 0.99, done
 
-        url, status, end = c.info["serving"][0]["http"], 0, time.time() + 20
-        inputs = [{"name": "item", "shape": [len(test), 1], "datatype": "BYTES", "data": [str(r[0]) for r in test]},
-                  {"name": "history", "shape": [len(test), 1], "datatype": "BYTES", "data": [r[1] for r in test]}]
-        while time.time() < end and status != 200:
-            status, answer = http("POST", f"{url}/v2/models/history1/infer", {"inputs": inputs})
-            time.sleep(0.05)
-        assert status == 200, answer
-        out = {o["name"]: o["data"] for o in answer["outputs"]}
-        scores = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
+        scores = c.scores("history1", {"item": [str(r[0]) for r in test], "history": [r[1] for r in test]})
         served = auc([scores[i] for i in range(len(test))], [r[2] for r in test])
         assert abs(served - done["test_auc"]) < 1e-3, (served, done["test_auc"])
 

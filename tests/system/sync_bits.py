@@ -1,6 +1,5 @@
 """`sync` gives the same bits for the same seed: one worker with both data shards, two workers, and a second run, with different
 numbers of servers, publish byte-identical embeddings and the same log loss to the last digit (I2)."""
-import json
 import os
 from cluster import Cluster, run
 import tempfile, shutil

@@ -7,8 +7,7 @@ import os
 import random
 import shutil
 import tempfile
-import time
-from cluster import SLOW, Cluster, http
+from cluster import Cluster
 
 JOB = """apiVersion: pinion/v1
 kind: TrainingJob
@@ -85,14 +84,7 @@ try:
         boundaries = statistics["price"]["boundaries"]
         assert len(boundaries) == 9 and all(abs(sum(x < b for x in numbers) / len(numbers) - (i + 1) / 10) < 0.002 for i, b in enumerate(boundaries)), boundaries
 
-        url, status, end = c.info["serving"][0]["http"], 0, time.time() + 20 * SLOW
-        inputs = [{"name": name, "shape": [len(test), 1], "datatype": "BYTES", "data": [r[i] for r in test]} for i, name in enumerate(("item", "tags", "kind", "price"))]
-        while time.time() < end and status != 200:
-            status, answer = http("POST", f"{url}/v2/models/words/infer", {"inputs": inputs})
-            time.sleep(0.05)
-        assert status == 200, answer
-        out = {o["name"]: o["data"] for o in answer["outputs"]}
-        scores = dict(zip(out["index"], out["score"])) if "index" in out else dict(enumerate(out["score"]))
+        scores = c.scores("words", {name: [r[i] for r in test] for i, name in enumerate(("item", "tags", "kind", "price"))})
         loss = -sum(math.log(scores[i] if r[4] else 1 - scores[i]) for i, r in enumerate(test)) / len(test)
         print(f"figure vocabulary: {made['values']} of {len(counts)} values kept; served log loss {loss:.6f}, evaluation {done['test_logloss']:.6f}, AUC {done['test_auc']:.3f}")
         assert abs(loss - done["test_logloss"]) < 1e-5, (loss, done["test_logloss"])
