@@ -97,14 +97,20 @@ bool pn_budget_charge(const struct pn_coordinator *c, struct pn_job_run *j, uint
 }
 
 /* All holders take part in a round, or may have: each is charged. */
-bool pn_budget_charge_round(const struct pn_coordinator *c, struct pn_job_run *j, struct pn_error *err) {
+bool pn_budget_charge_round(const struct pn_coordinator *c, struct pn_job_run *j, bool choice, struct pn_error *err) {
     struct account a;
-    for (uint32_t p = 0; p < j->n_producers; p++) j->units[p].charged++;
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (choice) j->units[p].lives++;
+        else j->units[p].charged++;
+    }
     account_of(c, j->job.privacy.dataset, &a);
     if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
-    for (uint32_t p = 0; p < j->n_producers; p++) j->units[p].charged--;
-    pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have another round: %" PRIu64 " were charged, those that failed or were lost among them",
-            j->job.privacy.dataset, a.limit, j->units[0].charged);
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (choice) j->units[p].lives--;
+        else j->units[p].charged--;
+    }
+    pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have another %s: %" PRIu64 " were charged, those that failed or were lost among them",
+            j->job.privacy.dataset, a.limit, choice ? "choice of rows" : "round", choice ? j->units[0].lives : j->units[0].charged);
     return false;
 }
 

@@ -49,7 +49,7 @@ enum pn_phase { PN_TRAIN, PN_FINAL, PN_EVALUATE_VALIDATION, PN_EVALUATE_TEST, PN
 struct pn_work_unit {                /* a producer as the coordinator sees it */
     uint64_t incarnation, owner_incarnation, first_step;
     uint64_t charged;                /* private jobs: steps that its owners, one after the other, may have run; never falls */
-    uint32_t lives;                  /* ... and how many owners there were */
+    uint32_t lives;                  /* ... and how many owners there were; of a secure job: how often rows were chosen */
     char owner[64];
     /* as last reported */
     uint64_t started, clock, samples, loss_rows, epoch;
@@ -254,8 +254,8 @@ void pn_models_free(struct pn_coordinator *);
 bool pn_budget_admit(const struct pn_coordinator *, const struct pn_job *, struct pn_error *);
 /* Producer p begins at its first_step under a new owner: all steps from there on are charged. False: the budget does not have them; nothing is charged. */
 bool pn_budget_charge(const struct pn_coordinator *, struct pn_job_run *, uint32_t p, struct pn_error *);
-/* Secure jobs: one more round. False: the budget does not have it; nothing is charged. The record must be durable before a plan shows the round. */
-bool pn_budget_charge_round(const struct pn_coordinator *, struct pn_job_run *, struct pn_error *);
+/* Secure jobs: one more round, or `choice`: one more count of all that holders have. False: the budget does not have it; nothing is charged. The record must be durable before a plan shows the round. */
+bool pn_budget_charge_round(const struct pn_coordinator *, struct pn_job_run *, bool choice, struct pn_error *);
 struct json_object *pn_budget_describe(const struct pn_coordinator *);
 size_t pn_budget_metrics(const struct pn_coordinator *, char *text, size_t n);
 

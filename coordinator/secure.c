@@ -1,11 +1,12 @@
 /* Rounds of a secure job (docs/secure-aggregation.md, "Jobs"). The idea: the servers' step is the truth and lies in their checkpoints; a round is an attempt at the
  * next step, numbered, charged to the budget before any plan shows it, and forgotten when it fails. Attempts are never repeated: the next has other keys, another draw and
- * other noise. All servers apply a round's sum or none does: APPLY is said once all have their sums, and a server that has lost its own by then is behind the
+ * other noise. With selection fest the first rounds are counts of all that holders have, until one comes out: its rows are the job's for good, whatever is lost later. All servers apply a round's sum or none does: APPLY is said once all have their sums, and a server that has lost its own by then is behind the
  * others, upon which the whole job goes back to its newest checkpoint. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/mutant.h"
 #include "coordinator/internal.h"
 #include "privacy/secagg/coordinator.h"
 #include "secure/noise.h"
@@ -28,6 +29,7 @@ struct pn_secure_run {
     bool told;                      /* that it waits for holders */
     uint8_t *passed;                /* UPDATE: bits of the buckets that are in */
     char *passed_hex;
+    bool chosen;                    /* FEST: passed are the job's buckets for good, durable with its record */
     struct pn_secure_rows rows;
     bool have_rows;
     struct pn_secure_layout layout;
@@ -53,6 +55,7 @@ static void drop_round(struct pn_secure_run *s) {
     pn_secure_layout_close(&s->layout);
 }
 static void forget_passed(struct pn_secure_run *s) {
+    if (s->chosen) return;
     free(s->passed);
     free(s->passed_hex);
     s->passed = NULL;
@@ -63,6 +66,7 @@ void pn_secure_free(struct pn_job_run *j) {
     struct pn_secure_run *s = j->secure;
     if (s == NULL) return;
     drop_round(s);
+    s->chosen = false;
     forget_passed(s);
     pn_secure_rows_close(&s->rows);
     free(s);
@@ -123,6 +127,9 @@ void pn_secure_save(const struct pn_job_run *j, struct json_object *record) {
         json_object_array_add(list, e);
     }
     pn_json_add(record, "holders", list);
+#if PN_MUTANT != 27 /* what was chosen is not kept: another life of the coordinator chooses again */
+    if (j->secure->chosen) pn_json_add_str(record, "chosen", j->secure->passed_hex);
+#endif
 }
 void pn_secure_load(struct pn_coordinator *c, struct pn_job_run *j, struct json_object *record) {
     struct json_object *list = pn_json_get(record, "holders");
@@ -132,6 +139,13 @@ void pn_secure_load(struct pn_coordinator *c, struct pn_job_run *j, struct json_
         snprintf(s->holders[p].key, sizeof s->holders[p].key, "%s", pn_json_str(pn_json_at(list, p), "identity", ""));
         s->n_holders = (uint32_t)p + 1;
     }
+    const char *chosen = pn_json_str(record, "chosen", NULL);
+    if (s == NULL || chosen == NULL) return;
+    const size_t n = pn_secure_bitmap_bytes(j->job.privacy.vote_buckets);
+    s->passed = malloc(n + 1);
+    s->passed_hex = strdup(chosen);
+    s->chosen = s->passed != NULL && s->passed_hex != NULL && pn_secure_unhex(chosen, s->passed, n);
+    if (!s->chosen) forget_passed(s); /* and they are chosen, and charged, again */
 }
 
 /* ---- what servers and holders report ---- */
@@ -279,8 +293,13 @@ static void after_sum(struct pn_coordinator *c, struct pn_job_run *j, const stru
         s->since_ms = pn_now_ms(c->env);
     } else if (collect_passed(j, seats)) {
         drop_round(s);
-        s->phase = PN_SECURE_UPDATE;
+        s->chosen = j->job.privacy.selection == PN_SELECT_FEST;
+        s->phase = s->chosen ? PN_SECURE_IDLE : PN_SECURE_UPDATE; /* a choice is a round of its own */
         s->since_ms = pn_now_ms(c->env);
+        if (!s->chosen) return;
+        s->failures = 0;
+        j->dirty = true;
+        pn_log(c->env, PN_INFO, "job %s has chosen its rows", j->id);
     } else if (pn_now_ms(c->env) - s->since_ms > 4 * j->job.privacy.phase_ms) {
         failed(c, j, "a server did not say which buckets passed");
     }
@@ -333,7 +352,7 @@ static bool may_begin(struct pn_coordinator *c, struct pn_job_run *j) {
         enum pn_result r = pn_secure_rows_open(&s->rows, &j->job, weights, &err);
         s->have_rows = r == PN_OK;
         if (r == PN_OK) r = pn_secure_fixed_update(&f, &j->job, s->rows.n_values, &err);
-        if (r == PN_OK && j->job.privacy.selection == PN_SELECT_ADAFEST) r = pn_secure_fixed_counts(&f, &j->job, &err);
+        if (r == PN_OK && j->job.privacy.selection != PN_SELECT_DENSE) r = pn_secure_fixed_counts(&f, &j->job, &err);
         if (r != PN_OK) {
             pn_job_end(c, j, PN_JOB_FAILED, err.text);
             return false;
@@ -380,14 +399,17 @@ void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
             return;
         }
         if (s->phase != PN_SECURE_IDLE || !may_begin(c, j)) return;
-        if (!pn_budget_charge_round(c, j, &err)) {
+        const bool choice = j->job.privacy.selection == PN_SELECT_FEST && !s->chosen;
+        if (!pn_budget_charge_round(c, j, choice, &err)) {
             pn_job_end(c, j, PN_JOB_FAILED, err.text);
             return;
         }
+#if PN_MUTANT != 28 /* a round is shown before its charge is durable */
         j->dirty = true; /* durable before the plans that show it: the flush behind this event */
-        s->attempt = j->units[0].charged;
+#endif
+        s->attempt = j->units[0].charged + j->units[0].lives;
         s->step = s->applied + 1;
-        s->phase = j->job.privacy.selection == PN_SELECT_ADAFEST ? PN_SECURE_COUNTS : PN_SECURE_UPDATE;
+        s->phase = choice || j->job.privacy.selection == PN_SELECT_ADAFEST ? PN_SECURE_COUNTS : PN_SECURE_UPDATE;
         s->since_ms = pn_now_ms(c->env);
         return;
     }

@@ -338,7 +338,7 @@ struct pn_job {
         bool own_data;                       /* a holder's train files are its own and read whole; else they are dealt as in other jobs */
         uint32_t min_workers;                /* a sum of fewer is never made */
         double max_dropout, max_colluding;   /* shares of the holders */
-        uint32_t vote_buckets;               /* adafest: rows are counted in so many buckets */
+        uint32_t vote_buckets;               /* adafest, fest: rows are counted in so many buckets */
         uint64_t phase_ms;                   /* how long a phase of a round waits for those who do not answer */
     } privacy;
     uint64_t audit_keys;                     /* audit: size of the key space */

@@ -52,12 +52,8 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     if (pn_yaml_duration(y, pn_yaml_get(n, "phaseTimeout"), "phaseTimeout", &v->phase_ms) && (v->phase_ms < 100 || v->phase_ms > 600000))
         pn_yaml_problem(y, pn_yaml_get(n, "phaseTimeout"), "phaseTimeout is %llu ms; from 100ms to 10m", (unsigned long long)v->phase_ms);
     struct fy_node *buckets = pn_yaml_get(n, "voteBuckets");
-    if (buckets != NULL && v->selection != PN_SELECT_ADAFEST) pn_yaml_problem(y, buckets, "voteBuckets has a meaning for selection: adafest only");
+    if (buckets != NULL && v->selection == PN_SELECT_DENSE) pn_yaml_problem(y, buckets, "voteBuckets has a meaning for selection: adafest and fest only");
     pn_yaml_count32(y, buckets, "voteBuckets", 1, PN_SECURE_MAX_BUCKETS, &v->vote_buckets);
-    if (v->selection == PN_SELECT_FEST)
-        pn_yaml_problem(y, n, "selection: fest and aggregation: secure do not go together: the one count of all rows would have to be a secure sum of its own; take adafest or dense");
-    if (v->per_user > 0)
-        pn_yaml_problem(y, n, "unit: user and aggregation: secure do not go together: a user's rows may lie with several data holders, whose draws and clips know nothing of one another; take unit: example");
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
     if (job->device == PN_DEVICE_CUDA) pn_yaml_problem(y, n, "aggregation: secure: data holders compute their steps on the CPU; take training.device: cpu (or auto)");
     uint64_t values = 0;

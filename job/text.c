@@ -297,7 +297,7 @@ static void privacy(struct out *o, const struct pn_job *job) {
     if (v->secure)
         put(o, ", aggregation: secure, minWorkers: %u, maxDropout: %.17g, maxColluding: %.17g, phaseTimeout: %llums, data: %s", v->min_workers, v->max_dropout, v->max_colluding,
             (unsigned long long)v->phase_ms, v->own_data ? "own" : "dealt");
-    if (v->secure && v->selection == PN_SELECT_ADAFEST) put(o, ", voteBuckets: %u", v->vote_buckets);
+    if (v->secure && v->selection != PN_SELECT_DENSE) put(o, ", voteBuckets: %u", v->vote_buckets);
     put(o, "}\n");
 }
 

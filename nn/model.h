@@ -120,10 +120,12 @@ void pn_net_clip(const struct pn_net *, const struct pn_batch *, float *const ro
 /* As pn_net_step, for training with differential privacy (Abadi et al. 2016): each unit's own gradient (an example's, or with unit_begin the sum of
  * a user's examples'), dense parameters and rows together, is scaled down to an L2 norm of at most `clip`, and the SUM of the scaled gradients comes out, not their mean. The norms are found without making any unit's
  * gradient (ghost norms: Goodfellow 2015, Li et al. 2022), and what the backward pass has left is used again (Bu et al. 2023): about the cost of pn_net_step.
+ *   spread  0: none; else a unit is scaled down further until the norms of its examples add up to at most spread * clip. The norm of a sum says nothing of terms that cancel, and
+ *           roundoff is that of the terms
  *   norms   out: one a unit, before scaling; may be NULL
  *   loss    out: as in pn_net_step
  * PN_INVALID: the model is not pn_net_separable. */
-enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip,
+enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip, float spread,
                                    float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, float *scores, float *norms, double *loss);
 /* Is the gradient a sum over examples? No: batch norm, SASRec, and losses of groups of rows mix them. */
 bool pn_net_separable(const struct pn_net *);

@@ -15,16 +15,21 @@ static void scale_value(struct pn_value *v, const struct pn_pass *s, const float
     }
 }
 
-enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip,
+enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
                                    float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss) {
     struct pn_pass s = {.batch = b, .rows = rows, .p = p, .dp = dp, .row_gradients = row_gradients, .n = b->n_examples, .training = true, .whole = true, .seed = seed, .part = PN_PART_INPUTS};
     if (!pn_net_separable(net)) return PN_INVALID;
     enum pn_result r = pn_net_run(net, &s, true);
     if (r != PN_OK) return r;
     const size_t n_units = pn_pass_units(&s);
-    double *squares = calloc(n_units + 1, sizeof *squares);
+    const bool each = spread > 0 && b->unit_begin != NULL; /* else a unit is one example, whose norm is the sum of norms */
+    struct pn_batch by_example = *b;
+    by_example.unit_begin = NULL;
+    struct pn_pass one = s;
+    one.batch = &by_example;
+    double *squares = calloc(n_units + 1, sizeof *squares), *single = each ? calloc(s.n + 1, sizeof *single) : NULL;
     float *factors = malloc((n_units + 1) * sizeof *factors);
-    if (squares == NULL || factors == NULL) {
+    if (squares == NULL || factors == NULL || (each && single == NULL)) {
         r = PN_NO_MEMORY;
         goto out;
     }
@@ -37,15 +42,19 @@ enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b,
     for (size_t i = net->n_blocks; i-- > 0;) {
         net->blocks[i].kind->backward(net, &net->blocks[i], &s);
         if (net->blocks[i].kind->norms != NULL) net->blocks[i].kind->norms(net, &net->blocks[i], &s, squares);
+        if (each && net->blocks[i].kind->norms != NULL) net->blocks[i].kind->norms(net, &net->blocks[i], &one, single);
     }
-    if (!pn_norms_rows(net, &s, squares)) {
+    if (!pn_norms_rows(net, &s, squares) || (each && !pn_norms_rows(net, &one, single))) {
         r = PN_NO_MEMORY;
         goto out;
     }
     for (size_t u = 0; u < n_units; u++) {
         const double norm = sqrt(squares[u]);
         /* A gradient that is no number, or past all bounds, adds nothing: it must not pass unclipped. */
-        factors[u] = !isfinite(norm) ? 0 : norm > (double)clip ? (float)((double)clip / norm) : 1;
+        double reach = norm / (double)clip, sum = 0;
+        for (size_t e = each ? b->unit_begin[u] : 0; each && e < b->unit_begin[u + 1]; e++) sum += sqrt(single[e]);
+        if (each) reach = fmax(reach, sum / (double)(spread * clip));
+        factors[u] = !isfinite(norm) || !isfinite(sum) ? 0 : reach > 1 ? (float)(1 / reach) : 1;
         if (norms != NULL) norms[u] = (float)norm;
     }
     s.part = PN_PART_PARAMETERS;
@@ -58,6 +67,7 @@ enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b,
     }
 out:
     free(squares);
+    free(single);
     free(factors);
     return r;
 }

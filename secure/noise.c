@@ -3,12 +3,13 @@
 #include <string.h>
 #include "privacy/accountant.h"
 #include "privacy/discrete.h"
+#include "privacy/select.h"
 
-enum pn_result pn_secure_fixed(struct pn_fixed *out, uint32_t n, uint32_t honest, double multiplier, double bound, uint32_t batch, double most, uint64_t d, struct pn_error *err) {
-    const double share = sqrt(PN_SECURE_SHARE_VARIANCE), margin = 0x1p-10 + 2 * pow(batch, 1.5) * 0x1p-24;
-    const double steps = (share * sqrt(honest) / multiplier - sqrt((double)d)) / (1 + margin); /* of one example's bound */
+enum pn_result pn_secure_fixed(struct pn_fixed *out, uint32_t n, uint32_t honest, double multiplier, double bound, double roundoff, double most, uint64_t d, struct pn_error *err) {
+    const double share = sqrt(PN_SECURE_SHARE_VARIANCE), margin = 0x1p-10 + roundoff;
+    const double steps = (share * sqrt(honest) / multiplier - sqrt((double)d)) / (1 + margin); /* of one unit's bound */
     if (!(steps >= 16))
-        return pn_fail(err, PN_REFUSED, "a secure sum of %llu values under a noise multiplier of %.4g leaves %.3g steps of rounding for an example's clip, and 16 are needed: fewer buckets, a smaller model or less noise",
+        return pn_fail(err, PN_REFUSED, "a secure sum of %llu values under a noise multiplier of %.4g leaves %.3g steps of rounding for the clip of one example or user, and 16 are needed: fewer buckets, a smaller model or less noise",
                        (unsigned long long)d, multiplier, fmax(0, steps));
     *out = (struct pn_fixed){.scale = steps / bound, .noise_sd = share};
     for (unsigned wb = 4; wb <= 8; wb += 4) {
@@ -30,16 +31,20 @@ static void split(const struct pn_privacy_spec *v, double *map, double *gradient
 
 enum pn_result pn_secure_fixed_update(struct pn_fixed *out, const struct pn_job *job, uint64_t n_values, struct pn_error *err) {
     double map, gradient;
+    const double batch = job->batch_size, each = job->privacy.per_user > 0 ? job->privacy.per_user : 1;
     split(&job->privacy, &map, &gradient);
-    return pn_secure_fixed(out, job->n_producers, honest(job), gradient, (double)job->privacy.clip, job->batch_size, (double)job->batch_size * (double)job->privacy.clip, n_values, err);
+    return pn_secure_fixed(out, job->n_producers, honest(job), gradient, (double)job->privacy.clip, 2 * sqrt(batch * each) * 0x1p-24 * batch * sqrt(each), batch * (double)job->privacy.clip, n_values, err);
 }
 enum pn_result pn_secure_fixed_counts(struct pn_fixed *out, const struct pn_job *job, struct pn_error *err) {
     double map, gradient;
+    const double units = job->privacy.selection == PN_SELECT_FEST ? (double)job->privacy.rows / job->n_producers : job->batch_size;
     split(&job->privacy, &map, &gradient);
-    return pn_secure_fixed(out, job->n_producers, honest(job), map, job->privacy.vote_clip, job->batch_size, (double)job->batch_size, job->privacy.vote_buckets, err);
+    return pn_secure_fixed(out, job->n_producers, honest(job), map, job->privacy.vote_clip, 0, units, job->privacy.vote_buckets, err);
 }
+float pn_secure_spread(const struct pn_privacy_spec *v) { return v->per_user > 0 ? sqrtf((float)v->per_user) : 0; }
+double pn_secure_vote(const struct pn_privacy_spec *v, size_t m) { return floor(pn_vote(m, v->vote_clip) * 0x1p24) * 0x1p-24; }
 
-enum pn_result pn_secure_words(const struct pn_fixed *f, struct pn_draws *g, struct pn_discrete *noise, const float *values, size_t n, void *words, size_t *n_clipped, struct pn_error *err) {
+enum pn_result pn_secure_words(const struct pn_fixed *f, struct pn_draws *g, struct pn_discrete *noise, const double *values, size_t n, void *words, size_t *n_clipped, struct pn_error *err) {
     enum { PIECE = 1024 };
     uint32_t draws[PIECE];
     *n_clipped = 0;

@@ -50,9 +50,9 @@ enum pn_result pn_secure_plan_read(struct pn_secure_plan *p, struct json_object 
         if ((p->passed = malloc(n + 1)) == NULL) return pn_fail(err, PN_NO_MEMORY, "no memory for a plan");
         sound = pn_secure_unhex(passed, p->passed, n);
     }
-    /* In an adafest job an update without its buckets would be one of all rows. */
-    if (sound && p->phase == PN_SECURE_UPDATE) sound = (p->passed != NULL) == (job->privacy.selection == PN_SELECT_ADAFEST);
-    if (sound && p->phase == PN_SECURE_COUNTS) sound = job->privacy.selection == PN_SELECT_ADAFEST;
+    /* In a job that chooses rows an update without its buckets would be one of all rows. */
+    if (sound && p->phase == PN_SECURE_UPDATE) sound = (p->passed != NULL) == (job->privacy.selection != PN_SELECT_DENSE);
+    if (sound && p->phase == PN_SECURE_COUNTS) sound = job->privacy.selection != PN_SELECT_DENSE;
     if (sound) return PN_OK;
     pn_secure_plan_close(p);
     return pn_fail(err, PN_INVALID, "the round in a plan does not fit the job");

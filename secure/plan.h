@@ -18,7 +18,7 @@ struct pn_secure_plan {
     uint32_t n, n_servers;
     uint8_t identities[PN_MAX_PRODUCERS][32];
     uint32_t slots[PN_AGG_MAX_SERVERS]; /* first slot of each */
-    uint8_t *passed;                /* UPDATE with selection adafest: a bit a bucket; else NULL */
+    uint8_t *passed;                /* UPDATE, in a job that chooses its rows: a bit a bucket; else NULL */
 };
 /* Reads the object `secure` of a plan's job. PN_INVALID: a line says what is wrong. *out is to be closed. */
 enum pn_result pn_secure_plan_read(struct pn_secure_plan *out, struct json_object *secure, const struct pn_job *, struct pn_error *);

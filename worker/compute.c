@@ -23,7 +23,7 @@ static void compute(struct pn_work *w) {
     const uint64_t seed = pn_step_seed(s);
     float *dense = s->gradients[job->i_dense_table];
     if (p->private != NULL) {
-        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, s->gradients, dense, s->scores, NULL, &s->loss);
+        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, 0, s->gradients, dense, s->scores, NULL, &s->loss);
         if (s->result == PN_OK)
             s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     } else {

@@ -266,14 +266,19 @@ static enum pn_result take(const struct pn_private *p, struct pn_draws *g, const
     return r;
 }
 
-enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
-    if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
-    struct pn_batch all;
+enum pn_result pn_private_all(const struct pn_private *p, struct pn_draws *g, struct pn_batch *out) {
     const size_t n = pn_private_units(p);
     uint64_t *units = malloc((n + 1) * sizeof *units);
     for (size_t i = 0; units != NULL && i < n; i++) units[i] = i;
-    enum pn_result r = units != NULL ? take(p, g, units, n, SIZE_MAX, &all) : PN_NO_MEMORY; /* a user votes once, for every row that one of its examples touches */
+    const enum pn_result r = units != NULL ? take(p, g, units, n, SIZE_MAX, out) : PN_NO_MEMORY;
     free(units);
+    return r;
+}
+
+enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
+    if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
+    struct pn_batch all;
+    enum pn_result r = pn_private_all(p, g, &all); /* a user votes once, for every row that one of its examples touches */
     if (r != PN_OK) return r;
     double *votes[PN_MAX_TABLES] = {NULL};
     bool ok = true;

@@ -38,6 +38,8 @@ uint64_t pn_private_steps_an_epoch(const struct pn_private *);
 
 /* FEST: chooses its rows, once, behind pn_private_seal. Others: nothing. */
 enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
+/* All units with all examples, as one batch. */
+enum pn_result pn_private_all(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
 /* A batch by Poisson sampling; it may be empty. */
 enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
 

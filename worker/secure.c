@@ -9,7 +9,6 @@
 #include "common/hash.h"
 #include "privacy/discrete.h"
 #include "privacy/secagg/worker.h"
-#include "privacy/select.h"
 #include "secure/noise.h"
 #include "secure/plan.h"
 #include "worker/private.h"
@@ -41,7 +40,8 @@ struct pn_holder {
     struct pn_secure_plan plan, at;   /* what is wanted; what is being made */
     struct pn_net *net;
     uint64_t drawn_attempt;           /* whose gradients and votes are here; 0: none */
-    float *sums[PN_MAX_TABLES], *votes; /* clipped sums of all rows; votes by bucket */
+    float *sums[PN_MAX_TABLES];       /* clipped sums of all rows */
+    double *votes;                    /* by bucket */
     struct pn_secure_layout layout;
     struct pn_fixed fixed;
     void *words;
@@ -53,22 +53,23 @@ struct pn_holder {
 
 static void pump(struct pn_holder *);
 
-static void wipe(float **at, size_t n) {
-    if (*at != NULL) sodium_memzero(*at, n * sizeof **at);
-    free(*at);
-    *at = NULL;
+static void wipe(void *at, size_t n_bytes) {
+    if (at != NULL) sodium_memzero(at, n_bytes);
+    free(at);
 }
 static void forget_draw(struct pn_holder *h) {
-    for (size_t t = 0; t < PN_MAX_TABLES; t++)
-        if (h->have_rows) wipe(&h->sums[t], h->rows.n[t] * h->rows.dim[t]);
-    wipe(&h->votes, h->rows.n_buckets);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        if (h->have_rows) wipe(h->sums[t], h->rows.n[t] * h->rows.dim[t] * sizeof(float));
+        h->sums[t] = NULL;
+    }
+    wipe(h->votes, h->rows.n_buckets * sizeof *h->votes);
+    h->votes = NULL;
     h->drawn_attempt = 0;
 }
 static void drop_round(struct pn_holder *h) {
     pn_agg_worker_close(h->agg);
     h->agg = NULL;
-    if (h->words != NULL) sodium_memzero(h->words, h->n_words * h->fixed.word_bytes);
-    free(h->words);
+    wipe(h->words, h->n_words * h->fixed.word_bytes);
     h->words = NULL;
     h->ready = false;
     pn_secure_layout_close(&h->layout);
@@ -186,7 +187,8 @@ static void read_on(struct pn_holder *h) {
     const struct pn_job *job = &h->run->job;
     if (h->reader == NULL) {
         const bool own = job->privacy.own_data;
-        const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size, .parsed = h->run->parsed};
+        const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size,
+                                            .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL, .parsed = h->run->parsed};
         if ((h->reader = pn_reader_open(h->run->env, &job->train, &o)) == NULL) {
             fail(h, PN_NO_MEMORY, "no memory for a reader");
             return;
@@ -228,31 +230,50 @@ static void pull(struct pn_holder *h) {
 
 /* ---- a step: a batch, its clipped sums, its votes (on a work thread) ---- */
 
-/* Each example votes for the buckets that its rows are in. */
-static enum pn_result count_votes(struct pn_holder *h, const struct pn_batch *b, const size_t *sparse) {
-    uint32_t *stamp = calloc(h->rows.n_buckets + 1, sizeof *stamp), *mine = malloc((b->n_keys + 1) * sizeof *mine);
-    if (stamp == NULL || mine == NULL) {
-        free(stamp);
-        free(mine);
-        return PN_NO_MEMORY;
-    }
-    for (size_t e = 0; e < b->n_examples; e++) {
+static enum pn_result undeclared(struct pn_holder *h, size_t t) {
+    return pn_fail(&h->why, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", h->run->job.tables[t].name);
+}
+
+/* Each unit votes once for each bucket that one of its examples has a row in. */
+static enum pn_result count_votes(struct pn_holder *h, const struct pn_batch *b) {
+    size_t sparse[PN_MAX_FIELDS];
+    uint32_t *stamp = calloc(h->rows.n_buckets + 1u, sizeof *stamp), *mine = malloc((b->n_keys + 1) * sizeof *mine);
+    enum pn_result r = stamp != NULL && mine != NULL && (h->votes = calloc(h->rows.n_buckets + 1u, sizeof *h->votes)) != NULL ? PN_OK : PN_NO_MEMORY;
+    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
+    pn_batch_fields(&h->run->job, sparse);
+    for (size_t u = 0; r == PN_OK && u < n_units; u++) {
+        const size_t first = b->unit_begin != NULL ? b->unit_begin[u] : u, end = b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1;
         size_t m = 0;
         for (size_t s = 0; s < b->n_sparse; s++) {
             const uint32_t t = h->run->job.fields[sparse[s]].i_table;
-            for (uint32_t i = b->begin[s * b->n_examples + e]; i < b->begin[s * b->n_examples + e + 1]; i++) {
-                const uint32_t bucket = h->rows.bucket[t][pn_secure_row(&h->rows, t, b->keys[i])];
-                if (stamp[bucket] == (uint32_t)e + 1) continue;
-                stamp[bucket] = (uint32_t)e + 1;
+            for (uint32_t i = b->begin[s * b->n_examples + first]; i < b->begin[s * b->n_examples + end]; i++) {
+                const size_t row = pn_secure_row(&h->rows, t, b->keys[i]);
+                if (row == SIZE_MAX) {
+                    r = undeclared(h, t);
+                    continue;
+                }
+                const uint32_t bucket = h->rows.bucket[t][row];
+                if (stamp[bucket] == (uint32_t)u + 1) continue;
+                stamp[bucket] = (uint32_t)u + 1;
                 mine[m++] = bucket;
             }
         }
-        const float vote = (float)pn_vote(m, h->spec.vote_clip);
+        const double vote = pn_secure_vote(&h->run->job.privacy, m);
         for (size_t i = 0; i < m; i++) h->votes[mine[i]] += vote;
     }
     free(stamp);
     free(mine);
-    return PN_OK;
+    return r;
+}
+
+/* FEST: all that the holder has, once. */
+static enum pn_result vote_for_all(struct pn_holder *h, struct pn_draws *g) {
+    struct pn_batch all;
+    enum pn_result r = pn_private_all(h->pool, g, &all);
+    if (r != PN_OK) return r;
+    r = count_votes(h, &all);
+    pn_batch_free(&all);
+    return r;
 }
 
 static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
@@ -261,12 +282,11 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
     struct pn_batch b = {0};
     float *rows[PN_MAX_TABLES] = {NULL}, *gradients[PN_MAX_TABLES] = {NULL}, *scores = NULL;
     const float *in[PN_MAX_TABLES] = {NULL};
-    size_t *place[PN_MAX_TABLES] = {NULL}, sparse[PN_MAX_FIELDS];
+    size_t *place[PN_MAX_TABLES] = {NULL};
     double loss;
     enum pn_result r = pn_private_draw(h->pool, g, &b);
     if (r != PN_OK) return r;
-    pn_batch_fields(job, sparse);
-    bool ok = (scores = malloc((b.n_examples + 1) * sizeof *scores)) != NULL && (h->votes = calloc(h->rows.n_buckets + 1u, sizeof *h->votes)) != NULL;
+    bool ok = (scores = malloc((b.n_examples + 1) * sizeof *scores)) != NULL;
     for (size_t t = 0; ok && t < job->n_tables; t++) {
         const size_t n = t == dense ? 0 : b.n_unique[t], dim = h->rows.dim[t];
         ok = (h->sums[t] = calloc(h->rows.n[t] * dim + 1, sizeof(float))) != NULL;
@@ -275,7 +295,7 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
         for (size_t i = 0; ok && i < n; i++) {
             place[t][i] = pn_secure_row(&h->rows, t, b.unique[t][i]);
             if (place[t][i] == SIZE_MAX) {
-                r = pn_fail(&h->why, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", job->tables[t].name);
+                r = undeclared(h, t);
                 goto out;
             }
         }
@@ -290,14 +310,14 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->weights + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(h->at.attempt * PN_MAX_PRODUCERS + h->producer));
         in[dense] = weights;
-        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, gradients, weight_sums, scores, NULL, &loss);
+        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, pn_secure_spread(&job->privacy), gradients, weight_sums, scores, NULL, &loss);
     }
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(h->sums[dense] + i * PN_DENSE_ROW, weight_sums + h->rows.keys[dense][i] * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         for (size_t t = 0; t < job->n_tables; t++)
             for (size_t i = 0; t != dense && i < b.n_unique[t]; i++) memcpy(h->sums[t] + place[t][i] * h->rows.dim[t], gradients[t] + i * h->rows.dim[t], h->rows.dim[t] * sizeof(float));
     }
-    if (r == PN_OK && job->privacy.selection == PN_SELECT_ADAFEST) r = count_votes(h, &b, sparse);
+    if (r == PN_OK && job->privacy.selection == PN_SELECT_ADAFEST) r = count_votes(h, &b);
     free(weights);
     free(weight_sums);
 out:
@@ -320,20 +340,20 @@ static enum pn_result make_words(struct pn_holder *h, struct pn_draws *g) {
     else r = pn_secure_layout_update(&h->layout, &h->rows, p->slots, p->n_servers, p->passed, &h->why);
     if (r != PN_OK) return r;
     h->n_words = (size_t)h->layout.first[p->n_servers];
-    float *values = calloc(h->n_words, sizeof *values);
+    double *values = calloc(h->n_words, sizeof *values);
     h->words = malloc(h->n_words * h->fixed.word_bytes);
     struct pn_discrete *noise = NULL;
     if (values == NULL || h->words == NULL) r = PN_NO_MEMORY;
     else r = pn_discrete_open(&noise, &h->why);
     if (r == PN_OK && p->phase == PN_SECURE_COUNTS) memcpy(values, h->votes, h->rows.n_buckets * sizeof *values);
     for (uint32_t s = 0; r == PN_OK && p->phase == PN_SECURE_UPDATE && s < p->n_servers; s++) {
-        float *at = values + h->layout.first[s];
+        double *at = values + h->layout.first[s];
         for (size_t t = 0; t < h->rows.n_tables; t++)
-            for (size_t i = h->layout.begin[t][s]; i < h->layout.begin[t][s + 1]; i++, at += h->rows.dim[t])
-                memcpy(at, h->sums[t] + (size_t)h->layout.row[t][i] * h->rows.dim[t], h->rows.dim[t] * sizeof *at);
+            for (size_t i = h->layout.begin[t][s]; i < h->layout.begin[t][s + 1]; i++)
+                for (size_t d = 0; d < h->rows.dim[t]; d++) *at++ = (double)h->sums[t][(size_t)h->layout.row[t][i] * h->rows.dim[t] + d];
     }
     if (r == PN_OK) r = pn_secure_words(&h->fixed, g, noise, values, h->n_words, h->words, &h->n_clipped, &h->why);
-    wipe(&values, h->n_words);
+    wipe(values, h->n_words * sizeof *values);
     pn_discrete_close(noise);
     return r;
 }
@@ -346,7 +366,7 @@ static void prepare_run(struct pn_work *w) {
     h->why.text[0] = '\0';
     h->result = PN_OK;
     if (h->drawn_attempt != h->at.attempt) {
-        h->result = step(h, &g);
+        h->result = h->at.phase == PN_SECURE_COUNTS && h->run->job.privacy.selection == PN_SELECT_FEST ? vote_for_all(h, &g) : step(h, &g);
         h->drawn_attempt = h->at.attempt;
     }
     if (h->result == PN_OK) h->result = make_words(h, &g);

@@ -12,12 +12,12 @@ enum pn_result pn_fixed_check(const struct pn_fixed *f, uint32_t n, struct pn_er
     return PN_OK;
 }
 
-enum pn_result pn_fixed_encode(const struct pn_fixed *f, const float *values, size_t n, const uint32_t *draws, void *words, size_t *n_clipped, struct pn_error *err) {
+enum pn_result pn_fixed_encode(const struct pn_fixed *f, const double *values, size_t n, const uint32_t *draws, void *words, size_t *n_clipped, struct pn_error *err) {
     const double range = f->range, scale = f->scale;
     size_t clipped = 0;
     double wrong = 0; /* becomes NaN with a value that is none, and with an infinite one */
     for (size_t i = 0; i < n; i++) {
-        const double v = (double)values[i], c = v > range ? range : v < -range ? -range : v;
+        const double v = values[i], c = v > range ? range : v < -range ? -range : v;
         clipped += c != v;
         wrong += v * 0;
         const double x = c * scale, low = floor(x);

@@ -16,7 +16,7 @@ struct pn_fixed {
 enum pn_result pn_fixed_check(const struct pn_fixed *, uint32_t n, struct pn_error *);
 /* words[i] = values[i] clipped, times scale, rounded up or down so that the mean is right (`draws`: n random words; randombytes_buf_deterministic under a fresh key is ten times as quick as randombytes_buf). *n_clipped: how many were outside.
  * PN_INVALID: a value is no number; it is named, and words must not be used. */
-enum pn_result pn_fixed_encode(const struct pn_fixed *, const float *values, size_t n, const uint32_t *draws, void *words, size_t *n_clipped, struct pn_error *);
+enum pn_result pn_fixed_encode(const struct pn_fixed *, const double *values, size_t n, const uint32_t *draws, void *words, size_t *n_clipped, struct pn_error *);
 /* values[i] = the sum's word i as a signed integer, divided by scale. */
 void pn_fixed_decode(const struct pn_fixed *, const void *words, size_t n, double *values);
 

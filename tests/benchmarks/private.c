@@ -70,7 +70,7 @@ int main(int argc, char **argv) {
             const double begin = now_s();
             double loss;
             struct pn_private_push push;
-            const enum pn_result r = kind == 0 ? pn_net_step(net, &b, in, p, 1, out, dp, scores, &loss) : pn_net_step_clipped(net, &b, in, p, 1, 1, out, dp, scores, NULL, &loss);
+            const enum pn_result r = kind == 0 ? pn_net_step(net, &b, in, p, 1, out, dp, scores, &loss) : pn_net_step_clipped(net, &b, in, p, 1, 1, 0, out, dp, scores, NULL, &loss);
             if (r != PN_OK || (kind == 2 && pn_private_release(private, &noise, &b, out, dp, n_dense, &push) != PN_OK)) return 1;
             rates[kind][n] = BATCH / (now_s() - begin);
             if (kind == 2) {

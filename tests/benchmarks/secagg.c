@@ -83,10 +83,10 @@ static int cost(uint32_t n, size_t values) {
         if ((double)node->sent_bytes > bytes) bytes = (double)node->sent_bytes;
     }
     for (uint32_t s = 0; s < w->terms.n_servers; s++) all_servers += w->nodes[w_server(w, s)].cpu_s;
-    float *x = malloc(values * sizeof *x);
+    double *x = malloc(values * sizeof *x);
     uint32_t *draws = malloc(values * sizeof *draws), *words = malloc(values * sizeof *words);
     struct pn_fixed f = {.range = 1, .scale = 1 << 20, .word_bytes = 4};
-    for (size_t i = 0; i < values; i++) x[i] = (float)(i % 2001) / 1000 - 1;
+    for (size_t i = 0; i < values; i++) x[i] = (double)(i % 2001) / 1000 - 1;
     size_t clipped;
     const double begin = w_cpu();
     uint8_t seed[32]; /* randombytes_buf alone takes ten times as long: it asks the kernel for every byte */

@@ -89,7 +89,7 @@ static void check(const struct pn_backend *be, const char *model, const char *fe
         }
         double loss[2] = {0};
         memset(dp[1], 0xff, padded * 4);
-        if (pn_net_step_clipped(net, &b, in, p, round, most, g[0], dp[0], scores[0], norms, &loss[0]) != PN_OK || pn_device_begin(device, round % 2, &b, in, p, round, &err) != PN_OK ||
+        if (pn_net_step_clipped(net, &b, in, p, round, most, 0, g[0], dp[0], scores[0], norms, &loss[0]) != PN_OK || pn_device_begin(device, round % 2, &b, in, p, round, &err) != PN_OK ||
             pn_device_end(device, round % 2, &b, g[1], dp[1], scores[1], &loss[1], &err) != PN_OK) {
             fprintf(stderr, "%s: %s\n", model, err.text);
             exit(1);

@@ -394,7 +394,7 @@ static void read_checkpoint(struct scenario *s, struct audit *a) {
         }
         char line[300];
         if (s->secure) {
-            if (!sim_secure_check(image, n, pn_json_str(f, "digest", ""), s->steps, strstr(s->yaml, "selection: dense") != NULL, &a->rows, line, sizeof line)) fail(a->out, "%s: %s", path, line);
+            if (!sim_secure_check(image, n, pn_json_str(f, "digest", ""), s->steps, strstr(s->yaml, "selection: adafest") == NULL, &a->rows, line, sizeof line)) fail(a->out, "%s: %s", path, line);
         } else if (pn_checkpoint_read(image, n, pn_json_str(f, "digest", ""), &head, visit, a, &err) != PN_OK) fail(a->out, "%s: %s", path, err.text);
         sim_disk_unmap(image);
     }

@@ -1,40 +1,58 @@
 /* A secure job in the simulated cluster: five data holders with a few rows each. The oracle: Adam counts the steps of each row. The weights, and without a choice of
- * rows all rows, are in every step: in the last checkpoint their counts are the job's steps, or one was lost or doubled. Noise comes from libsodium, so that no figure of the model repeats; what is
+ * rows all rows, with a choice made once (fest) the chosen ones, are in every step: in the last checkpoint their counts are the job's steps, or one was lost or doubled.
+ * And the ledger of noise (I8): masked words of a round leave a holder only when the durable record has charged as many rounds. Noise comes from libsodium, so that no figure of the model repeats; what is
  * sent, lost and crashed follows the seed as far as it does not depend on noise. */
 #include <assert.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/json.h"
 #include "common/wire.h"
 #include "privacy/secagg/round.h"
 #include "ps/checkpoint.h"
 #include "tests/sim/sim.h"
 
-enum { ROWS = 400, HOLDERS = 5, BATCH = 16 };
+enum { ROWS = 400, USERS = 160, HOLDERS = 5, BATCH = 16 };
 
 void sim_secure_job(struct sim *s, char *yaml, size_t room, uint64_t *steps) {
-    char *text = malloc(ROWS * 24 + 64);
+    char *text = malloc(ROWS * 32 + 64);
     assert(text != NULL);
-    size_t n = (size_t)sprintf(text, "item,hour,click\n");
-    for (int i = 0; i < ROWS; i++) n += (size_t)sprintf(text + n, "i%d,%d,%d\n", (int)sim_draw(s, 40), (int)sim_draw(s, 6), (int)sim_draw(s, 2));
+    size_t n = (size_t)sprintf(text, "who,item,hour,click\n");
+    for (int i = 0; i < ROWS; i++) n += (size_t)sprintf(text + n, "u%d,i%d,%d,%d\n", (int)sim_draw(s, USERS), (int)sim_draw(s, 40), (int)sim_draw(s, 6), (int)sim_draw(s, 2));
     sim_disk_put(s->disk, "/data/train.csv", text, n);
     free(text);
-    const bool adafest = sim_chance(s, .5);
-    const uint64_t epochs = 1 + sim_draw(s, 4);
-    *steps = epochs * ROWS / HOLDERS / BATCH;
+    const uint64_t selection = sim_draw(s, 3), epochs = 1 + sim_draw(s, 4);
+    const bool by_user = sim_chance(s, .3);
+    *steps = epochs * (by_user ? USERS : ROWS) / HOLDERS / BATCH;
+    s->wire.sums_a_charge = selection == 0 ? 2 : 1;
     snprintf(yaml, room,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: secure}\nspec:\n  data: {train: {format: csv, uri: /data/train.csv, label: click}}\n"
              "  features: [{name: item, type: categorical, buckets: 32}, {name: hour, type: categorical, buckets: 8}]\n"
              "  tables: {defaults: {optimizer: {name: adam, lr: 0.01}}}\n  model: {name: lr}\n  optimizer: {name: adam, lr: 0.01}\n"
              "  training: {batchSize: %d, epochs: %llu, seed: 3, dataShards: %d, consistency: {mode: sync}}\n  checkpoint: {every: %llums, keep: 2}\n  failurePolicy: {maxRestarts: 100000}\n"
-             "  privacy: {rows: %d, epsilon: 100, delta: 1.0e-3, budget: 1000, noiseMultiplier: %s, dataset: d, aggregation: secure, minWorkers: 3, maxDropout: 0.2, phaseTimeout: %llums%s}\n",
-             BATCH, (unsigned long long)epochs, HOLDERS, (unsigned long long)(100 + sim_draw(s, 1000)), ROWS, adafest ? "5, voteNoise: 6" : "5",
-             (unsigned long long)(1000 + sim_draw(s, 2000)), adafest ? ", selection: adafest, threshold: 0.000001" : ", selection: dense");
+             "  privacy: {%s: %d, epsilon: 100, delta: 1.0e-3, budget: 1000, noiseMultiplier: %s, dataset: d, aggregation: secure, minWorkers: 3, maxDropout: 0.2, phaseTimeout: %llums%s}\n",
+             BATCH, (unsigned long long)epochs, HOLDERS, (unsigned long long)(100 + sim_draw(s, 1000)), by_user ? "unit: user, userField: who, examplesPerUser: 3, users" : "rows", by_user ? USERS : ROWS, selection == 0 ? "5, voteNoise: 6" : "5",
+             (unsigned long long)(1000 + sim_draw(s, 2000)),
+             (const char *const[]){", selection: adafest, threshold: 0.000001", ", selection: fest, threshold: 0.000001", ", selection: dense"}[selection]);
 }
 
 void sim_secure_identity(int i, uint8_t secret[64]) {
     uint8_t seed[32] = {(uint8_t)(i + 1)}, public_key[32];
     crypto_sign_seed_keypair(public_key, secret, seed);
+}
+
+/* The noise of a round is used: a charge must be durable for it. An attempt of adafest is two sums, of one charge. */
+static void used(struct sim *s, uint64_t round) {
+    for (size_t i = 0; i < s->wire.n_rounds; i++)
+        if (s->wire.rounds[i] == round) return;
+    assert(s->wire.n_rounds < sizeof s->wire.rounds / sizeof *s->wire.rounds);
+    s->wire.rounds[s->wire.n_rounds++] = round;
+    const char *json = sim_store_first(s->store, "job");
+    struct json_object *o = json == NULL ? NULL : pn_json_parse(json, strlen(json), NULL), *unit = pn_json_at(pn_json_get(o, "producers"), 0);
+    const uint64_t charged = pn_json_u64(unit, "charged", 0) + pn_json_u64(unit, "lives", 0);
+    if (o != NULL) json_object_put(o);
+    if (charged < s->wire.charged || s->wire.n_rounds > charged * s->wire.sums_a_charge) s->wire.uncharged = true;
+    s->wire.charged = charged;
 }
 
 /* Counts the bytes of masked words, once a message; a segment's words have no padding. */
@@ -43,6 +61,9 @@ void sim_secure_sent(struct sim *s, const struct pn_msg *m) {
     if (m->data[5] == PN_PUSH) s->wire.pushes++;
     if (m->data[5] != PN_AGG_MASKED || pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
     uint32_t crc;
+    uint64_t round[4];
+    size_t n_round;
+    if (pn_frame_u64s(&f, "round", round, 4, &n_round) && n_round == 4) used(s, round[0]);
     memcpy(&crc, m->data + 28, sizeof crc);
     uint8_t *seen = &s->wire.seen[crc % 65536 / 8];
     if (!(*seen >> crc % 8 & 1))
@@ -54,14 +75,15 @@ bool sim_secure_wire(const struct sim *s, char *line, size_t room) {
     const double expected = (double)s->wire.n / 256;
     double chi = 0;
     for (int b = 0; b < 256; b++) chi += ((double)s->wire.bytes[b] - expected) * ((double)s->wire.bytes[b] - expected) / (expected > 0 ? expected : 1);
-    if (s->wire.pushes > 0) snprintf(line, room, "%llu pushes in the clear", (unsigned long long)s->wire.pushes);
-    else if (s->wire.n < 20000) snprintf(line, room, "only %llu bytes of masked words were sent", (unsigned long long)s->wire.n);
+    if (s->wire.uncharged) snprintf(line, room, "noise before its budget: %zu sums were made, %llu rounds are charged durably", s->wire.n_rounds, (unsigned long long)s->wire.charged);
+    else if (s->wire.pushes > 0) snprintf(line, room, "%llu pushes in the clear", (unsigned long long)s->wire.pushes);
+    else if (s->wire.n < 5000) snprintf(line, room, "only %llu bytes of masked words were sent", (unsigned long long)s->wire.n);
     else if (chi > 255 + 7 * 22.6) snprintf(line, room, "masked words are not uniform: chi-square %.0f with 255 degrees of freedom", chi); /* seven deviations */
     else return true;
     return false;
 }
 
-struct counts { uint64_t steps, rows; bool dense; char *line; size_t room; int bad; };
+struct counts { uint64_t steps, rows; bool all; char *line; size_t room; int bad; };
 static enum pn_result visit(void *ctx, const struct pn_checkpoint_head *h, const struct pn_block *b, const void *payload) {
     struct counts *c = ctx;
     if (b->type != PN_BLOCK_RECORDS) return PN_OK;
@@ -71,15 +93,15 @@ static enum pn_result visit(void *ctx, const struct pn_checkpoint_head *h, const
         memcpy(&key, (const uint8_t *)payload + at, sizeof key);
         memcpy(&count, (const uint8_t *)payload + at + 16 + 12u * h->dim[b->i_table], sizeof count);
         c->rows++;
-        const bool always = c->dense || h->explicit_rows[b->i_table];
+        const bool always = c->all || h->explicit_rows[b->i_table];
         if ((always ? count != (float)c->steps : count > (float)c->steps) && !c->bad++)
             snprintf(c->line, c->room, "key %llu of table %u has taken %g steps, the job had %llu", (unsigned long long)key, b->i_table, (double)count, (unsigned long long)c->steps);
     }
     return PN_OK;
 }
-/* All records of one checkpoint file. False: *line says which step was lost or doubled, or that the file is bad. */
-bool sim_secure_check(const void *image, size_t n, const char *digest, uint64_t steps, bool dense, uint64_t *rows, char *line, size_t room) {
-    struct counts c = {.steps = steps, .dense = dense, .line = line, .room = room};
+/* All records of one checkpoint file; all: each of them was in every step. False: *line says which step was lost or doubled, or that the file is bad. */
+bool sim_secure_check(const void *image, size_t n, const char *digest, uint64_t steps, bool all, uint64_t *rows, char *line, size_t room) {
+    struct counts c = {.steps = steps, .all = all, .line = line, .room = room};
     struct pn_checkpoint_head head;
     struct pn_error err = {""};
     if (pn_checkpoint_read(image, n, digest, &head, visit, &c, &err) != PN_OK) {

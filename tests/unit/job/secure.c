@@ -42,6 +42,23 @@ START_TEST(a_secure_job_says_the_same_when_it_is_read_again) {
     pn_job_free(&job);
 } END_TEST
 
+START_TEST(a_secure_job_may_choose_its_rows_once_and_protect_users) {
+    struct pn_error err = {""};
+    struct pn_privacy_event events[2];
+    double epsilon;
+    ck_assert_msg(read_job(FEATURES, "", TRAINING, HOLDERS ", unit: user, users: 20000, userField: who, examplesPerUser: 4, selection: fest, threshold: 20, voteNoise: 12, voteBuckets: 64", &err) == PN_OK, "%s", err.text);
+    const size_t n = pn_job_privacy_events(&job, pn_job_privacy_steps(&job), 1, events);
+    ck_assert(n == 2 && events[1].rate == 1 && events[1].noise == 12 && events[1].steps == 1 && events[0].rate == 500. / 20000);
+    ck_assert_int_eq(pn_privacy_epsilon_rdp_whole(events, n, 1e-6, &epsilon, NULL), PN_OK); /* the choice is paid for out of the same epsilon */
+    ck_assert(epsilon <= 4 && epsilon > 3.98);
+    char *text = pn_job_text(&job);
+    pn_job_free(&job);
+    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "again", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert(job.privacy.secure && job.privacy.selection == PN_SELECT_FEST && job.privacy.vote_buckets == 64 && job.privacy.per_user == 4 && job.privacy.rows == 20000);
+    free(text);
+    pn_job_free(&job);
+} END_TEST
+
 START_TEST(without_buckets_for_votes_each_row_has_its_own) {
     struct pn_error err = {""};
     ck_assert_msg(read_job(FEATURES, "", TRAINING, HOLDERS ", threshold: 20", &err) == PN_OK, "%s", err.text);
@@ -54,13 +71,11 @@ START_TEST(what_a_secure_job_cannot_have_is_refused_with_the_reason) {
         {FEATURES, "", "dataShards: 5", HOLDERS ", threshold: 9", "needs training.consistency {mode: sync}"},
         {FEATURES, "", TRAINING, "threshold: 9", "needs minWorkers"},
         {FEATURES, "", TRAINING ", device: cuda", HOLDERS ", threshold: 9", "compute their steps on the CPU; take training.device: cpu (or auto)"},
-        {FEATURES, "", TRAINING, HOLDERS ", threshold: 9, unit: user, users: 1000, userField: u", "unit: user and aggregation: secure"},
         {FEATURES, "", TRAINING, "minWorkers: 2, threshold: 9", "minWorkers: at least 3"},
         {FEATURES, "", TRAINING, "minWorkers: 6, threshold: 9", "fewer data holders than minWorkers (6)"},
         {FEATURES, "", TRAINING, "minWorkers: 3, maxDropout: 0.6, maxColluding: 0.6, threshold: 9", "whose noise counts"},
         {FEATURES, "", TRAINING, "minWorkers: 3, maxDropout: 0.4, maxColluding: 0.4, threshold: 9", "cannot stand"},
-        {FEATURES, "", TRAINING, HOLDERS ", selection: fest, threshold: 9", "fest and aggregation: secure"},
-        {FEATURES, "", TRAINING, HOLDERS ", selection: dense, voteBuckets: 9", "voteBuckets has a meaning for selection: adafest"},
+        {FEATURES, "", TRAINING, HOLDERS ", selection: dense, voteBuckets: 9", "voteBuckets has a meaning for selection: adafest and fest only"},
         {FEATURES, "defaults: {eviction: {ageSteps: 10}}", TRAINING, HOLDERS ", threshold: 9", "eviction do not go together"},
         {"{name: u, type: categorical, buckets: 600000}", "", TRAINING, HOLDERS ", threshold: 9", "2097152 is the most"},
         {"{name: u, type: categorical}", "", TRAINING, HOLDERS ", threshold: 9", "give it buckets"},
@@ -84,6 +99,7 @@ int main(void) {
     Suite *s = suite_create("job-secure");
     TCase *c = tcase_create("secure");
     tcase_add_test(c, a_secure_job_says_the_same_when_it_is_read_again);
+    tcase_add_test(c, a_secure_job_may_choose_its_rows_once_and_protect_users);
     tcase_add_test(c, without_buckets_for_votes_each_row_has_its_own);
     tcase_add_test(c, what_a_secure_job_cannot_have_is_refused_with_the_reason);
     tcase_add_test(c, its_keys_have_no_place_in_a_central_job);

@@ -26,7 +26,7 @@ static void close_side(struct side *s) {
     free(s->dp);
 }
 
-static void check_clipping(const char *model, float share, const uint32_t *unit_begin, size_t n_units) {
+static void check_clipping(const char *model, float share, float spread, const uint32_t *unit_begin, size_t n_units) {
     static struct pn_job job;
     struct raw r;
     struct pn_error err;
@@ -46,7 +46,7 @@ static void check_clipping(const char *model, float share, const uint32_t *unit_
     for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
 
     struct side all, one[ROWS];
-    double loss, single, *sum = calloc(padded, sizeof *sum), most = 0;
+    double loss, single, *sum = calloc(padded, sizeof *sum), most = 0, unit_reach[ROWS] = {0}; /* unit_reach: the norms of a unit's examples, added up */
     open_side(&all, f, &r.raw, dim, padded);
     const size_t n_cells = all.b.n_unique[0] * dim;
     double *row_sum = calloc(n_cells, sizeof *row_sum), *unit_sum = calloc(n_units * padded, sizeof *unit_sum), *unit_rows = calloc(n_units * n_cells, sizeof *unit_rows);
@@ -63,6 +63,10 @@ static void check_clipping(const char *model, float share, const uint32_t *unit_
         float *out[PN_MAX_TABLES] = {one[e].drows};
         ck_assert_int_eq(pn_net_step(net, &one[e].b, in, p, 1, out, one[e].dp, scores, &single), PN_OK);
         while (e >= unit_begin[u + 1]) u++;
+        double own = 0;
+        for (size_t i = 0; i < n_parameters; i++) own += (double)one[e].dp[i] * (double)one[e].dp[i];
+        for (size_t i = 0; i < one[e].b.n_unique[0] * dim; i++) own += (double)one[e].drows[i] * (double)one[e].drows[i];
+        unit_reach[u] += sqrt(own);
         for (size_t i = 0; i < n_parameters; i++) unit_sum[u * padded + i] += (double)one[e].dp[i];
         for (size_t i = 0; i < one[e].b.n_unique[0]; i++)
             for (size_t at = 0; at < all.b.n_unique[0]; at++)
@@ -77,14 +81,19 @@ static void check_clipping(const char *model, float share, const uint32_t *unit_
         if (sqrt(squares) > most) most = sqrt(squares);
     }
     const float clip = (float)most * share; /* some are clipped, some are not */
-    size_t n_clipped = 0;
+    size_t n_clipped = 0, n_spread = 0;
     for (u = 0; u < n_units; u++) {
-        const double factor = naive_norms[u] > clip ? (double)clip / (double)naive_norms[u] : 1;
+        double factor = naive_norms[u] > clip ? (double)clip / (double)naive_norms[u] : 1;
+        if (spread > 0 && n_units < ROWS && unit_reach[u] * factor > (double)(spread * clip)) {
+            factor = (double)(spread * clip) / unit_reach[u];
+            n_spread++;
+        }
         n_clipped += factor < 1;
         for (size_t i = 0; i < n_parameters; i++) sum[i] += factor * unit_sum[u * padded + i];
         for (size_t i = 0; i < n_cells; i++) row_sum[i] += factor * unit_rows[u * n_cells + i];
     }
     ck_assert_uint_gt(n_clipped, 0);
+    if (spread > 0 && n_units < ROWS) ck_assert_uint_gt(n_spread, 0);
     if (share > 0.1f && n_units == ROWS) ck_assert_uint_lt(n_clipped, ROWS);
     if (n_units < ROWS) { /* users; else no word of units at all: each example is one */
         all.b.n_units = n_units;
@@ -94,7 +103,7 @@ static void check_clipping(const char *model, float share, const uint32_t *unit_
 
     const float *in[PN_MAX_TABLES] = {all.rows};
     float *out[PN_MAX_TABLES] = {all.drows};
-    ck_assert_int_eq(pn_net_step_clipped(net, &all.b, in, p, 1, clip, out, all.dp, scores, norms, &loss), PN_OK);
+    ck_assert_int_eq(pn_net_step_clipped(net, &all.b, in, p, 1, clip, spread, out, all.dp, scores, norms, &loss), PN_OK);
     for (u = 0; u < n_units; u++)
         ck_assert_msg(fabsf(norms[u] - naive_norms[u]) < 1e-5f * (float)most, "%s, unit %zu of %zu: norm %g, naive %g", model, u, n_units, (double)norms[u], (double)naive_norms[u]);
     for (size_t i = 0; i < n_parameters; i++)
@@ -115,11 +124,14 @@ static void check_clipping(const char *model, float share, const uint32_t *unit_
 
 static void check_both(const char *model) {
     static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7}, everybody[] = {0, 7};
-    check_clipping(model, 0.7f, each, ROWS);
-    check_clipping(model, 0.01f, each, ROWS);
-    check_clipping(model, 0.7f, users, 3);
-    check_clipping(model, 0.01f, users, 3);
-    check_clipping(model, 0.7f, everybody, 1); /* so many rows that the sum of outer products is made */
+    check_clipping(model, 0.7f, 0, each, ROWS);
+    check_clipping(model, 0.01f, 0, each, ROWS);
+    check_clipping(model, 0.7f, 1.1f, each, ROWS); /* of one example there is no sum of norms to bound */
+    check_clipping(model, 0.7f, 0, users, 3);
+    check_clipping(model, 0.01f, 0, users, 3);
+    check_clipping(model, 0.01f, 1.1f, users, 3);
+    check_clipping(model, 0.7f, 0, everybody, 1); /* so many rows that the sum of outer products is made */
+    check_clipping(model, 0.7f, 1.1f, everybody, 1);
 }
 
 START_TEST(each_unit_of_a_linear_model_is_clipped_by_its_own_norm) {

@@ -153,9 +153,9 @@ START_TEST(each_example_of_a_product_is_clipped_by_its_own_norm) {
     for (size_t i = 0; i < 2 * ROWS * dim; i++) x[i / (ROWS * dim)][i % (ROWS * dim)] = (float)(0.7 * pn_rng_normal(&rng));
     const float *in[PN_MAX_TABLES] = {x[0], x[1]};
     float *out[PN_MAX_TABLES] = {g[0], g[1]}, clip = 0;
-    ck_assert_int_eq(pn_net_step_clipped(net, &b, in, p, 1, 1e9f, out, dp, scores, norms, &loss), PN_OK);
+    ck_assert_int_eq(pn_net_step_clipped(net, &b, in, p, 1, 1e9f, 0, out, dp, scores, norms, &loss), PN_OK);
     for (size_t e = 0; e < ROWS; e++) clip = fmaxf(clip, 0.7f * norms[e]); /* some are clipped, some are not */
-    ck_assert_int_eq(pn_net_step_clipped(net, &b, in, p, 1, clip, out, dp, scores, norms, &loss), PN_OK);
+    ck_assert_int_eq(pn_net_step_clipped(net, &b, in, p, 1, clip, 0, out, dp, scores, norms, &loss), PN_OK);
     size_t n_clipped = 0;
     for (size_t e = 0; e < ROWS; e++) {
         const float *u = x[0] + b.position[e] * dim, *v = x[1] + b.position[ROWS + e] * dim;

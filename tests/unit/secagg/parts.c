@@ -80,7 +80,7 @@ START_TEST(a_mask_made_in_pieces_is_the_mask_made_at_once_and_takes_itself_away)
 
 START_TEST(fixed_point_clips_rounds_without_bias_and_refuses_what_is_no_number) {
     enum { N = 200000 };
-    static float values[N];
+    static double values[N];
     static uint32_t draws[N], words[N];
     static double back[N];
     struct pn_rng r = {3};
@@ -88,7 +88,7 @@ START_TEST(fixed_point_clips_rounds_without_bias_and_refuses_what_is_no_number) 
     struct pn_error err;
     size_t clipped;
     for (int i = 0; i < N; i++) {
-        values[i] = -0.12345f;
+        values[i] = -0.12345;
         draws[i] = (uint32_t)(pn_rng_next(&r) >> 32);
     }
     values[0] = 3;

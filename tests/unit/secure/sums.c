@@ -18,7 +18,7 @@ static void read_job(const char *privacy) {
     snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n"
              "  features: [{name: u, type: categorical, buckets: 300}, {name: v, type: numeric, bucketize: [1, 2, 3]}]\n  model: {name: fm, embeddingDim: 4}\n"
              "  training: {batchSize: 100, dataShards: 5, consistency: {mode: sync}}\n"
-             "  privacy: {rows: 100000, epsilon: 4, delta: 1.0e-6, dataset: d, aggregation: secure, minWorkers: 3, maxDropout: 0.2, %s}\n", privacy);
+             "  privacy: {%s: 100000, epsilon: 4, delta: 1.0e-6, dataset: d, aggregation: secure, minWorkers: 3, maxDropout: 0.2, %s}\n", strstr(privacy, "unit: user") != NULL ? "users" : "rows", privacy);
     ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
 }
 
@@ -75,9 +75,8 @@ START_TEST(every_declared_row_has_one_place_at_the_server_of_its_slot) {
 
 /* The words of `n` holders added up, as servers add them, minus the plain sum: [words]. */
 static double *noise_of(const struct pn_fixed *f, uint32_t n, size_t words) {
-    float *values = calloc(words, sizeof *values);
     uint64_t *sum = calloc(words, 8), *mine = calloc(words, 8);
-    double *plain = calloc(words, sizeof *plain), *got = calloc(words, sizeof *got);
+    double *values = calloc(words, sizeof *values), *plain = calloc(words, sizeof *plain), *got = calloc(words, sizeof *got);
     struct pn_discrete *noise;
     struct pn_error err = {""};
     ck_assert_int_eq(pn_discrete_open(&noise, &err), PN_OK);
@@ -88,8 +87,8 @@ static double *noise_of(const struct pn_fixed *f, uint32_t n, size_t words) {
         randombytes_buf(seed, sizeof seed);
         pn_draws_open(&g, seed);
         for (size_t k = 0; k < words; k++) {
-            values[k] = (float)(pn_draws_uniform(&g) * 20 - 7);
-            plain[k] += (double)values[k];
+            values[k] = pn_draws_uniform(&g) * 20 - 7;
+            plain[k] += values[k];
         }
         ck_assert_msg(pn_secure_words(f, &g, noise, values, words, mine, &clipped, &err) == PN_OK, "%s", err.text);
         ck_assert_uint_eq(clipped, 0);
@@ -114,7 +113,7 @@ START_TEST(the_noise_of_the_fewest_honest_ones_is_what_the_accountant_counts_wit
         struct pn_error err = {""};
         const uint32_t n = 5, honest = 3;
         const double most = i == 2 ? 1e5 : 100;
-        ck_assert_msg(pn_secure_fixed(&f, n, honest, cases[i].multiplier, cases[i].bound, 1, most, cases[i].d, &err) == PN_OK, "%s", err.text);
+        ck_assert_msg(pn_secure_fixed(&f, n, honest, cases[i].multiplier, cases[i].bound, 0, most, cases[i].d, &err) == PN_OK, "%s", err.text);
         ck_assert_uint_eq(f.word_bytes, cases[i].word_bytes);
         enum { WORDS = 20000 };
         double *noise = noise_of(&f, honest, WORDS), squares = 0, sum = 0;
@@ -133,7 +132,7 @@ START_TEST(the_noise_of_the_fewest_honest_ones_is_what_the_accountant_counts_wit
 START_TEST(with_hardly_any_noise_the_released_sum_is_the_plain_sum) {
     struct pn_fixed f;
     struct pn_error err = {""};
-    ck_assert_msg(pn_secure_fixed(&f, 5, 3, 1e-4, 1, 1, 1e5, 1000, &err) == PN_OK, "%s", err.text);
+    ck_assert_msg(pn_secure_fixed(&f, 5, 3, 1e-4, 1, 0, 1e5, 1000, &err) == PN_OK, "%s", err.text);
     double *noise = noise_of(&f, 5, 1000);
     for (size_t k = 0; k < 1000; k++) ck_assert_double_lt(fabs(noise[k]), 6 * 1e-4 * sqrt(5.0 / 3) * 1.1); /* six deviations */
     free(noise);
@@ -145,29 +144,66 @@ START_TEST(one_example_changes_the_rounded_vector_by_no_more_than_is_counted_wit
     const struct pn_fixed f = {.range = 1000, .scale = 37.5, .word_bytes = 8};
     struct pn_rng r = {3};
     for (int again = 0; again < 200; again++) {
-        float with[D], without[D];
+        double with[D], without[D];
         uint32_t draws[D];
         int64_t a[D], b[D];
         double real = 0, rounded = 0;
         for (int i = 0; i < D; i++) {
-            without[i] = (float)(pn_rng_uniform(&r) * 100 - 50);
-            with[i] = without[i] + (float)(i % 3 == 0 ? pn_rng_normal(&r) * .1 : 0);
+            without[i] = pn_rng_uniform(&r) * 100 - 50;
+            with[i] = without[i] + (i % 3 == 0 ? pn_rng_normal(&r) * .1 : 0);
             draws[i] = (uint32_t)pn_rng_next(&r);
-            real += pow((double)with[i] - (double)without[i], 2);
+            real += pow(with[i] - without[i], 2);
         }
         ck_assert(pn_fixed_encode(&f, with, D, draws, a, NULL, NULL) == PN_OK && pn_fixed_encode(&f, without, D, draws, b, NULL, NULL) == PN_OK);
         for (int i = 0; i < D; i++) {
-            ck_assert(fabs((double)(a[i] - b[i]) - ((double)with[i] - (double)without[i]) * f.scale) < 1);
+            ck_assert(fabs((double)(a[i] - b[i]) - (with[i] - without[i]) * f.scale) < 1);
             rounded += pow((double)(a[i] - b[i]), 2);
         }
         ck_assert(sqrt(rounded) <= sqrt(real) * f.scale + sqrt(D));
     }
 } END_TEST
 
+/* Whatever the order, votes add up to the same: so that one unit more moves the buckets that it votes for, and no others. */
+START_TEST(votes_add_up_exactly_and_have_at_most_the_clips_norm) {
+    read_job("selection: fest, threshold: 9, voteClip: 1.7");
+    double forward = 0, backward = 0;
+    for (size_t m = 1; m <= 3000; m++) {
+        const double v = pn_secure_vote(&job.privacy, m);
+        ck_assert(v > 0 && v * sqrt((double)m) <= 1.7 && v * 0x1p24 == floor(v * 0x1p24));
+        forward += v;
+        backward += pn_secure_vote(&job.privacy, 3001 - m);
+    }
+    ck_assert(forward == backward && pn_secure_vote(&job.privacy, 1) == 1);
+    struct pn_fixed all, batch;
+    struct pn_error err = {""};
+    ck_assert_int_eq(pn_secure_fixed_counts(&all, &job, &err), PN_OK); /* 100000 units of 5 holders vote, not the 100 of a batch */
+    job.privacy.selection = PN_SELECT_ADAFEST;
+    ck_assert_int_eq(pn_secure_fixed_counts(&batch, &job, &err), PN_OK);
+    ck_assert(all.range >= 2 * 20000 && batch.range < 2 * 20000 && all.scale == batch.scale); /* the same noise in a count of one step and of all */
+    pn_job_free(&job);
+} END_TEST
+
+/* More roundoff is allowed for where more examples are in a sum: the steps become coarser, and so the noise larger. */
+START_TEST(a_users_examples_are_counted_with_in_the_roundoff) {
+    double scale[3];
+    static const char *const units[] = {"threshold: 9, noiseMultiplier: 2", "threshold: 9, noiseMultiplier: 2, unit: user, userField: u, examplesPerUser: 1", "threshold: 9, noiseMultiplier: 2, unit: user, userField: u, examplesPerUser: 64"};
+    for (int i = 0; i < 3; i++) {
+        struct pn_fixed f;
+        struct pn_error err = {""};
+        read_job(units[i]);
+        ck_assert_int_eq(pn_secure_fixed_update(&f, &job, 4000, &err), PN_OK);
+        scale[i] = f.scale;
+        ck_assert_float_eq_tol(pn_secure_spread(&job.privacy), i == 0 ? 0 : i == 1 ? 1 : 8, 1e-6f);
+        pn_job_free(&job);
+    }
+    ck_assert(scale[0] == scale[1]);
+    ck_assert_double_eq_tol(scale[1] / scale[2], (1 + 0x1p-10 + 2 * 64 * 1000 * 0x1p-24) / (1 + 0x1p-10 + 2 * 1000 * 0x1p-24), 1e-9);
+} END_TEST
+
 START_TEST(so_much_noise_that_nothing_is_left_of_an_example_is_refused) {
     struct pn_fixed f;
     struct pn_error err = {""};
-    ck_assert(pn_secure_fixed(&f, 5, 3, 60, 1, 1, 100, 1u << 20, &err) == PN_REFUSED && strstr(err.text, "less noise") != NULL);
+    ck_assert(pn_secure_fixed(&f, 5, 3, 60, 1, 0, 100, 1u << 20, &err) == PN_REFUSED && strstr(err.text, "less noise") != NULL);
 } END_TEST
 
 /* By whole orders: what the shifted lattice's moments are, summed up here, and what the accountant takes them for. */
@@ -194,34 +230,36 @@ START_TEST(a_sampled_discrete_gaussian_is_as_far_as_the_accountant_says_at_whole
 } END_TEST
 
 START_TEST(a_plan_that_does_not_fit_the_job_is_not_taken) {
-    read_job("threshold: 9");
-    static const struct { const char *text; bool good; } cases[] = {
-        {"{\"phase\":\"counts\",\"attempt\":1,\"step\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", true},
-        {"{\"phase\":\"update\",\"attempt\":1,\"step\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false}, /* of all rows, in a job that chooses them */
-        {"{\"phase\":\"update\",\"attempt\":1,\"passed\":\"00\",\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
-        {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
-        {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[5,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
-        {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
-        {"{\"phase\":\"sums\",\"attempt\":1,\"slots\":[0],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
-        {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[0],\"holders\":[\"%s\",\"%s\",7,\"%s\",\"%s\"]}", false},
-    };
-    char key[65], text[800];
-    memset(key, 'a', 64);
-    key[64] = '\0';
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct pn_secure_plan p;
-        struct pn_error err;
+    for (int selection = 0; selection < 2; selection++) {
+        read_job(selection == 0 ? "threshold: 9" : "threshold: 9, selection: fest");
+        static const struct { const char *text; bool good; } cases[] = {
+            {"{\"phase\":\"counts\",\"attempt\":1,\"step\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", true},
+            {"{\"phase\":\"update\",\"attempt\":1,\"step\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false}, /* of all rows, in a job that chooses them */
+            {"{\"phase\":\"update\",\"attempt\":1,\"passed\":\"00\",\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
+            {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[0,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
+            {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[5,512],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
+            {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
+            {"{\"phase\":\"sums\",\"attempt\":1,\"slots\":[0],\"holders\":[\"%s\",\"%s\",\"%s\",\"%s\",\"%s\"]}", false},
+            {"{\"phase\":\"counts\",\"attempt\":1,\"slots\":[0],\"holders\":[\"%s\",\"%s\",7,\"%s\",\"%s\"]}", false},
+        };
+        char key[65], text[800];
+        memset(key, 'a', 64);
+        key[64] = '\0';
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            struct pn_secure_plan p;
+            struct pn_error err;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(text, sizeof text, cases[i].text, key, key, key, key, key);
+            snprintf(text, sizeof text, cases[i].text, key, key, key, key, key);
 #pragma GCC diagnostic pop
-        struct json_object *o = pn_json_parse(text, strlen(text), NULL);
-        ck_assert(o != NULL);
-        ck_assert_msg((pn_secure_plan_read(&p, o, &job, &err) == PN_OK) == cases[i].good, "case %zu", i);
-        if (cases[i].good) pn_secure_plan_close(&p);
-        json_object_put(o);
+            struct json_object *o = pn_json_parse(text, strlen(text), NULL);
+            ck_assert(o != NULL);
+            ck_assert_msg((pn_secure_plan_read(&p, o, &job, &err) == PN_OK) == cases[i].good, "case %zu", i);
+            if (cases[i].good) pn_secure_plan_close(&p);
+            json_object_put(o);
+        }
+        pn_job_free(&job);
     }
-    pn_job_free(&job);
 } END_TEST
 
 int main(void) {
@@ -232,6 +270,8 @@ int main(void) {
     tcase_add_test(c, the_noise_of_the_fewest_honest_ones_is_what_the_accountant_counts_with);
     tcase_add_test(c, with_hardly_any_noise_the_released_sum_is_the_plain_sum);
     tcase_add_test(c, one_example_changes_the_rounded_vector_by_no_more_than_is_counted_with);
+    tcase_add_test(c, votes_add_up_exactly_and_have_at_most_the_clips_norm);
+    tcase_add_test(c, a_users_examples_are_counted_with_in_the_roundoff);
     tcase_add_test(c, so_much_noise_that_nothing_is_left_of_an_example_is_refused);
     tcase_add_test(c, a_sampled_discrete_gaussian_is_as_far_as_the_accountant_says_at_whole_orders);
     tcase_add_test(c, a_plan_that_does_not_fit_the_job_is_not_taken);
