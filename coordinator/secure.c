@@ -12,7 +12,7 @@
 #include "secure/noise.h"
 #include "secure/plan.h"
 
-enum { MOST_FAILURES = 10, BACKOFF_MS = 250 };
+enum { MOST_FAILURES = 10, BACKOFF_MS = 250, PATIENCE = 30 /* phases that a choice waits for a holder that is away */ };
 
 struct pn_secure_run {
     struct pn_coordinator *c;
@@ -110,6 +110,7 @@ bool pn_secure_seated(struct pn_coordinator *c, struct pn_job_run *j) {
             return false;
         }
         s->n_holders = n;
+        s->since_ms = pn_now_ms(c->env);
         j->dirty = true;
         return true;
     }
@@ -139,13 +140,16 @@ void pn_secure_load(struct pn_coordinator *c, struct pn_job_run *j, struct json_
         snprintf(s->holders[p].key, sizeof s->holders[p].key, "%s", pn_json_str(pn_json_at(list, p), "identity", ""));
         s->n_holders = (uint32_t)p + 1;
     }
+    if (s != NULL) s->since_ms = pn_now_ms(c->env);
     const char *chosen = pn_json_str(record, "chosen", NULL);
     if (s == NULL || chosen == NULL) return;
     const size_t n = pn_secure_bitmap_bytes(j->job.privacy.vote_buckets);
     s->passed = malloc(n + 1);
     s->passed_hex = strdup(chosen);
     s->chosen = s->passed != NULL && s->passed_hex != NULL && pn_secure_unhex(chosen, s->passed, n);
-    if (!s->chosen) forget_passed(s); /* and they are chosen, and charged, again */
+    if (s->chosen) return;
+    pn_log(c->env, PN_ERROR, "job %s: the rows that it had chosen cannot be read from its record: they are chosen, and charged, again", j->id);
+    forget_passed(s);
 }
 
 /* ---- what servers and holders report ---- */
@@ -181,7 +185,9 @@ static bool holder_says(struct pn_coordinator *c, struct pn_job_run *j, uint32_t
     return pn_json_u64(o, "attempt", 0) == j->secure->attempt && strcmp(pn_json_str(o, "phase", ""), pn_secure_phases[j->secure->phase]) == 0 && pn_json_bool(o, "ready", false);
 }
 
-/* True when enough holders are there and all who are alive are, or the time for waiting is over. */
+static bool chooses(const struct pn_job_run *j) { return j->job.privacy.selection == PN_SELECT_FEST && !j->secure->chosen; }
+
+/* True when enough holders are there and all who are alive are, or the time for waiting is over. Rows are chosen for good: for that all are waited for, and long. */
 static bool enough(struct pn_coordinator *c, struct pn_job_run *j, bool of_round) {
     struct pn_secure_run *s = j->secure;
     uint32_t ready = 0, alive = 0;
@@ -192,7 +198,8 @@ static bool enough(struct pn_coordinator *c, struct pn_job_run *j, bool of_round
         ready += says;
         alive += lives;
     }
-    const bool late = pn_now_ms(c->env) - s->since_ms > j->job.privacy.phase_ms;
+    const bool choice = chooses(j) && !of_round, late = pn_now_ms(c->env) - s->since_ms > (choice ? PATIENCE : 1) * j->job.privacy.phase_ms;
+    if (choice) alive = j->n_producers;
     return ready >= pn_job_fewest(&j->job.privacy, j->n_producers) && (ready == alive || late);
 }
 
@@ -299,7 +306,7 @@ static void after_sum(struct pn_coordinator *c, struct pn_job_run *j, const stru
         if (!s->chosen) return;
         s->failures = 0;
         j->dirty = true;
-        pn_log(c->env, PN_INFO, "job %s has chosen its rows", j->id);
+        pn_log(c->env, s->n_in < j->n_producers ? PN_WARN : PN_INFO, "job %s has chosen its rows, by the votes of %u of its %u data holders", j->id, s->n_in, j->n_producers);
     } else if (pn_now_ms(c->env) - s->since_ms > 4 * j->job.privacy.phase_ms) {
         failed(c, j, "a server did not say which buckets passed");
     }
@@ -370,6 +377,10 @@ void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
     struct seat seats[64];
     struct pn_error err = {""};
     if (s == NULL || j->state != PN_RUNNING) return;
+    if (c->store_failing && j->dirty) { /* what is charged cannot be shown before it is durable: it waits, and nobody is late */
+        s->since_ms = pn_now_ms(c->env);
+        return;
+    }
     for (uint32_t i = 0; i < j->n_shards; i++) {
         seats[i] = look(c, j, i);
         if (seats[i].here) continue;
@@ -399,7 +410,7 @@ void pn_secure_step(struct pn_coordinator *c, struct pn_job_run *j) {
             return;
         }
         if (s->phase != PN_SECURE_IDLE || !may_begin(c, j)) return;
-        const bool choice = j->job.privacy.selection == PN_SELECT_FEST && !s->chosen;
+        const bool choice = chooses(j);
         if (!pn_budget_charge_round(c, j, choice, &err)) {
             pn_job_end(c, j, PN_JOB_FAILED, err.text);
             return;

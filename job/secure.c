@@ -56,6 +56,15 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     pn_yaml_count32(y, buckets, "voteBuckets", 1, PN_SECURE_MAX_BUCKETS, &v->vote_buckets);
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
     if (job->device == PN_DEVICE_CUDA) pn_yaml_problem(y, n, "aggregation: secure: data holders compute their steps on the CPU; take training.device: cpu (or auto)");
+    if (job->sequence.n_fields > 0)
+        pn_yaml_problem(y, n, "aggregation: secure and model.sequence do not go together: one example has many places, whose gradients may cancel, and the roundoff of what cancels is within no bound that noise is made for");
+    for (size_t i = 0; i < job->n_fields; i++)
+        for (size_t k = 0; k < i; k++) {
+            const struct pn_field *f = &job->fields[i], *other = &job->fields[k];
+            if (pn_field_keyed(f) && pn_field_keyed(other) && f->i_table == other->i_table && f->hash_seed == other->hash_seed)
+                pn_yaml_problem(y, n, "aggregation: secure: features \"%s\" and \"%s\" share rows (hash: {share}): an example could touch one twice with gradients that cancel, and the roundoff of that is within no bound that noise is made for",
+                                other->name, f->name);
+        }
     uint64_t values = 0;
     for (size_t i = 0; i < job->n_fields; i++)
         if (pn_field_keyed(&job->fields[i])) values += pn_field_domain(&job->fields[i]) * job->tables[job->fields[i].i_table].dim;

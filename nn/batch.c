@@ -58,6 +58,7 @@ enum pn_result pn_batch_gather(struct pn_batch *b, const struct pn_job *job, con
             const uint32_t *begin = from[i]->begin + s * from[i]->n_examples + example[i];
             b->n_keys += begin[1] - begin[0];
         }
+    if (b->n_keys > UINT32_MAX) return PN_NO_MEMORY; /* begin could not say where they are */
     const bool teacher = n > 0 && from[0]->teacher != NULL;
     b->begin = malloc((b->n_sparse * n + 1) * sizeof *b->begin);
     b->keys = malloc((b->n_keys + 1) * sizeof *b->keys);

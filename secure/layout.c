@@ -77,6 +77,10 @@ size_t pn_secure_row(const struct pn_secure_rows *r, size_t t, uint64_t key) {
     return low < r->n[t] && r->keys[t][low] == key ? low : SIZE_MAX;
 }
 
+enum pn_result pn_secure_undeclared(const struct pn_job *job, size_t t, struct pn_error *err) {
+    return pn_fail(err, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", job->tables[t].name);
+}
+
 /* A segment's words: whole steps of 16, and at least one. */
 static uint64_t padded(uint64_t n) { return n == 0 ? 16 : (n + 15) / 16 * 16; }
 

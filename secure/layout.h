@@ -25,6 +25,8 @@ enum pn_result pn_secure_rows_open(struct pn_secure_rows *, const struct pn_job 
 void pn_secure_rows_close(struct pn_secure_rows *);
 /* The place of a key among a table's rows; SIZE_MAX: it is none of them. */
 size_t pn_secure_row(const struct pn_secure_rows *, size_t i_table, uint64_t key);
+/* PN_INVALID, with a line: what a holder says that has such a row. */
+enum pn_result pn_secure_undeclared(const struct pn_job *, size_t i_table, struct pn_error *);
 
 struct pn_secure_layout {
     uint32_t n_servers;

@@ -38,6 +38,7 @@ static void draw(struct pn_work *w) {
     struct pn_producer *p = w->owner;
     struct pn_step *s = p->preparing;
     p->features_result = p->drawn == 1 ? pn_private_choose(p->private, &s->noise) : PN_OK;
+    s->secret_seed = pn_draws_bits(&s->noise);
     if (p->features_result == PN_OK) p->features_result = pn_private_draw(p->private, &s->noise, &s->batch);
 }
 

@@ -217,20 +217,26 @@ static enum pn_result choose(const struct pn_private *p, struct pn_draws *g, uin
     return PN_OK;
 }
 
+/* The part that example `number` is in: the last one that begins at or before it. */
+static size_t part_of(const struct pn_private *p, uint64_t number) {
+    size_t low = 0, high = p->n_parts - 1;
+    while (low < high) {
+        const size_t middle = (low + high + 1) / 2;
+        if (p->first[middle] <= number) low = middle;
+        else high = middle - 1;
+    }
+    return low;
+}
+
 /* The examples of these numbers as a batch; unit_begin is taken over (NULL: each by itself), also on failure. */
 static enum pn_result assemble(const struct pn_private *p, const uint64_t *numbers, size_t n, uint32_t *unit_begin, size_t n_units, struct pn_batch *out) {
     const struct pn_batch **from = malloc((n + 1) * sizeof *from);
     uint32_t *example = malloc((n + 1) * sizeof *example);
     enum pn_result r = from != NULL && example != NULL ? PN_OK : PN_NO_MEMORY;
     for (size_t i = 0; r == PN_OK && i < n; i++) {
-        size_t low = 0, high = p->n_parts - 1; /* the last part that begins at or before it */
-        while (low < high) {
-            const size_t middle = (low + high + 1) / 2;
-            if (p->first[middle] <= numbers[i]) low = middle;
-            else high = middle - 1;
-        }
-        from[i] = &p->parts[low];
-        example[i] = (uint32_t)(numbers[i] - p->first[low]);
+        const size_t part = part_of(p, numbers[i]);
+        from[i] = &p->parts[part];
+        example[i] = (uint32_t)(numbers[i] - p->first[part]);
     }
     if (r == PN_OK) r = pn_batch_gather(out, p->job, p->sparse, from, example, n);
     free(from);
@@ -266,19 +272,27 @@ static enum pn_result take(const struct pn_private *p, struct pn_draws *g, const
     return r;
 }
 
-enum pn_result pn_private_all(const struct pn_private *p, struct pn_draws *g, struct pn_batch *out) {
-    const size_t n = pn_private_units(p);
-    uint64_t *units = malloc((n + 1) * sizeof *units);
-    for (size_t i = 0; units != NULL && i < n; i++) units[i] = i;
-    const enum pn_result r = units != NULL ? take(p, g, units, n, SIZE_MAX, out) : PN_NO_MEMORY;
-    free(units);
+enum pn_result pn_private_visit(const struct pn_private *p, enum pn_result (*visit)(void *, const struct pn_batch *, size_t, bool), void *owner) {
+    enum pn_result r = PN_OK;
+    for (size_t u = 0; r == PN_OK && u < pn_private_units(p); u++) {
+        const size_t begin = p->spec.by_user ? p->begin[u] : u, end = p->spec.by_user ? p->begin[u + 1] : u + 1;
+        for (size_t i = begin; r == PN_OK && i < end; i++) {
+            const uint64_t number = p->spec.by_user ? p->member[i] : i;
+            const size_t part = part_of(p, number);
+            r = visit(owner, &p->parts[part], number - p->first[part], i + 1 == end);
+        }
+    }
     return r;
 }
 
 enum pn_result pn_private_choose(struct pn_private *p, struct pn_draws *g) {
     if (p->spec.selection != PN_SELECT_FEST) return PN_OK;
     struct pn_batch all;
-    enum pn_result r = pn_private_all(p, g, &all); /* a user votes once, for every row that one of its examples touches */
+    const size_t n = pn_private_units(p);
+    uint64_t *units = malloc((n + 1) * sizeof *units);
+    for (size_t i = 0; units != NULL && i < n; i++) units[i] = i;
+    enum pn_result r = units != NULL ? take(p, g, units, n, SIZE_MAX, &all) : PN_NO_MEMORY; /* a user votes once, for every row that one of its examples touches */
+    free(units);
     if (r != PN_OK) return r;
     double *votes[PN_MAX_TABLES] = {NULL};
     bool ok = true;

@@ -38,8 +38,8 @@ uint64_t pn_private_steps_an_epoch(const struct pn_private *);
 
 /* FEST: chooses its rows, once, behind pn_private_seal. Others: nothing. */
 enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
-/* All units with all examples, as one batch. */
-enum pn_result pn_private_all(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
+/* Behind pn_private_seal: calls visit for each example of each unit, a unit's one after the other, `last` with its last one; ends at the first that is not PN_OK, and returns that. */
+enum pn_result pn_private_visit(const struct pn_private *, enum pn_result (*visit)(void *owner, const struct pn_batch *part, size_t example, bool last), void *owner);
 /* A batch by Poisson sampling; it may be empty. */
 enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
 

@@ -62,7 +62,7 @@ bool pn_producer_gone(struct pn_producer *p) {
     return true;
 }
 
-uint64_t pn_step_seed(const struct pn_step *s) { return pn_mix64(s->owner->run->job.seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + s->owner->id)); }
+uint64_t pn_step_seed(const struct pn_step *s) { return s->owner->private != NULL ? s->secret_seed : pn_mix64(s->owner->run->job.seed ^ pn_mix64(s->step * PN_MAX_PRODUCERS + s->owner->id)); }
 
 bool pn_producer_topic(const struct pn_producer *p) { return p->run->job.train.kafka.brokers[0] != '\0'; }
 

@@ -12,6 +12,7 @@
 #include "secure/noise.h"
 #include "secure/plan.h"
 #include "worker/private.h"
+#include "worker/votes.h"
 
 struct pn_holder {
     struct pn_run *run;
@@ -41,7 +42,7 @@ struct pn_holder {
     struct pn_net *net;
     uint64_t drawn_attempt;           /* whose gradients and votes are here; 0: none */
     float *sums[PN_MAX_TABLES];       /* clipped sums of all rows */
-    double *votes;                    /* by bucket */
+    double *votes, *all_votes;        /* by bucket: of the draw; fest: of all that the holder has, counted once */
     struct pn_secure_layout layout;
     struct pn_fixed fixed;
     void *words;
@@ -76,7 +77,9 @@ static void drop_round(struct pn_holder *h) {
 }
 
 static void free_holder(struct pn_holder *h) {
+    drop_round(h);
     forget_draw(h);
+    wipe(h->all_votes, h->rows.n_buckets * sizeof *h->all_votes);
     free(h->weights);
     pn_secure_rows_close(&h->rows);
     pn_secure_plan_close(&h->plan);
@@ -112,13 +115,12 @@ void pn_holder_close(struct pn_holder *h) {
     if (h == NULL) return;
     pn_client_cancel(h->run->client, h);
     pn_mirror_cancel(h->run->mirror, h);
-    drop_round(h);
     h->closed = true;
     if (h->reader != NULL && !h->busy) {
         pn_reader_close(h->reader);
         h->reader = NULL;
     }
-    if (!h->busy) free_holder(h);
+    if (!h->busy) free_holder(h); /* else the work thread has it, and there is no sum that messages could be for */
 }
 
 static void fail(struct pn_holder *h, enum pn_result r, const char *text) { pn_run_fail(h->run, r, text); }
@@ -142,6 +144,8 @@ static bool back(struct pn_holder *h) {
 
 /* ---- the holder's rows, once ---- */
 
+struct pn_count { struct pn_votes votes; struct pn_error *err; };
+
 static void features_run(struct pn_work *w) {
     struct pn_holder *h = w->owner;
     h->why.text[0] = '\0';
@@ -152,6 +156,43 @@ static void features_done(struct pn_work *w) {
     struct pn_holder *h = w->owner;
     if (back(h)) pump(h);
 }
+/* All rows are here. */
+static enum pn_result vote(void *owner, const struct pn_batch *part, size_t e, bool last) {
+    struct pn_count *c = owner;
+    const enum pn_result r = pn_votes_example(&c->votes, part, e, c->err);
+    if (r == PN_OK && last) pn_votes_unit(&c->votes);
+    return r;
+}
+static enum pn_result count(struct pn_holder *h) {
+    const struct pn_privacy_spec *v = &h->run->job.privacy;
+    struct pn_count c = {.err = &h->why};
+    if (!pn_private_seal(h->pool)) return pn_fail(&h->why, PN_NO_MEMORY, "no memory for the examples of a secure job, which are all kept");
+    if ((double)pn_private_units(h->pool) > pn_secure_most_units(&h->run->job))
+        return pn_fail(&h->why, PN_REFUSED, "the job says too few %s: this data holder has more than its part may be, and roundoff is counted by it", v->per_user > 0 ? "users (privacy.users)" : "rows (privacy.rows)");
+    enum pn_result r = pn_secure_rows_open(&h->rows, &h->run->job, h->run->n_parameters, &h->why);
+    h->have_rows = r == PN_OK;
+    if (r != PN_OK || v->selection != PN_SELECT_FEST) return r;
+    r = pn_votes_open(&c.votes, &h->run->job, &h->rows);
+    if (r != PN_OK) return r;
+    h->all_votes = c.votes.sums;
+    r = pn_private_visit(h->pool, vote, &c);
+    pn_votes_close(&c.votes);
+    return r;
+}
+static void count_run(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    h->why.text[0] = '\0';
+    h->result = count(h);
+}
+static void count_done(struct pn_work *w) {
+    struct pn_holder *h = w->owner;
+    if (!back(h)) return;
+    h->loaded = true;
+    pn_log(h->run->env, PN_INFO, "job %s: data holder %u is ready, with %zu %s", h->run->job_id, h->producer, pn_private_units(h->pool), h->spec.by_user ? "users" : "rows"); /* its own log */
+    h->run->changed(h->run->owner);
+    pump(h);
+}
+
 static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {
     struct pn_holder *h = owner;
     struct pn_error why = {""};
@@ -159,14 +200,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
     if (r == PN_NOT_FOUND) {
         pn_reader_close(h->reader);
         h->reader = NULL;
-        if (!pn_private_seal(h->pool)) {
-            fail(h, PN_NO_MEMORY, "no memory for the examples of a secure job");
-            return;
-        }
-        h->loaded = true;
-        pn_log(h->run->env, PN_INFO, "job %s: data holder %u is ready", h->run->job_id, h->producer);
-        h->run->changed(h->run->owner);
-        pump(h);
+        start_work(h, count_run, count_done);
         return;
     }
     if (err != NULL) why = *err;
@@ -230,52 +264,6 @@ static void pull(struct pn_holder *h) {
 
 /* ---- a step: a batch, its clipped sums, its votes (on a work thread) ---- */
 
-static enum pn_result undeclared(struct pn_holder *h, size_t t) {
-    return pn_fail(&h->why, PN_INVALID, "a row of table %s is not among those declared: nothing of it may leave", h->run->job.tables[t].name);
-}
-
-/* Each unit votes once for each bucket that one of its examples has a row in. */
-static enum pn_result count_votes(struct pn_holder *h, const struct pn_batch *b) {
-    size_t sparse[PN_MAX_FIELDS];
-    uint32_t *stamp = calloc(h->rows.n_buckets + 1u, sizeof *stamp), *mine = malloc((b->n_keys + 1) * sizeof *mine);
-    enum pn_result r = stamp != NULL && mine != NULL && (h->votes = calloc(h->rows.n_buckets + 1u, sizeof *h->votes)) != NULL ? PN_OK : PN_NO_MEMORY;
-    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
-    pn_batch_fields(&h->run->job, sparse);
-    for (size_t u = 0; r == PN_OK && u < n_units; u++) {
-        const size_t first = b->unit_begin != NULL ? b->unit_begin[u] : u, end = b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1;
-        size_t m = 0;
-        for (size_t s = 0; s < b->n_sparse; s++) {
-            const uint32_t t = h->run->job.fields[sparse[s]].i_table;
-            for (uint32_t i = b->begin[s * b->n_examples + first]; i < b->begin[s * b->n_examples + end]; i++) {
-                const size_t row = pn_secure_row(&h->rows, t, b->keys[i]);
-                if (row == SIZE_MAX) {
-                    r = undeclared(h, t);
-                    continue;
-                }
-                const uint32_t bucket = h->rows.bucket[t][row];
-                if (stamp[bucket] == (uint32_t)u + 1) continue;
-                stamp[bucket] = (uint32_t)u + 1;
-                mine[m++] = bucket;
-            }
-        }
-        const double vote = pn_secure_vote(&h->run->job.privacy, m);
-        for (size_t i = 0; i < m; i++) h->votes[mine[i]] += vote;
-    }
-    free(stamp);
-    free(mine);
-    return r;
-}
-
-/* FEST: all that the holder has, once. */
-static enum pn_result vote_for_all(struct pn_holder *h, struct pn_draws *g) {
-    struct pn_batch all;
-    enum pn_result r = pn_private_all(h->pool, g, &all);
-    if (r != PN_OK) return r;
-    r = count_votes(h, &all);
-    pn_batch_free(&all);
-    return r;
-}
-
 static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
     const struct pn_job *job = &h->run->job;
     const uint32_t dense = job->i_dense_table;
@@ -295,7 +283,7 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
         for (size_t i = 0; ok && i < n; i++) {
             place[t][i] = pn_secure_row(&h->rows, t, b.unique[t][i]);
             if (place[t][i] == SIZE_MAX) {
-                r = undeclared(h, t);
+                r = pn_secure_undeclared(job, t, &h->why);
                 goto out;
             }
         }
@@ -308,16 +296,20 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
     if (weights == NULL || weight_sums == NULL) r = r == PN_OK ? PN_NO_MEMORY : r;
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->weights + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
-        const uint64_t seed = pn_mix64(job->seed ^ pn_mix64(h->at.attempt * PN_MAX_PRODUCERS + h->producer));
         in[dense] = weights;
-        r = pn_net_step_clipped(h->net, &b, in, weights, seed, h->spec.clip, pn_secure_spread(&job->privacy), gradients, weight_sums, scores, NULL, &loss);
+        r = pn_net_step_clipped(h->net, &b, in, weights, pn_draws_bits(g) /* as in worker/prepare.c: dropout by places that nobody can know */, h->spec.clip, pn_secure_spread(&job->privacy), gradients, weight_sums, scores, NULL, &loss);
     }
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(h->sums[dense] + i * PN_DENSE_ROW, weight_sums + h->rows.keys[dense][i] * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         for (size_t t = 0; t < job->n_tables; t++)
             for (size_t i = 0; t != dense && i < b.n_unique[t]; i++) memcpy(h->sums[t] + place[t][i] * h->rows.dim[t], gradients[t] + i * h->rows.dim[t], h->rows.dim[t] * sizeof(float));
     }
-    if (r == PN_OK && job->privacy.selection == PN_SELECT_ADAFEST) r = count_votes(h, &b);
+    struct pn_votes votes;
+    if (r == PN_OK && job->privacy.selection == PN_SELECT_ADAFEST && (r = pn_votes_open(&votes, job, &h->rows)) == PN_OK) {
+        h->votes = votes.sums;
+        r = pn_votes_batch(&votes, &b, &h->why);
+        pn_votes_close(&votes);
+    }
     free(weights);
     free(weight_sums);
 out:
@@ -330,6 +322,9 @@ out:
     pn_batch_free(&b);
     return r;
 }
+
+/* FEST: the round that chooses rows is of all that there is, not of a draw. */
+static bool chooses(const struct pn_holder *h) { return h->at.phase == PN_SECURE_COUNTS && h->run->job.privacy.selection == PN_SELECT_FEST; }
 
 /* The vector of a round's phase: clipped, rounded, with this holder's share of noise. */
 static enum pn_result make_words(struct pn_holder *h, struct pn_draws *g) {
@@ -345,7 +340,7 @@ static enum pn_result make_words(struct pn_holder *h, struct pn_draws *g) {
     struct pn_discrete *noise = NULL;
     if (values == NULL || h->words == NULL) r = PN_NO_MEMORY;
     else r = pn_discrete_open(&noise, &h->why);
-    if (r == PN_OK && p->phase == PN_SECURE_COUNTS) memcpy(values, h->votes, h->rows.n_buckets * sizeof *values);
+    if (r == PN_OK && p->phase == PN_SECURE_COUNTS) memcpy(values, chooses(h) ? h->all_votes : h->votes, h->rows.n_buckets * sizeof *values);
     for (uint32_t s = 0; r == PN_OK && p->phase == PN_SECURE_UPDATE && s < p->n_servers; s++) {
         double *at = values + h->layout.first[s];
         for (size_t t = 0; t < h->rows.n_tables; t++)
@@ -365,8 +360,8 @@ static void prepare_run(struct pn_work *w) {
     sodium_memzero(h->seed, sizeof h->seed);
     h->why.text[0] = '\0';
     h->result = PN_OK;
-    if (h->drawn_attempt != h->at.attempt) {
-        h->result = h->at.phase == PN_SECURE_COUNTS && h->run->job.privacy.selection == PN_SELECT_FEST ? vote_for_all(h, &g) : step(h, &g);
+    if (h->drawn_attempt != h->at.attempt && !chooses(h)) {
+        h->result = step(h, &g);
         h->drawn_attempt = h->at.attempt;
     }
     if (h->result == PN_OK) h->result = make_words(h, &g);
@@ -421,10 +416,6 @@ static void pump(struct pn_holder *h) {
     if (h->plan.passed != NULL && (h->at.passed = malloc(n + 1)) == NULL) r = pn_fail(&err, PN_NO_MEMORY, "no memory for a round");
     else if (h->plan.passed != NULL) memcpy(h->at.passed, h->plan.passed, n);
     if (r == PN_OK && h->at.n_weights != h->run->n_parameters) r = pn_fail(&err, PN_INVALID, "a round with %" PRIu64 " weights; this model has %zu", h->at.n_weights, h->run->n_parameters);
-    if (r == PN_OK && !h->have_rows) {
-        r = pn_secure_rows_open(&h->rows, &h->run->job, h->run->n_parameters, &err);
-        h->have_rows = r == PN_OK;
-    }
     if (r != PN_OK) {
         fail(h, r, err.text);
         return;

@@ -29,6 +29,7 @@ struct pn_step {
     struct pn_work work;
     uint64_t since_ns;
     struct pn_draws noise;               /* private: of this step */
+    uint64_t secret_seed;                /* private: what the net draws goes by an example's place in the batch, which one example more moves for all behind it: nobody may know it */
     struct pn_private_push push;
     /* audit */
     uint64_t keys[PN_AUDIT_RAW];

@@ -50,8 +50,10 @@ int verb_privacy(const struct cli *c) {
                pn_json_double(e, "epsilon_left", 0), pn_json_double(e, "delta", 0));
         for (size_t k = 0; k < pn_json_length(jobs); k++) {
             struct json_object *x = pn_json_at(jobs, k);
-            printf("  %-10s noise multiplier %.4g, %llu of %llu steps done, %llu charged\n", pn_json_str(x, "job", ""), pn_json_double(x, "noise_multiplier", 0),
+            printf("  %-10s noise multiplier %.4g, %llu of %llu steps done, %llu charged", pn_json_str(x, "job", ""), pn_json_double(x, "noise_multiplier", 0),
                    (unsigned long long)pn_json_u64(x, "steps_done", 0), (unsigned long long)pn_json_u64(x, "steps", 0), (unsigned long long)pn_json_u64(x, "steps_charged", 0));
+            if (pn_json_get(x, "choices_charged") != NULL) printf(", and %llu choices of rows", (unsigned long long)pn_json_u64(x, "choices_charged", 0));
+            printf("\n");
         }
     }
     if (!any && only != NULL) cli_fail(EXIT_FAILED, "no private job and no data set of private jobs is called %s", only);

@@ -343,7 +343,7 @@ static void fail(struct sim_verdict *out, const char *format, ...) {
     va_end(args);
 }
 
-struct audit { const struct scenario *s; float *expected; uint8_t *seen; struct sim_verdict *out; uint64_t rows; };
+struct audit { const struct scenario *s; float *expected; uint8_t *seen; struct sim_verdict *out; uint64_t rows, missing /* secure.c */; };
 
 static void check_row(struct audit *a, uint64_t key, const float *row) {
     char line[300];
@@ -394,7 +394,7 @@ static void read_checkpoint(struct scenario *s, struct audit *a) {
         }
         char line[300];
         if (s->secure) {
-            if (!sim_secure_check(image, n, pn_json_str(f, "digest", ""), s->steps, strstr(s->yaml, "selection: adafest") == NULL, &a->rows, line, sizeof line)) fail(a->out, "%s: %s", path, line);
+            if (!sim_secure_check(&s->sim, s->yaml, image, n, pn_json_str(f, "digest", ""), s->steps, &a->rows, &a->missing, line, sizeof line)) fail(a->out, "%s: %s", path, line);
         } else if (pn_checkpoint_read(image, n, pn_json_str(f, "digest", ""), &head, visit, a, &err) != PN_OK) fail(a->out, "%s: %s", path, err.text);
         sim_disk_unmap(image);
     }
@@ -448,10 +448,11 @@ void sim_scenario(uint64_t seed, enum sim_kind kind, FILE *log, struct sim_verdi
     else if (kind == SIM_PRIVATE && strcmp(s->state, "FAILED") == 0 && strstr(s->reason, "does not have the steps") != NULL) {} /* as it should, where the budget is spent */
     else if (strcmp(s->state, "SUCCEEDED") != 0) fail(out, "the job ended as %s: %s", s->state, s->reason);
     else if (kind != SIM_PRIVATE && kind != SIM_STATISTICS) {
-        struct audit a = {.s = s, .out = out, .expected = calloc(s->n_keys, PN_AUDIT_DIM * sizeof(float)), .seen = calloc(s->n_keys, 1)};
+        struct audit a = {.s = s, .out = out, .missing = UINT64_MAX, .expected = calloc(s->n_keys, PN_AUDIT_DIM * sizeof(float)), .seen = calloc(s->n_keys, 1)};
         if (!s->secure) pn_audit_expect(s->n_producers, s->steps, s->n_keys, a.expected);
         snprintf(s->checkpoint_dir, sizeof s->checkpoint_dir, DIR "/jobs/%s/checkpoints/%llu", s->job_id, (unsigned long long)s->newest);
         read_checkpoint(s, &a);
+        if (sim->wire.chooses && a.missing != 0) fail(out, "%llu rows that the job has chosen are in no checkpoint file", (unsigned long long)a.missing);
         char seen[200];
         if (s->secure && !sim_secure_wire(sim, seen, sizeof seen)) fail(out, "%s", seen);
         if (s->secure && a.rows < (strstr(s->yaml, "selection: dense") != NULL ? 41 : 1)) fail(out, "the last checkpoint has %llu rows", (unsigned long long)a.rows);

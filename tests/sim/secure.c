@@ -10,6 +10,7 @@
 #include "common/wire.h"
 #include "privacy/secagg/round.h"
 #include "ps/checkpoint.h"
+#include "secure/plan.h"
 #include "tests/sim/sim.h"
 
 enum { ROWS = 400, USERS = 160, HOLDERS = 5, BATCH = 16 };
@@ -25,6 +26,7 @@ void sim_secure_job(struct sim *s, char *yaml, size_t room, uint64_t *steps) {
     const bool by_user = sim_chance(s, .3);
     *steps = epochs * (by_user ? USERS : ROWS) / HOLDERS / BATCH;
     s->wire.sums_a_charge = selection == 0 ? 2 : 1;
+    s->wire.chooses = selection == 1;
     snprintf(yaml, room,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: secure}\nspec:\n  data: {train: {format: csv, uri: /data/train.csv, label: click}}\n"
              "  features: [{name: item, type: categorical, buckets: 32}, {name: hour, type: categorical, buckets: 8}]\n"
@@ -41,7 +43,7 @@ void sim_secure_identity(int i, uint8_t secret[64]) {
     crypto_sign_seed_keypair(public_key, secret, seed);
 }
 
-/* The noise of a round is used: a charge must be durable for it. An attempt of adafest is two sums, of one charge. */
+/* The noise of a round is used: a charge must be durable for it. An attempt of adafest is two sums, of one charge; fest begins with a choice, which is a charge of its own kind. */
 static void used(struct sim *s, uint64_t round) {
     for (size_t i = 0; i < s->wire.n_rounds; i++)
         if (s->wire.rounds[i] == round) return;
@@ -49,9 +51,9 @@ static void used(struct sim *s, uint64_t round) {
     s->wire.rounds[s->wire.n_rounds++] = round;
     const char *json = sim_store_first(s->store, "job");
     struct json_object *o = json == NULL ? NULL : pn_json_parse(json, strlen(json), NULL), *unit = pn_json_at(pn_json_get(o, "producers"), 0);
-    const uint64_t charged = pn_json_u64(unit, "charged", 0) + pn_json_u64(unit, "lives", 0);
+    const uint64_t choices = pn_json_u64(unit, "lives", 0), charged = pn_json_u64(unit, "charged", 0) + choices;
     if (o != NULL) json_object_put(o);
-    if (charged < s->wire.charged || s->wire.n_rounds > charged * s->wire.sums_a_charge) s->wire.uncharged = true;
+    if (charged < s->wire.charged || s->wire.n_rounds > charged * s->wire.sums_a_charge || (choices > 0) != s->wire.chooses) s->wire.uncharged = true;
     s->wire.charged = charged;
 }
 
@@ -83,7 +85,18 @@ bool sim_secure_wire(const struct sim *s, char *line, size_t room) {
     return false;
 }
 
-struct counts { uint64_t steps, rows; bool all; char *line; size_t room; int bad; };
+/* Which rows a fest job has chosen, by its record: of each table a bit a place. */
+static void read_chosen(struct sim *s, struct pn_job *job, struct pn_secure_rows *rows, uint8_t *passed, const char *yaml) {
+    const char *json = sim_store_first(s->store, "job");
+    struct json_object *o = json == NULL ? NULL : pn_json_parse(json, strlen(json), NULL);
+    struct pn_error err;
+    const bool good = pn_job_parse(job, yaml, strlen(yaml), "secure", NULL, NULL, &err) == PN_OK && pn_secure_rows_open(rows, job, pn_json_u64(pn_json_get(o, "model"), "parameters", 0), &err) == PN_OK &&
+                      pn_secure_unhex(pn_json_str(o, "chosen", ""), passed, pn_secure_bitmap_bytes(job->privacy.vote_buckets));
+    assert(good && "the record of a fest job that has ended has its choice");
+    if (o != NULL) json_object_put(o);
+}
+
+struct counts { uint64_t steps, rows, strange, chosen_rows; bool all; char *line; size_t room; int bad; const struct pn_secure_rows *chosen; const uint8_t *passed; };
 static enum pn_result visit(void *ctx, const struct pn_checkpoint_head *h, const struct pn_block *b, const void *payload) {
     struct counts *c = ctx;
     if (b->type != PN_BLOCK_RECORDS) return PN_OK;
@@ -93,21 +106,40 @@ static enum pn_result visit(void *ctx, const struct pn_checkpoint_head *h, const
         memcpy(&key, (const uint8_t *)payload + at, sizeof key);
         memcpy(&count, (const uint8_t *)payload + at + 16 + 12u * h->dim[b->i_table], sizeof count);
         c->rows++;
+        if (c->chosen != NULL && !h->explicit_rows[b->i_table]) {
+            const size_t row = pn_secure_row(c->chosen, b->i_table, key);
+            c->strange += row == SIZE_MAX || !pn_secure_bit(c->passed, c->chosen->bucket[b->i_table][row]);
+            c->chosen_rows++;
+        }
         const bool always = c->all || h->explicit_rows[b->i_table];
         if ((always ? count != (float)c->steps : count > (float)c->steps) && !c->bad++)
             snprintf(c->line, c->room, "key %llu of table %u has taken %g steps, the job had %llu", (unsigned long long)key, b->i_table, (double)count, (unsigned long long)c->steps);
     }
     return PN_OK;
 }
-/* All records of one checkpoint file; all: each of them was in every step. False: *line says which step was lost or doubled, or that the file is bad. */
-bool sim_secure_check(const void *image, size_t n, const char *digest, uint64_t steps, bool all, uint64_t *rows, char *line, size_t room) {
-    struct counts c = {.steps = steps, .all = all, .line = line, .room = room};
+/* All records of one checkpoint file. False: *line says which step was lost or doubled, which row is not the job's, or that the file is bad. */
+bool sim_secure_check(struct sim *s, const char *yaml, const void *image, size_t n, const char *digest, uint64_t steps, uint64_t *rows, uint64_t *missing, char *line, size_t room) {
+    struct pn_job job;
+    struct pn_secure_rows all;
+    uint8_t passed[1024];
+    const bool fest = s->wire.chooses;
+    struct counts c = {.steps = steps, .all = s->wire.sums_a_charge == 1, .line = line, .room = room, .chosen = fest ? &all : NULL, .passed = passed};
     struct pn_checkpoint_head head;
     struct pn_error err = {""};
-    if (pn_checkpoint_read(image, n, digest, &head, visit, &c, &err) != PN_OK) {
-        snprintf(line, room, "%s", err.text);
-        return false;
+    if (fest) read_chosen(s, &job, &all, passed, yaml);
+    const enum pn_result r = pn_checkpoint_read(image, n, digest, &head, visit, &c, &err);
+    if (fest && *missing == UINT64_MAX) { /* with the first file: all that must be there */
+        *missing = 0;
+        for (size_t t = 0; t < all.n_tables; t++)
+            for (size_t i = 0; all.bucket[t] != NULL && i < all.n[t]; i++) *missing += pn_secure_bit(passed, all.bucket[t][i]);
+    }
+    if (fest) {
+        *missing -= c.chosen_rows;
+        pn_secure_rows_close(&all);
+        pn_job_free(&job);
     }
     *rows += c.rows;
-    return c.bad == 0;
+    if (r != PN_OK) snprintf(line, room, "%s", err.text);
+    else if (c.strange > 0 && !c.bad) snprintf(line, room, "%llu rows that the job has not chosen", (unsigned long long)c.strange);
+    return r == PN_OK && c.bad == 0 && c.strange == 0;
 }

@@ -69,7 +69,7 @@ struct sim {
     struct sim_budget *budget; /* NULL: not a private job */
     struct sim_statistics *statistics; /* NULL: not a counted job */
     const char *mark_names[64];
-    struct { uint64_t bytes[256], n, pushes, rounds[4096], charged, sums_a_charge; uint8_t seen[8192]; size_t n_rounds; bool uncharged; } wire; /* secure.c: what servers get of data holders */
+    struct { uint64_t bytes[256], n, pushes, rounds[4096], charged, sums_a_charge; uint8_t seen[8192]; size_t n_rounds; bool uncharged, chooses; } wire; /* secure.c: what servers get of data holders */
 };
 
 /* world.c */
@@ -139,7 +139,8 @@ void sim_secure_job(struct sim *, char *yaml, size_t room, uint64_t *steps);
 void sim_secure_sent(struct sim *, const struct pn_msg *);
 bool sim_secure_wire(const struct sim *, char *line, size_t room); /* false: a push in the clear, or masked words that are not uniform */
 void sim_secure_identity(int holder, uint8_t secret[64]);
-bool sim_secure_check(const void *image, size_t n_bytes, const char *digest, uint64_t steps, bool all, uint64_t *rows, char *line, size_t room);
+/* *missing: UINT64_MAX at first; behind the last file the rows of a fest job's choice that are in none. */
+bool sim_secure_check(struct sim *, const char *yaml, const void *image, size_t n_bytes, const char *digest, uint64_t steps, uint64_t *rows, uint64_t *missing, char *line, size_t room);
 
 struct sim_verdict { int failed; char line[512]; uint64_t trace, asked /* SIM_PRIVATE */; struct sim_counts counts; uint64_t virtual_ms; };
 enum sim_kind { SIM_ORACLE, SIM_CLIENTS /* the job is external */, SIM_PRIVATE, SIM_SECURE, SIM_STATISTICS };

@@ -2,6 +2,7 @@
 """Secure aggregation through real processes: five data holders, of whom one may drop out; rounds that outlive a holder, a server and the coordinator; the budget."""
 import csv
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -60,10 +61,23 @@ def learns(c, data):
         job = c.wait(c.submit(text(data, of, selection=selection, holders=PATIENT, **change)), 60)
         a, j = account(c, of)
         assert job["state"] == "SUCCEEDED", job
-        assert j["steps_done"] == j["steps"] <= j["steps_charged"] <= j["steps"] + 2 and 0 < a["epsilon_spent"] <= 60 * (1 + 1e-6) and a["unit"] == ("user" if change else "example"), a
+        assert j["steps_done"] == j["steps"] <= j["steps_charged"] <= j["steps"] + 2 and 49 < a["epsilon_spent"] <= 60 * (1 + 1e-6) and a["unit"] == ("user" if change else "example"), a
+        assert ("choices_charged" in j) == (selection == "fest") and j.get("choices_charged", 1) >= 1, j
         assert job["test_auc"] > 0.55 and job["test_auc"] > plain["test_auc"] - 0.03, (job["test_auc"], plain["test_auc"])
         assert job.get("train_logloss", 0) == 0
         print(f"figure secure, {name}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f} (central, dense: {plain['test_auc']:.3f}), {time.time() - began:.1f} s for {j['steps']} steps")
+
+
+def deals(c, data):
+    """No user's rows lie with two holders: what they say of themselves, each in its own log, adds up to all users, and to all rows where rows are dealt."""
+    said = {"rows": {}, "users": {}}
+    for name in os.listdir(os.path.join(c.dir, "logs")):
+        with open(os.path.join(c.dir, "logs", name), errors="replace") as f:
+            for job, holder, n, unit in re.findall(r"job (\S+): data holder (\d+) is ready, with (\d+) (rows|users)", f.read()):
+                said[unit].setdefault(job, {})[holder] = int(n)
+    totals = {unit: {sum(each.values()) for each in jobs.values()} for unit, jobs in said.items()}
+    assert totals == {"rows": {40000}, "users": {users(data)}}, said
+    print(f"held: {users(data)} users lie with {len(next(iter(said['users'].values())))} holders, each with one")
 
 
 def outlives(c, data):
@@ -109,6 +123,7 @@ with tempfile.TemporaryDirectory() as folder:
     refuses(data, folder)
     with Cluster(ps=2, workers=5, serving=0, encrypt=True) as c:
         learns(c, data)
+        deals(c, data)
         outlives(c, data)
         code, out, err = run("privacy", "--dir", c.dir, "faults")
         assert code == 0 and "data set faults: epsilon" in out and "of 120 steps done" in out, (out, err)
