@@ -19,6 +19,7 @@ SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
 SLOW = 6 if "asan" in BUILD or "tsan" in BUILD else 1  # sanitizers are slower
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 LIVE = ("PENDING", "RUNNING", "RESTARTING")  # RESTARTING: a server that the job had lost has yet to open its tables
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what tests/run's time limit sends: a test that is stopped takes its cluster with it
 
 
 def skip(reason):
