@@ -208,7 +208,8 @@ static bool long_ledger(const struct pn_producer *p) { return pn_json_length(pn_
 
 void pn_producer_look(const struct pn_producer *p, struct pn_producer_state *out) {
     double seconds = p->last_ns > p->begin_ns ? (double)(p->last_ns - p->begin_ns) / 1e9 : 0;
-    double fraction = p->rows_an_epoch > 0 && !p->all_read ? (double)p->rows_read / (double)p->rows_an_epoch : 0;
+    /* Of a private job it would be how many rows there are, of which nobody but the holder may know. */
+    double fraction = p->rows_an_epoch > 0 && !p->all_read && p->private == NULL ? (double)p->rows_read / (double)p->rows_an_epoch : 0;
     *out = (struct pn_producer_state){.seconds = seconds, .fraction = fraction < 1 ? fraction : 1,
                                       .producer = p->id, .incarnation = p->incarnation, .started = p->started, .clock = pn_client_clock(p->run->client, p->id),
                                       .samples = p->samples, .loss_rows = p->loss_rows, .epoch = p->epoch, .loss_sum = p->loss_sum,

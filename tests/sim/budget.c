@@ -1,6 +1,6 @@
 /* A private job in the simulated cluster, and the ledger of its noise (I8): whenever a worker sends the push of a step for the first time in a life of a producer, the noise of that step is used,
  * and the coordinator's durable records must have charged that producer with as many steps as were used so far. What was charged never becomes less.
- * And what workers ask servers for must not depend on their data: a pull names weights alone, and with one example another (sim_neighbour) all asks are the same. */
+ * What workers tell the coordinator has nothing of their rows, and what they ask servers for must not depend on their data: a pull names weights alone, and with one example another (sim_neighbour) all asks are the same. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "common/wire.h"
 #include "tests/sim/sim.h"
 
-enum { USED = 1 << 16, PRODUCERS = 8 };
+enum { USED = 1 << 16, PRODUCERS = 8, BATCH = 8 };
 
 struct sim_budget {
     uint64_t seen[USED];                 /* (producer, incarnation, step), open addressing; 0: free */
@@ -33,12 +33,12 @@ void sim_budget_draw(struct sim *s, uint32_t n_producers, const char *mode, char
     free(data);
     const bool tight = sim_chance(s, 0.2); /* not enough for a second life of a producer */
     snprintf(yaml, room,
-             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: private}\nspec:\n  data: {train: {format: csv, uri: /data/train.csv, label: y}}\n"
+             "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: private}\nspec:\n  data: {train: {format: csv, uri: /data/train.csv, label: y, rows: 100000}}\n"
              "  features: [{name: k, type: categorical, buckets: 16}]\n  tables: {defaults: {optimizer: {name: sgd, lr: 0.1}, init: zero}}\n  model: {name: lr}\n"
-             "  optimizer: {name: sgd, lr: 0.1}\n  training: {batchSize: 8, epochs: %u, seed: 1, dataShards: %u, inFlight: %u, consistency: {mode: %s, ack: durable%s}}\n"
+             "  optimizer: {name: sgd, lr: 0.1}\n  training: {batchSize: %d, epochs: %u, seed: 1, dataShards: %u, inFlight: %u, consistency: {mode: %s, ack: durable%s}}\n"
              "  privacy: {rows: %llu, epsilon: 50, delta: 1.0e-4, budget: %d, noiseMultiplier: %s, %s, dataset: d}\n"
              "  checkpoint: {every: %llums, keep: 2}\n  failurePolicy: {maxRestarts: 100000}\n",
-             4 + (uint32_t)sim_draw(s, 20), n_producers, 1 + (uint32_t)sim_draw(s, 8), mode, strcmp(mode, "ssp") == 0 ? ", staleness: 3" : "", (unsigned long long)rows, tight ? 50 : 1000,
+             BATCH, 4 + (uint32_t)sim_draw(s, 20), n_producers, 1 + (uint32_t)sim_draw(s, 8), mode, strcmp(mode, "ssp") == 0 ? ", staleness: 3" : "", (unsigned long long)rows, tight ? 50 : 1000,
              tight ? "auto" : "5", sim_chance(s, 0.5) ? "selection: dense" : "selection: adafest, threshold: 2", (unsigned long long)(100 + sim_draw(s, 1000)));
 }
 
@@ -80,9 +80,25 @@ static void asks(struct sim_budget *b, const struct pn_msg *m) {
     pn_frame_close(&f);
 }
 
+/* What a worker says of a producer: steps, but nothing that is counted or measured of its rows. */
+static void says(struct sim_budget *b, const struct pn_msg *m) {
+    struct pn_frame f;
+    if (pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
+    struct json_object *o = pn_control_read(&f, NULL), *list = pn_json_get(o, "producers");
+    for (size_t i = 0; i < pn_json_length(list) && !b->failed; i++) {
+        struct json_object *e = pn_json_at(list, i);
+        if (pn_json_double(e, "fraction", 0) == 0 && pn_json_double(e, "loss_sum", 0) == 0 && pn_json_u64(e, "loss_rows", 0) == 0 && pn_json_u64(e, "samples", 0) % BATCH == 0) continue;
+        b->failed = true;
+        snprintf(b->line, sizeof b->line, "a beat of a private job tells of its rows: %s", json_object_to_json_string(e));
+    }
+    if (o != NULL) json_object_put(o);
+    pn_frame_close(&f);
+}
+
 void sim_budget_sent(struct sim_budget *b, struct sim *s, const struct pn_msg *m) {
     struct pn_frame f;
     uint64_t producer, incarnation, step;
+    if (m->n_bytes >= PN_ENVELOPE_BYTES && m->data[5] == PN_BEAT) says(b, m);
     if (m->n_bytes >= PN_ENVELOPE_BYTES && (m->data[5] == PN_PULL || m->data[5] == PN_SEED || m->data[5] == PN_CHANGES)) asks(b, m);
     if (b->failed || m->n_bytes < PN_ENVELOPE_BYTES || m->data[5] != PN_PUSH || pn_frame_open(&f, m->data, m->n_bytes, NULL) != PN_OK) return;
     const bool good = pn_frame_u64(&f, "producer", &producer) && pn_frame_u64(&f, "incarnation", &incarnation) && pn_frame_u64(&f, "step", &step);
