@@ -1,7 +1,8 @@
 /* Rounds of a secure job (docs/secure-aggregation.md, "Jobs"). The idea: the servers' step is the truth and lies in their checkpoints; a round is an attempt at the
  * next step, numbered, charged to the budget before any plan shows it, and forgotten when it fails. Attempts are never repeated: the next has other keys, another draw and
- * other noise. With selection fest the first rounds are counts of all that holders have, until one comes out: its rows are the job's for good, whatever is lost later. All servers apply a round's sum or none does: APPLY is said once all have their sums, and a server that has lost its own by then is behind the
- * others, upon which the whole job goes back to its newest checkpoint. */
+ * other noise. All servers apply a round's sum or none does: APPLY is said once all have their sums, and a server that has lost its own by then is behind the
+ * others, upon which the whole job goes back to its newest checkpoint. With selection fest the first rounds are counts of all that holders have, until one comes out:
+ * its rows are the job's for good, whatever is lost later. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
