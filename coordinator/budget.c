@@ -9,7 +9,7 @@
 
 enum { MOST = 1024 }; /* events of a data set */
 
-struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user, whole; };
+struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user, whole; const char *user_field; };
 
 static bool of(const struct pn_job *job, const char *dataset) { return job->privacy.rows > 0 && strcmp(job->privacy.dataset, dataset) == 0; }
 
@@ -40,6 +40,7 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
             a->limit = j->job.privacy.limit;
             a->delta = j->job.privacy.delta;
             a->by_user = j->job.privacy.per_user > 0;
+            a->user_field = j->job.privacy.user_field;
         }
         uint32_t lives;
         const uint64_t steps = charged(j, &lives);
@@ -62,10 +63,16 @@ bool pn_budget_admit(const struct pn_coordinator *c, const struct pn_job *job, s
         a.limit = job->privacy.limit;
         a.delta = job->privacy.delta;
         a.by_user = job->privacy.per_user > 0;
+        a.user_field = job->privacy.user_field;
     }
     if (a.by_user != (job->privacy.per_user > 0)) { /* the two are of other neighbours, and do not add up */
         pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by %s since its first job, and this job's unit is the %s: what one spends cannot be added to the other; take the same unit",
                 job->privacy.dataset, a.by_user ? "user" : "example", a.by_user ? "example" : "user");
+        return false;
+    }
+    if (a.by_user && strcmp(a.user_field, job->privacy.user_field) != 0) {
+        pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by the users of column \"%s\" since its first job, and this job's are those of \"%s\": the two do not add up", job->privacy.dataset, a.user_field,
+                job->privacy.user_field);
         return false;
     }
     const double before = epsilon_of(&a);

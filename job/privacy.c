@@ -55,6 +55,8 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     if (job->patience > 0) pn_yaml_problem(y, n, "privacy and earlyStopping do not go together: which epoch is best would be told of validation rows without noise");
     if (job->stream.window > 0) pn_yaml_problem(y, n, "privacy and stream do not go together: a stream's figures are of single windows, without noise");
     if (d->negatives.per_positive > 0 || pn_format_pairs(d->format)) pn_yaml_problem(y, n, "privacy: negatives drawn behind a positive row belong to it, which clipping by row does not know");
+    if (d->history > 0 && job->privacy.per_user == 0)
+        pn_yaml_problem(y, n, "privacy: with history a row stands in the history of later ones, which clipping by example does not know; take unit: user, or leave history out");
     if (job->clip_norm > 0) pn_yaml_problem(y, n, "privacy clips each example (privacy.clip); training.clipNorm has no place beside it");
     if (job->embedding_l2 > 0) pn_yaml_problem(y, n, "privacy: embeddingL2 counts per example and is not clipped with it; take the optimizer's l2");
     for (size_t i = 0; i < job->n_fields; i++) {
@@ -67,6 +69,12 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
                             f->quantiles > 0 ? "the boundaries" : "buckets");
         if (f->standardize && !(f->std > 0)) pn_yaml_problem(y, n, "privacy: feature \"%s\" takes mean and std from the rows, without noise; give both", f->name);
     }
+    for (size_t i = 0; i < job->n_fields; i++)
+        for (size_t k = 0; k < i; k++) {
+            const struct pn_field *f = &job->fields[i], *other = &job->fields[k];
+            if (pn_field_keyed(f) && pn_field_keyed(other) && f->i_table == other->i_table && f->hash_seed == other->hash_seed && pn_field_domain(f) != pn_field_domain(other))
+                pn_yaml_problem(y, n, "privacy: features \"%s\" and \"%s\" share rows and have not as many buckets: which rows nobody touched would be counted wrong; give both the same", other->name, f->name);
+        }
     if (job->cache_rows > 0) pn_yaml_problem(y, n, "privacy and deviceCache do not go together: what a cache has to pull would tell servers what is in a batch; a worker of a private job keeps a copy of all rows in its memory");
     for (uint32_t t = 0; t < job->i_dense_table; t++) {
         const struct pn_table_spec *s = &job->tables[t];

@@ -266,7 +266,9 @@ static enum pn_result make_batch(struct pn_features *f, const struct pn_raw *raw
             const bool there = pn_number_of(f, raw, i, r, &x, n_bad);
             if (there) x = pn_transformed(field, x);
             if (field->standardize) x = there ? (x - f->mean[i]) / f->std[i] : 0; /* missing: the mean */
-            b->dense[r * f->n_dense + d] = (float)x;
+            const bool fits = isfinite((float)x); /* 1e39 is a number, and no float */
+            if (!fits && n_bad != NULL) ++*n_bad;
+            b->dense[r * f->n_dense + d] = fits ? (float)x : 0;
         }
     }
     if (ok && n > 0) {

@@ -124,6 +124,7 @@ void pn_net_clip(const struct pn_net *, const struct pn_batch *, float *const ro
  *           roundoff is that of the terms
  *   norms   out: one a unit, before scaling; may be NULL
  *   loss    out: as in pn_net_step
+ * A unit whose gradient is no number is left out, as if it were not in the batch (scores then lose their places).
  * PN_INVALID: the model is not pn_net_separable. */
 enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, const float *const rows[PN_MAX_TABLES], const float *parameters, uint64_t rng_seed, float clip, float spread,
                                    float *const row_gradients[PN_MAX_TABLES], float *parameter_gradients, float *scores, float *norms, double *loss);

@@ -76,10 +76,24 @@ static void join(struct pn_work *w) {
     struct pn_step *s = w->owner;
     pn_devices_join(s->owner->devices, s->slot);
 }
+static bool all_numbers(const float *x, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) sum += 0 * x[i]; /* NaN with one that is none */
+    return sum == 0;
+}
 static void fetch(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
     s->result = pn_devices_end(p->devices, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
+    if (s->result == PN_OK && p->private != NULL) { /* a unit whose gradient is no number: the CPU makes the step without it */
+        bool numbers = all_numbers(s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW);
+        for (uint32_t t = 0; t < p->run->job.i_dense_table; t++) numbers = numbers && all_numbers(s->gradients[t], s->batch.n_unique[t] * p->run->job.tables[t].dim);
+        const float *rows[PN_MAX_TABLES];
+        for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+        if (!numbers)
+            s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[p->run->job.i_dense_table], pn_step_seed(s), p->private_spec.clip, 0, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores,
+                                            NULL, &s->loss);
+    }
     if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
         s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     if (s->result == PN_OK) share_out(p, s);

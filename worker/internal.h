@@ -62,6 +62,8 @@ enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*
 /* A producer's own devices, one or several as one, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
 bool pn_run_devices(struct pn_run *, uint32_t producer, struct pn_devices **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
+/* What a reader says of a row that it cannot take has the row's text. Of a private job's it goes into this process's own log, and *why, which others will see, says so. Other results: nothing. */
+void pn_run_hide_row(struct pn_run *, enum pn_result, struct pn_error *why);
 
 /* ---- producer.c: one data shard's pipeline: read -> features -> pull -> compute -> push ---- */
 struct pn_producer_state {

@@ -112,6 +112,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         return;
     }
     if (err != NULL) why = *err;
+    pn_run_hide_row(p->run, r, &why);
     if (r == PN_OK && p->features == NULL) {
         r = pn_features_open(&p->features, &p->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(p->features, p->run->statistics, &why);

@@ -365,6 +365,14 @@ static bool is_chosen(const struct pn_private *p, uint32_t t, uint64_t key) {
     return low < p->n_chosen[t] && p->chosen[t][low] == key;
 }
 
+/* values = (values + noise) * share. A float's last bits say whether the sum was zero, as noise near zero has finer ones than noise on top of something (Mironov 2012): what leaves is rounded to a
+ * grid of a thousandth of the noise. */
+static void release(struct pn_draws *g, float *values, size_t n, float sigma, float share) {
+    const float grid = sigma > 0 ? exp2f(floorf(log2f(sigma)) - 10) : 0;
+    pn_draws_add_normal(g, values, n, sigma);
+    for (size_t i = 0; i < n; i++) values[i] = (grid > 0 ? rintf(values[i] / grid) * grid : values[i]) * share;
+}
+
 enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dense, size_t n_dense,
                                   struct pn_private_push *out) {
 #if PN_MUTANT == 23
@@ -396,13 +404,10 @@ enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g
         free(others);
         if (r != PN_OK) break;
         const size_t cells = out->n[t] * p->job->tables[t].dim;
-        pn_draws_add_normal(g, out->gradients[t], cells, sigma);
-        for (size_t i = 0; i < cells; i++) out->gradients[t][i] *= share;
+        release(g, out->gradients[t], cells, sigma, share);
     }
-    if (r == PN_OK) {
-        pn_draws_add_normal(g, dense, n_dense, sigma);
-        for (size_t i = 0; i < n_dense; i++) dense[i] *= share;
-    } else pn_private_push_free(out);
+    if (r == PN_OK) release(g, dense, n_dense, sigma, share);
+    else pn_private_push_free(out);
     for (uint32_t t = 0; t < PN_MAX_TABLES; t++) free(votes[t]);
     return r;
 }

@@ -204,6 +204,7 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
         return;
     }
     if (err != NULL) why = *err;
+    pn_run_hide_row(h->run, r, &why);
     if (r == PN_OK && h->features == NULL) {
         r = pn_features_open(&h->features, &h->run->job, raw->names, raw->n_columns, &why);
         if (r == PN_OK) r = pn_features_set_statistics(h->features, h->run->statistics, &why);

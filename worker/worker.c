@@ -43,6 +43,13 @@ void pn_run_fail(struct pn_run *run, enum pn_result code, const char *text) {
     run->changed(run->owner);
 }
 
+void pn_run_hide_row(struct pn_run *run, enum pn_result r, struct pn_error *why) {
+    const struct pn_worker *w = run->owner;
+    if (r != PN_INVALID || run->job.privacy.rows == 0) return;
+    pn_log(run->env, PN_ERROR, "job %s: %s", run->job_id, why->text);
+    pn_fail(why, r, "the training data cannot be read as the job says; what is wrong and where is in the log of %s, and nowhere else, as the job is private", w->options.name);
+}
+
 void pn_run_unref(struct pn_run *run) {
     if (--run->refs > 0) return;
     pn_mirror_close(run->mirror); /* a computation may have read it until now */

@@ -60,6 +60,14 @@ def learns(c, data):
         print(f"figure private, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
 
 
+def logs(c):
+    found = {}
+    for name in os.listdir(os.path.join(c.dir, "logs")):
+        with open(os.path.join(c.dir, "logs", name), errors="replace") as f:
+            found[name] = f.read()
+    return found
+
+
 def by_user(c, data, folder):
     """A user's 16 or so rows are one: batches are of users, 250 of the 2,500 of a shard."""
     job = text(data, "people", epochs=4, unit="unit: user, users: 5000, userField: user, examplesPerUser: 4", batch=250)
@@ -74,10 +82,28 @@ def by_user(c, data, folder):
     assert a["jobs"][0]["steps_done"] == a["jobs"][0]["steps_charged"] == 40 and 7.5 < a["epsilon_spent"] <= 8 + 1e-6, a
     status, answer = c.api("POST", "/api/v1/jobs", {"text": text(data, "people", epsilon=1, budget=8)})
     assert status == 409 and "counted its budget by user" in answer["error"], answer
+    status, answer = c.api("POST", "/api/v1/jobs", {"text": job.replace("userField: user", "userField: item")})
+    assert status == 409 and 'by the users of column "user"' in answer["error"], answer
     status, answer = c.api("POST", "/api/v1/jobs", {"text": job.replace("userField: user", "userField: who").replace("people}", "who}")})
     done = c.wait(answer["id"], 60, ("FAILED", "SUCCEEDED"))
-    assert done["state"] == "FAILED" and 'no column "who"' in done["reason"], done
+    assert done["state"] == "FAILED" and "is in the log of worker-" in done["reason"], done
+    until("no worker's log has why", lambda: any("the data has no column" in log for log in logs(c).values()))
     print(f"figure private, by user, at most 4 examples of each a step, epsilon {a['epsilon_spent']:.2f} per user: test AUC {c.job(a['jobs'][0]['job'])['test_auc']:.3f}")
+
+
+def hides(c, data, folder):
+    """A row that cannot be read ends the job; what stands in it is in the worker's own log and nowhere else."""
+    with open(os.path.join(data, "train.csv")) as f:
+        lines = f.read().splitlines()
+    bad = os.path.join(folder, "bad")
+    os.makedirs(bad)
+    with open(os.path.join(bad, "train.csv"), "w") as f:
+        f.write("\n".join(lines[:500] + ["alice@example.org" + lines[500][lines[500].index(","):]] + lines[501:]) + "\n")
+    done = c.wait(c.submit(text(data, "hides").replace(os.path.join(data, "train.csv"), os.path.join(bad, "train.csv"))), 60, ("FAILED", "SUCCEEDED"))
+    assert done["state"] == "FAILED" and "is in the log of worker-" in done["reason"] and "alice" not in done["reason"], done
+    until("no worker's log has it", lambda: any("alice" in log for log in logs(c).values()))
+    assert all(name.startswith("worker-") for name, log in logs(c).items() if "alice" in log)
+    print("held: the text of a row that cannot be read stays with its worker")
 
 
 def adds_up(c, data):
@@ -129,6 +155,7 @@ with Cluster(ps=2, workers=2, serving=0, encrypt=True) as c, tempfile.TemporaryD
     ahead(data, folder)
     learns(c, data)
     by_user(c, data, folder)
+    hides(c, data, folder)
     adds_up(c, data)
     charged_again(c, data)
     out = subprocess.run([os.path.join(BUILD, "pinion"), "privacy", "--dir", c.dir, "sum"], capture_output=True, text=True, timeout=30)

@@ -67,6 +67,20 @@ START_TEST(fest_pays_for_its_choice) {
     pn_job_free(&job);
 } END_TEST
 
+/* A rating in the history of twenty later ones is twenty-one examples' business. */
+START_TEST(history_goes_with_users_only) {
+    for (int by_user = 0; by_user < 2; by_user++) {
+        char text[2000];
+        struct pn_error err = {""};
+        snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: movielens, uri: /x, split: u1, part: train, history: 20}}\n"
+                 "  features: [{name: u, column: user, type: categorical, buckets: 100}, {name: h, column: history, type: multi, buckets: 100}]\n  model: {name: fm}\n  training: {batchSize: 1000, dataShards: 2}\n"
+                 "  privacy: {%s}\n", by_user ? BY_USER ", userField: user" : GOOD);
+        const enum pn_result r = pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err);
+        ck_assert_msg(r == (by_user ? PN_OK : PN_INVALID) && (by_user || strstr(err.text, "with history a row stands") != NULL), "%s", err.text);
+        if (r == PN_OK) pn_job_free(&job);
+    }
+} END_TEST
+
 START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
     static const struct { const char *data, *features, *model, *training, *privacy, *words; } cases[] = {
         {"", "{name: u, type: categorical}", "{name: fm}", "", GOOD, "give it buckets"},
@@ -90,6 +104,7 @@ START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
         {"", GOOD_FEATURES, "{name: fm}", "", BY_USER, "needs userField"},
         {"", GOOD_FEATURES, "{name: fm}", "", BY_USER ", userField: u, examplesPerUser: 0", "examplesPerUser"},
         {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 0.001, delta: 1.0e-12, threshold: 10, dataset: d", "no noise below"},
+        {"", "{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 50, hash: {share: u}}", "{name: fm}", "", GOOD, "have not as many buckets"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: dense", "has a meaning for selection"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct pn_error err = {""};
@@ -105,6 +120,7 @@ int main(void) {
     tcase_add_test(t, the_noise_is_what_the_epsilon_wants_and_no_more);
     tcase_add_test(t, a_job_by_user_counts_users_and_is_read_again_as_it_was);
     tcase_add_test(t, fest_pays_for_its_choice);
+    tcase_add_test(t, history_goes_with_users_only);
     tcase_add_test(t, what_cannot_be_kept_is_refused_with_the_reason);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -122,6 +122,80 @@ static void check_clipping(const char *model, float share, float spread, const u
     pn_job_free(&job);
 }
 
+/* A unit with a number so large that its gradient is none: the step is as if it were not there, to the last bit, and all of it are numbers. */
+static void check_broken(const char *model, float value, const uint32_t *unit_begin, size_t n_units) {
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err;
+    struct pn_features *f;
+    struct pn_net *net;
+    make_raw(&r);
+    make_job(&job, model);
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    pn_features_observe(f, &r.raw);
+    pn_features_freeze(f);
+    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
+    const size_t dim = job.tables[0].dim, padded = (pn_net_parameters(net) + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
+    float *p = calloc(padded, sizeof *p), scores[ROWS], norms[ROWS];
+    struct pn_rng g = {5};
+    pn_net_init(net, 3, p);
+    for (size_t i = 0; i < pn_net_parameters(net); i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
+    struct side all, rest = {.rows = NULL};
+    open_side(&all, f, &r.raw, dim, padded);
+    const size_t broken = n_units / 2, first = unit_begin[broken], end = unit_begin[broken + 1];
+    const struct pn_batch *from[ROWS];
+    uint32_t example[ROWS];
+    size_t n = 0, sparse[PN_MAX_FIELDS];
+    for (uint32_t e = 0; e < ROWS; e++)
+        if (e < first || e >= end) {
+            from[n] = &all.b;
+            example[n++] = e;
+        }
+    pn_batch_fields(&job, sparse);
+    ck_assert_int_eq(pn_batch_gather(&rest.b, &job, sparse, from, example, n), PN_OK);
+    for (size_t k = 0; k < 2; k++) {
+        struct pn_batch *b = k == 0 ? &all.b : &rest.b;
+        if (n_units == ROWS) continue;
+        b->n_units = n_units - k;
+        b->unit_begin = malloc((n_units + 1) * sizeof *b->unit_begin);
+        for (size_t u = 0; u + k <= n_units; u++) b->unit_begin[u] = k == 0 || u <= broken ? unit_begin[u] : unit_begin[u + 1] - (uint32_t)(end - first);
+    }
+    all.b.dense[(end - 1) * all.b.n_dense] = value;
+    rest.rows = calloc(rest.b.n_unique[0] * dim + 1, sizeof(float));
+    rest.drows = calloc(rest.b.n_unique[0] * dim + 1, sizeof(float));
+    rest.dp = calloc(padded, sizeof(float));
+    for (size_t i = 0; i < rest.b.n_unique[0]; i++) value_of(rest.b.unique[0][i], rest.rows + i * dim, dim);
+    double loss;
+    for (int k = 0; k < 2; k++) {
+        struct side *s = k == 0 ? &all : &rest;
+        const float *in[PN_MAX_TABLES] = {s->rows};
+        float *out[PN_MAX_TABLES] = {s->drows};
+        ck_assert_int_eq(pn_net_step_clipped(net, &s->b, in, p, 1, .5f, 0, out, s->dp, scores, norms, &loss), PN_OK);
+        if (k == 0) ck_assert_msg(!isfinite(norms[broken]), "%s with %g is no broken unit", model, (double)value);
+    }
+    for (size_t i = 0; i < pn_net_parameters(net); i++) ck_assert_msg(all.dp[i] == rest.dp[i], "%s, parameter %zu: %g, without the unit %g", model, i, (double)all.dp[i], (double)rest.dp[i]);
+    for (size_t i = 0, k = 0; i < all.b.n_unique[0]; i++) {
+        const bool left = k < rest.b.n_unique[0] && rest.b.unique[0][k] == all.b.unique[0][i];
+        for (size_t d = 0; d < dim; d++) ck_assert(all.drows[i * dim + d] == (left ? rest.drows[k * dim + d] : 0));
+        k += left;
+    }
+    close_side(&all);
+    close_side(&rest);
+    free(p);
+    pn_net_close(net);
+    pn_features_close(f);
+    pn_job_free(&job);
+}
+START_TEST(a_unit_whose_gradient_is_no_number_is_as_if_it_were_not_there) {
+    static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7};
+    for (int by_user = 0; by_user < 2; by_user++) {
+        check_broken("dcn_v2, hidden: [5], cross: 2", 1e20f, by_user ? users : each, by_user ? 3 : ROWS);
+        check_broken("deepfm, hidden: [5, 4], norm: layer", INFINITY, by_user ? users : each, by_user ? 3 : ROWS);
+        check_broken("lr", INFINITY, by_user ? users : each, by_user ? 3 : ROWS);
+        check_broken("dlrm, bottom: [4], hidden: [5, 4], interaction: both", NAN, by_user ? users : each, by_user ? 3 : ROWS);
+    }
+} END_TEST
+
 static void check_both(const char *model) {
     static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7}, everybody[] = {0, 7};
     check_clipping(model, 0.7f, 0, each, ROWS);
@@ -212,6 +286,7 @@ int main(void) {
     tcase_add_test(t, each_unit_of_a_deep_model_is_clipped_by_its_own_norm);
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
     tcase_add_test(t, a_transformers_tokens_are_one_units_gradient);
+    tcase_add_test(t, a_unit_whose_gradient_is_no_number_is_as_if_it_were_not_there);
     tcase_add_test(t, a_users_gradients_that_cancel_are_not_rounded_away);
     tcase_add_test(t, a_model_that_mixes_examples_is_refused);
     suite_add_tcase(s, t);
