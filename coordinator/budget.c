@@ -9,7 +9,8 @@
 
 enum { MOST = 1024 }; /* events of a data set */
 
-struct account { struct pn_privacy_event events[MOST]; size_t n; double limit, delta; bool full, by_user, whole; const char *user_field; };
+/* first: of its first job, which says unit, limit and delta; NULL: there is none yet. */
+struct account { struct pn_privacy_event events[MOST]; size_t n; const struct pn_privacy_spec *first; bool full, whole; };
 
 static bool of(const struct pn_job *job, const char *dataset) { return job->privacy.rows > 0 && strcmp(job->privacy.dataset, dataset) == 0; }
 
@@ -36,12 +37,7 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
     *a = (struct account){.n = 0};
     for (const struct pn_job_run *j = c->jobs; j != NULL; j = j->next) {
         if (!of(&j->job, dataset)) continue;
-        if (a->limit <= 0) {
-            a->limit = j->job.privacy.limit;
-            a->delta = j->job.privacy.delta;
-            a->by_user = j->job.privacy.per_user > 0;
-            a->user_field = j->job.privacy.user_field;
-        }
+        if (a->first == NULL) a->first = &j->job.privacy;
         uint32_t lives;
         const uint64_t steps = charged(j, &lives);
         add(a, &j->job, steps, lives);
@@ -51,7 +47,7 @@ static void account_of(const struct pn_coordinator *c, const char *dataset, stru
 /* Epsilon by Renyi orders: at once, and never below the truth. */
 static double epsilon_of(const struct account *a) {
     double epsilon = HUGE_VAL;
-    if (a->full || (a->whole ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(a->events, a->n, a->delta, &epsilon, NULL) != PN_OK) return HUGE_VAL;
+    if (a->full || (a->whole ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(a->events, a->n, a->first->delta, &epsilon, NULL) != PN_OK) return HUGE_VAL;
     return a->n == 0 ? 0 : epsilon;
 }
 
@@ -59,32 +55,28 @@ bool pn_budget_admit(const struct pn_coordinator *c, const struct pn_job *job, s
     struct account a;
     if (job->privacy.rows == 0) return true;
     account_of(c, job->privacy.dataset, &a);
-    if (a.limit <= 0) {
-        a.limit = job->privacy.limit;
-        a.delta = job->privacy.delta;
-        a.by_user = job->privacy.per_user > 0;
-        a.user_field = job->privacy.user_field;
-    }
-    if (a.by_user != (job->privacy.per_user > 0)) { /* the two are of other neighbours, and do not add up */
+    if (a.first == NULL) a.first = &job->privacy;
+    const bool by_user = a.first->per_user > 0;
+    if (by_user != (job->privacy.per_user > 0)) { /* the two are of other neighbours, and do not add up */
         pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by %s since its first job, and this job's unit is the %s: what one spends cannot be added to the other; take the same unit",
-                job->privacy.dataset, a.by_user ? "user" : "example", a.by_user ? "example" : "user");
+                job->privacy.dataset, by_user ? "user" : "example", by_user ? "example" : "user");
         return false;
     }
-    if (a.by_user && strcmp(a.user_field, job->privacy.user_field) != 0) {
-        pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by the users of column \"%s\" since its first job, and this job's are those of \"%s\": the two do not add up", job->privacy.dataset, a.user_field,
+    if (strcmp(a.first->user_field, job->privacy.user_field) != 0) {
+        pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by the users of column \"%s\" since its first job, and this job's are those of \"%s\": the two do not add up", job->privacy.dataset, a.first->user_field,
                 job->privacy.user_field);
         return false;
     }
     const double before = epsilon_of(&a);
-    if (fabs(a.limit - job->privacy.limit) > 1e-12 * a.limit || fabs(a.delta - job->privacy.delta) > 1e-12 * a.delta) {
+    if (fabs(a.first->limit - job->privacy.limit) > 1e-12 * a.first->limit || fabs(a.first->delta - job->privacy.delta) > 1e-12 * a.first->delta) {
         pn_fail(err, PN_REFUSED, "data set \"%s\" has a budget of epsilon %.6g at delta %.6g since its first job; this job says %.6g at %.6g, and a budget cannot be changed", job->privacy.dataset,
-                a.limit, a.delta, job->privacy.limit, job->privacy.delta);
+                a.first->limit, a.first->delta, job->privacy.limit, job->privacy.delta);
         return false;
     }
     add(&a, job, pn_job_privacy_steps(job), 1);
-    if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
+    if (epsilon_of(&a) <= a.first->limit * (1 + 1e-9)) return true;
     pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" does not have this job: of epsilon %.6g, %.6g is spent, and with the job it would be %.6g; fewer epochs or more noise are needed",
-            job->privacy.dataset, a.limit, before, epsilon_of(&a));
+            job->privacy.dataset, a.first->limit, before, epsilon_of(&a));
     return false;
 }
 
@@ -96,28 +88,28 @@ bool pn_budget_charge(const struct pn_coordinator *c, struct pn_job_run *j, uint
     u->charged += u->first_step <= all ? all - u->first_step + 1 : 0;
     u->lives++;
     account_of(c, j->job.privacy.dataset, &a);
-    if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
+    if (epsilon_of(&a) <= a.first->limit * (1 + 1e-9)) return true;
     u->charged = before;
     u->lives--;
-    pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have the steps that a new owner of producer %u would run again", j->job.privacy.dataset, a.limit, p);
+    pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have the steps that a new owner of producer %u would run again", j->job.privacy.dataset, a.first->limit, p);
     return false;
 }
 
 /* All holders take part in a round, or may have: each is charged. */
+static void count_round(struct pn_job_run *j, bool choice, int by) {
+    for (uint32_t p = 0; p < j->n_producers; p++) {
+        if (choice) j->units[p].lives += (uint32_t)by;
+        else j->units[p].charged += (uint64_t)by;
+    }
+}
 bool pn_budget_charge_round(const struct pn_coordinator *c, struct pn_job_run *j, bool choice, struct pn_error *err) {
     struct account a;
-    for (uint32_t p = 0; p < j->n_producers; p++) {
-        if (choice) j->units[p].lives++;
-        else j->units[p].charged++;
-    }
+    count_round(j, choice, 1);
     account_of(c, j->job.privacy.dataset, &a);
-    if (epsilon_of(&a) <= a.limit * (1 + 1e-9)) return true;
-    for (uint32_t p = 0; p < j->n_producers; p++) {
-        if (choice) j->units[p].lives--;
-        else j->units[p].charged--;
-    }
+    if (epsilon_of(&a) <= a.first->limit * (1 + 1e-9)) return true;
+    count_round(j, choice, -1);
     pn_fail(err, PN_REFUSED, "the privacy budget of data set \"%s\" (epsilon %.6g) does not have another %s: %" PRIu64 " were charged, those that failed or were lost among them",
-            j->job.privacy.dataset, a.limit, choice ? "choice of rows" : "round", choice ? j->units[0].lives : j->units[0].charged);
+            j->job.privacy.dataset, a.first->limit, choice ? "choice of rows" : "round", choice ? j->units[0].lives : j->units[0].charged);
     return false;
 }
 
@@ -138,11 +130,11 @@ struct json_object *pn_budget_describe(const struct pn_coordinator *c) {
         account_of(c, j->job.privacy.dataset, &a);
         const double spent = epsilon_of(&a);
         pn_json_add_str(e, "dataset", j->job.privacy.dataset);
-        pn_json_add_str(e, "unit", a.by_user ? "user" : "example");
-        pn_json_add_double(e, "epsilon_limit", a.limit);
-        pn_json_add_double(e, "delta", a.delta);
+        pn_json_add_str(e, "unit", a.first->per_user > 0 ? "user" : "example");
+        pn_json_add_double(e, "epsilon_limit", a.first->limit);
+        pn_json_add_double(e, "delta", a.first->delta);
         if (isfinite(spent)) pn_json_add_double(e, "epsilon_spent", spent);
-        if (isfinite(spent)) pn_json_add_double(e, "epsilon_left", a.limit > spent ? a.limit - spent : 0);
+        if (isfinite(spent)) pn_json_add_double(e, "epsilon_left", a.first->limit > spent ? a.first->limit - spent : 0);
         for (const struct pn_job_run *i = j; i != NULL; i = i->next) {
             if (!of(&i->job, j->job.privacy.dataset)) continue;
             uint32_t lives;
@@ -174,7 +166,7 @@ size_t pn_budget_metrics(const struct pn_coordinator *c, char *text, size_t n) {
         used += (size_t)snprintf(text + used, n - used, "%spinion_privacy_epsilon_spent{dataset=\"%s\"} %.9g\npinion_privacy_epsilon_limit{dataset=\"%s\"} %.9g\n",
                                  used == 0 ? "# HELP pinion_privacy_epsilon_spent Epsilon of all jobs on a data set.\n# TYPE pinion_privacy_epsilon_spent gauge\n"
                                              "# HELP pinion_privacy_epsilon_limit Its budget.\n# TYPE pinion_privacy_epsilon_limit gauge\n" : "",
-                                 j->job.privacy.dataset, epsilon_of(&a), j->job.privacy.dataset, a.limit);
+                                 j->job.privacy.dataset, epsilon_of(&a), j->job.privacy.dataset, a.first->limit);
     }
     return used;
 }

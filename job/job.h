@@ -388,6 +388,8 @@ uint64_t pn_job_declared_rows(const struct pn_job *);
 uint32_t pn_job_fewest(const struct pn_privacy_spec *, uint32_t n);
 uint32_t pn_job_colluding(const struct pn_privacy_spec *, uint32_t n);
 
+/* Do two features mean the same rows (hash: {share})? */
+bool pn_fields_share(const struct pn_field *, const struct pn_field *);
 /* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */
 uint64_t pn_field_domain(const struct pn_field *);
 uint64_t pn_field_domain_key(const struct pn_field *, uint64_t i);

@@ -72,7 +72,7 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     for (size_t i = 0; i < job->n_fields; i++)
         for (size_t k = 0; k < i; k++) {
             const struct pn_field *f = &job->fields[i], *other = &job->fields[k];
-            if (pn_field_keyed(f) && pn_field_keyed(other) && f->i_table == other->i_table && f->hash_seed == other->hash_seed && pn_field_domain(f) != pn_field_domain(other))
+            if (pn_fields_share(f, other) && pn_field_domain(f) != pn_field_domain(other))
                 pn_yaml_problem(y, n, "privacy: features \"%s\" and \"%s\" share rows and have not as many buckets: which rows nobody touched would be counted wrong; give both the same", other->name, f->name);
         }
     if (job->cache_rows > 0) pn_yaml_problem(y, n, "privacy and deviceCache do not go together: what a cache has to pull would tell servers what is in a batch; a worker of a private job keeps a copy of all rows in its memory");

@@ -61,7 +61,7 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     for (size_t i = 0; i < job->n_fields; i++)
         for (size_t k = 0; k < i; k++) {
             const struct pn_field *f = &job->fields[i], *other = &job->fields[k];
-            if (pn_field_keyed(f) && pn_field_keyed(other) && f->i_table == other->i_table && f->hash_seed == other->hash_seed)
+            if (pn_fields_share(f, other))
                 pn_yaml_problem(y, n, "aggregation: secure: features \"%s\" and \"%s\" share rows (hash: {share}): an example could touch one twice with gradients that cancel, and the roundoff of that is within no bound that noise is made for",
                                 other->name, f->name);
         }

@@ -205,7 +205,7 @@ static bool stage_batch(struct pn_device *d, struct pn_device_slot *s, struct pn
     }
     s->n = n;
     s->n_rows = n_rows;
-    s->n_units = d->clip_each > 0 && b->unit_begin != NULL ? b->n_units : n;
+    s->n_units = d->clip_each > 0 ? pn_batch_units(b) : n;
     s->teacher = b->teacher != NULL && job->distill.weight > 0;
     memset(s->used, 0, sizeof s->used);
     const size_t units = d->clip_each > 0 ? pn_device_units_scratch(d, n_rows, b->n_keys, s->n_tokens) : 0, scratch = n_rows + b->n_keys + 2 > units ? n_rows + b->n_keys + 2 : units;

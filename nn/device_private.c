@@ -89,7 +89,7 @@ bool pn_device_stage_units(struct pn_device *d, struct pn_device_slot *s, const 
              *tokens = pn_device_stage(d, s, PN_PART_UNIT_TOKENS, sequences ? (s->n_units + 1) * sizeof *tokens : 0);
     if (units == NULL || unit == NULL || tokens == NULL || !pn_device_room(d, &s->parts[PN_PART_SQUARES], (s->n_units + 1) * sizeof(double))) return false;
     for (size_t u = 0; u <= s->n_units; u++) {
-        units[u] = b->unit_begin != NULL ? b->unit_begin[u] : (uint32_t)u;
+        units[u] = (uint32_t)pn_batch_unit(b, u);
         if (sequences) tokens[u] = first[units[u]] - first[0];
     }
     for (size_t u = 0; u < s->n_units; u++)

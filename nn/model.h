@@ -68,6 +68,9 @@ struct pn_batch {
     uint32_t *unit_begin;
     size_t n_units;
 };
+/* The units of a batch, and the first example of unit u (which may be their number). */
+static inline size_t pn_batch_units(const struct pn_batch *b) { return b->unit_begin != NULL ? b->n_units : b->n_examples; }
+static inline size_t pn_batch_unit(const struct pn_batch *b, size_t u) { return b->unit_begin != NULL ? b->unit_begin[u] : u; }
 /* A user's number: a hash of the text, the same wherever rows are dealt or grouped by user. */
 uint64_t pn_user_of(const char *text, size_t n);
 /* Makes *batch (all arrays owned by it). Rejects nothing: bad numbers count as missing (n_bad gets the count). */

@@ -30,8 +30,8 @@ struct pn_pass {
 };
 
 /* What is clipped as one: an example, or a user's examples. Of a block that runs on tokens or on examples: unit u's rows of it. */
-static inline size_t pn_pass_units(const struct pn_pass *s) { return s->batch->unit_begin != NULL ? s->batch->n_units : s->n; }
-static inline size_t pn_pass_example(const struct pn_pass *s, size_t u) { return s->batch->unit_begin != NULL ? s->batch->unit_begin[u] : u; } /* its first; u may be the number of units */
+static inline size_t pn_pass_units(const struct pn_pass *s) { return pn_batch_units(s->batch); }
+static inline size_t pn_pass_example(const struct pn_pass *s, size_t u) { return pn_batch_unit(s->batch, u); }
 static inline size_t pn_pass_row(const struct pn_pass *s, bool tokens, size_t u) {
     const size_t e = pn_pass_example(s, u);
     return tokens ? s->begin[e] - s->begin[0] : e;

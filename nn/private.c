@@ -90,16 +90,16 @@ static void copy_rows(const struct pn_batch *b, const struct pn_batch *rest, siz
         k++;
     }
 }
-static enum pn_result leave_out(struct rest *out, const struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], size_t n_units, const bool *broken) {
+static enum pn_result leave_out(struct rest *out, const struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const bool *broken) {
     const struct pn_job *job = net->job;
     const struct pn_batch **from = malloc((b->n_examples + 1) * sizeof *from);
-    uint32_t *example = malloc((b->n_examples + 1) * sizeof *example), *begin = b->unit_begin != NULL ? malloc((n_units + 1) * sizeof *begin) : NULL;
+    uint32_t *example = malloc((b->n_examples + 1) * sizeof *example), *begin = b->unit_begin != NULL ? malloc((b->n_units + 1) * sizeof *begin) : NULL;
     size_t n = 0, units = 0, sparse[PN_MAX_FIELDS];
     enum pn_result r = from != NULL && example != NULL && (b->unit_begin == NULL || begin != NULL) ? PN_OK : PN_NO_MEMORY;
-    for (size_t u = 0; r == PN_OK && u < n_units; u++) {
+    for (size_t u = 0; r == PN_OK && u < pn_batch_units(b); u++) {
         if (broken[u]) continue;
         if (begin != NULL) begin[units++] = (uint32_t)n;
-        for (size_t e = b->unit_begin != NULL ? b->unit_begin[u] : u; e < (b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1); e++) {
+        for (size_t e = pn_batch_unit(b, u); e < pn_batch_unit(b, u + 1); e++) {
             from[n] = b;
             example[n++] = (uint32_t)e;
         }
@@ -129,31 +129,35 @@ static enum pn_result leave_out(struct rest *out, const struct pn_net *net, cons
     return PN_OK;
 }
 
+/* The step of those that are not broken; scores lose their places, and of a private step nobody looks at them. */
+static enum pn_result step_without(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
+                                   float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss, const bool *broken) {
+    const uint32_t dense = net->job->i_dense_table;
+    const float *in[PN_MAX_TABLES] = {NULL};
+    struct rest rest;
+    enum pn_result r = leave_out(&rest, net, b, rows, broken);
+    if (r != PN_OK) return r;
+    for (uint32_t t = 0; t < dense; t++) in[t] = rest.rows[t];
+    in[dense] = rows[dense];
+    r = pn_net_step_clipped(net, &rest.batch, in, p, seed, clip, spread, rest.gradients, dp, scores, NULL, loss); /* fewer units each time */
+    for (uint32_t t = 0; r == PN_OK && t < dense; t++) {
+        memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
+        copy_rows(b, &rest.batch, t, net->job->tables[t].dim, rest.gradients[t], row_gradients[t], true);
+    }
+    for (size_t e = rest.batch.n_examples; e < b->n_examples; e++) scores[e] = 0;
+    free_rest(&rest);
+    return r;
+}
+
 /* A unit whose gradient is no number would make none of the sums one, whatever it is scaled by (0 times infinity), and its presence plain to see: the step is made again without it, as if it
  * had not been drawn. Whether a unit is such a one is of itself alone. */
 enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
                                    float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss) {
-    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
-    bool *broken = calloc(n_units + 1, sizeof *broken), any = false;
+    bool *broken = calloc(pn_batch_units(b) + 1, sizeof *broken), any = false;
     if (broken == NULL) return PN_NO_MEMORY;
     enum pn_result r = step_clipped(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, norms, loss, broken);
-    for (size_t u = 0; r == PN_OK && u < n_units; u++) any = any || broken[u];
-    if (r == PN_OK && any) {
-        struct rest rest;
-        r = leave_out(&rest, net, b, rows, n_units, broken);
-        if (r == PN_OK) {
-            const float *in[PN_MAX_TABLES] = {NULL};
-            for (uint32_t t = 0; t < net->job->i_dense_table; t++) in[t] = rest.rows[t];
-            in[net->job->i_dense_table] = rows[net->job->i_dense_table];
-            r = pn_net_step_clipped(net, &rest.batch, in, p, seed, clip, spread, rest.gradients, dp, scores, NULL, loss); /* fewer units each time */
-            for (uint32_t t = 0; r == PN_OK && t < net->job->i_dense_table; t++) {
-                memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
-                copy_rows(b, &rest.batch, t, net->job->tables[t].dim, rest.gradients[t], row_gradients[t], true);
-            }
-            for (size_t e = rest.batch.n_examples; e < b->n_examples; e++) scores[e] = 0; /* of a private step nobody looks at them */
-            free_rest(&rest);
-        }
-    }
+    for (size_t u = 0; r == PN_OK && u < pn_batch_units(b); u++) any = any || broken[u];
+    if (any) r = step_without(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, loss, broken);
     free(broken);
     return r;
 }

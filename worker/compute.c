@@ -14,20 +14,31 @@ static void share_out(struct pn_producer *p, struct pn_step *s) {
     }
 }
 
+static void step_clipped(struct pn_step *s) {
+    struct pn_producer *p = s->owner;
+    const uint32_t t_dense = p->run->job.i_dense_table;
+    const float *rows[PN_MAX_TABLES];
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
+    s->result = pn_net_step_clipped(p->net, &s->batch, rows, rows[t_dense], pn_step_seed(s), p->private_spec.clip, 0, s->gradients, s->gradients[t_dense], s->scores, NULL, &s->loss);
+}
+/* Clipped sums get their noise here, on the CPU, by the generator that the accounting is about. */
+static void release(struct pn_step *s) {
+    struct pn_producer *p = s->owner;
+    if (s->result == PN_OK) s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+}
+
 static void compute(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
     const struct pn_job *job = &p->run->job;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    const uint64_t seed = pn_step_seed(s);
     float *dense = s->gradients[job->i_dense_table];
     if (p->private != NULL) {
-        s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, p->private_spec.clip, 0, s->gradients, dense, s->scores, NULL, &s->loss);
-        if (s->result == PN_OK)
-            s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, dense, p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+        step_clipped(s);
+        release(s);
     } else {
-        s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], seed, s->gradients, dense, s->scores, &s->loss);
+        s->result = pn_net_step(p->net, &s->batch, rows, s->rows[job->i_dense_table], pn_step_seed(s), s->gradients, dense, s->scores, &s->loss);
     }
     /* A stream's figures are of the whole model: the step's own scores may lack units that dropout took. */
     if (s->result == PN_OK && p->windows != NULL) s->result = pn_net_forward(p->net, &s->batch, rows, s->rows[job->i_dense_table], s->scores);
@@ -85,17 +96,13 @@ static void fetch(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
     s->result = pn_devices_end(p->devices, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
-    if (s->result == PN_OK && p->private != NULL) { /* a unit whose gradient is no number: the CPU makes the step without it */
-        bool numbers = all_numbers(s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW);
-        for (uint32_t t = 0; t < p->run->job.i_dense_table; t++) numbers = numbers && all_numbers(s->gradients[t], s->batch.n_unique[t] * p->run->job.tables[t].dim);
-        const float *rows[PN_MAX_TABLES];
-        for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-        if (!numbers)
-            s->result = pn_net_step_clipped(p->net, &s->batch, rows, s->rows[p->run->job.i_dense_table], pn_step_seed(s), p->private_spec.clip, 0, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores,
-                                            NULL, &s->loss);
+    if (s->result == PN_OK && p->private != NULL) {
+        const struct pn_job *job = &p->run->job;
+        bool numbers = all_numbers(s->gradients[job->i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW);
+        for (uint32_t t = 0; t < job->i_dense_table; t++) numbers = numbers && all_numbers(s->gradients[t], s->batch.n_unique[t] * job->tables[t].dim);
+        if (!numbers) step_clipped(s); /* it leaves out a unit whose gradient is none */
+        release(s);
     }
-    if (s->result == PN_OK && p->private != NULL) /* clipped sums came back; the noise is drawn here, by the generator that the accounting is about */
-        s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
     if (s->result == PN_OK) share_out(p, s);
 }
 static void brought(struct pn_work *w) {

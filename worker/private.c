@@ -38,7 +38,7 @@ struct pn_private *pn_private_open(const struct pn_job *job, const struct pn_pri
         if (!pn_field_keyed(f)) continue;
         struct domain *d = &p->domains[f->i_table];
         bool twice = false;
-        for (size_t k = 0; k < d->n_fields; k++) twice = twice || (d->fields[k]->hash_seed == f->hash_seed && pn_field_domain(d->fields[k]) == pn_field_domain(f));
+        for (size_t k = 0; k < d->n_fields; k++) twice = twice || pn_fields_share(d->fields[k], f); /* with as many buckets, or the job is refused */
         if (twice) continue;
         d->fields[d->n_fields++] = f;
         d->n += pn_field_domain(f);
@@ -123,9 +123,8 @@ static bool count_votes(const struct pn_private *p, const struct pn_batch *b, do
     uint32_t *stamp[PN_MAX_TABLES] = {NULL};
     bool ok = true;
     for (uint32_t t = 0; t < p->job->i_dense_table; t++) ok = (stamp[t] = calloc(b->n_unique[t] + 1, sizeof **stamp)) != NULL && ok;
-    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
-    for (size_t u = 0; ok && u < n_units; u++) {
-        const size_t first = b->unit_begin != NULL ? b->unit_begin[u] : u, end = b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1;
+    for (size_t u = 0; ok && u < pn_batch_units(b); u++) {
+        const size_t first = pn_batch_unit(b, u), end = pn_batch_unit(b, u + 1);
         size_t m = 0;
         for (int pass = 0; pass < 2; pass++) { /* how many different rows, then their votes */
             const double vote = pass == 1 ? pn_vote(m, p->spec.vote_clip) : 0;

@@ -42,11 +42,9 @@ void pn_votes_unit(struct pn_votes *v) {
 }
 
 enum pn_result pn_votes_batch(struct pn_votes *v, const struct pn_batch *b, struct pn_error *err) {
-    const size_t n_units = b->unit_begin != NULL ? b->n_units : b->n_examples;
     enum pn_result r = PN_OK;
-    for (size_t u = 0; r == PN_OK && u < n_units; u++) {
-        const size_t first = b->unit_begin != NULL ? b->unit_begin[u] : u, end = b->unit_begin != NULL ? b->unit_begin[u + 1] : u + 1;
-        for (size_t e = first; r == PN_OK && e < end; e++) r = pn_votes_example(v, b, e, err);
+    for (size_t u = 0; r == PN_OK && u < pn_batch_units(b); u++) {
+        for (size_t e = pn_batch_unit(b, u); r == PN_OK && e < pn_batch_unit(b, u + 1); e++) r = pn_votes_example(v, b, e, err);
         if (r == PN_OK) pn_votes_unit(v);
     }
     return r;

@@ -26,39 +26,53 @@ static void close_side(struct side *s) {
     free(s->dp);
 }
 
-static void check_clipping(const char *model, float share, float spread, const uint32_t *unit_begin, size_t n_units) {
-    static struct pn_job job;
-    struct raw r;
+/* A model over the small batch, its parameters moved away from where they begin. */
+struct setup { struct pn_job job; struct raw r; struct pn_features *f; struct pn_net *net; size_t n_parameters, dim, padded; float *p; };
+static void open_setup(struct setup *x, const char *model) {
     struct pn_error err;
-    struct pn_features *f;
-    struct pn_net *net;
-    make_raw(&r);
-    make_job(&job, model);
-    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
-    pn_features_observe(f, &r.raw);
-    pn_features_freeze(f);
-    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
-    ck_assert(pn_net_separable(net));
-    const size_t n_parameters = pn_net_parameters(net), dim = job.tables[0].dim, padded = (n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
-    float *p = calloc(padded, sizeof *p), scores[ROWS], norms[ROWS], naive_norms[ROWS];
-    pn_net_init(net, 3, p);
     struct pn_rng g = {5};
-    for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
+    make_raw(&x->r);
+    make_job(&x->job, model);
+    ck_assert_int_eq(pn_features_open(&x->f, &x->job, names, 3, &err), PN_OK);
+    pn_features_observe(x->f, &x->r.raw);
+    pn_features_freeze(x->f);
+    ck_assert_int_eq(pn_net_open(&x->net, &x->job, 1, &err), PN_OK);
+    ck_assert(pn_net_separable(x->net));
+    x->n_parameters = pn_net_parameters(x->net);
+    x->dim = x->job.tables[0].dim;
+    x->padded = (x->n_parameters + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
+    x->p = calloc(x->padded, sizeof *x->p);
+    pn_net_init(x->net, 3, x->p);
+    for (size_t i = 0; i < x->n_parameters; i++) x->p[i] += (float)(0.3 * pn_rng_normal(&g));
+}
+static void close_setup(struct setup *x) {
+    free(x->p);
+    pn_net_close(x->net);
+    pn_features_close(x->f);
+    pn_job_free(&x->job);
+}
 
+static void check_clipping(const char *model, float share, float spread, const uint32_t *unit_begin, size_t n_units) {
+    static struct setup x;
+    open_setup(&x, model);
+    struct pn_net *const net = x.net;
+    const size_t n_parameters = x.n_parameters, dim = x.dim, padded = x.padded;
+    const float *const p = x.p;
+    float scores[ROWS], norms[ROWS], naive_norms[ROWS];
     struct side all, one[ROWS];
     double loss, single, *sum = calloc(padded, sizeof *sum), most = 0, unit_reach[ROWS] = {0}; /* unit_reach: the norms of a unit's examples, added up */
-    open_side(&all, f, &r.raw, dim, padded);
+    open_side(&all, x.f, &x.r.raw, dim, padded);
     const size_t n_cells = all.b.n_unique[0] * dim;
     double *row_sum = calloc(n_cells, sizeof *row_sum), *unit_sum = calloc(n_units * padded, sizeof *unit_sum), *unit_rows = calloc(n_units * n_cells, sizeof *unit_rows);
     size_t u = 0;
     for (size_t e = 0; e < ROWS; e++) {
         uint32_t offset[3], length[3];
         for (size_t c = 0; c < 3; c++) {
-            offset[c] = r.offset[c * ROWS + e];
-            length[c] = r.length[c * ROWS + e];
+            offset[c] = x.r.offset[c * ROWS + e];
+            length[c] = x.r.length[c * ROWS + e];
         }
-        const struct pn_raw raw = {1, 3, names, r.text, offset, length, labels + e, NULL, values + e};
-        open_side(&one[e], f, &raw, dim, padded);
+        const struct pn_raw raw = {1, 3, names, x.r.text, offset, length, labels + e, NULL, values + e};
+        open_side(&one[e], x.f, &raw, dim, padded);
         const float *in[PN_MAX_TABLES] = {one[e].rows};
         float *out[PN_MAX_TABLES] = {one[e].drows};
         ck_assert_int_eq(pn_net_step(net, &one[e].b, in, p, 1, out, one[e].dp, scores, &single), PN_OK);
@@ -112,36 +126,21 @@ static void check_clipping(const char *model, float share, float spread, const u
         ck_assert_msg(fabs((double)all.drows[i] - row_sum[i]) < 1e-5 * most, "%s, cell %zu: %g, naive %g", model, i, (double)all.drows[i], row_sum[i]);
     for (size_t e = 0; e < ROWS; e++) close_side(&one[e]);
     close_side(&all);
-    free(p);
     free(sum);
     free(row_sum);
     free(unit_sum);
     free(unit_rows);
-    pn_net_close(net);
-    pn_features_close(f);
-    pn_job_free(&job);
+    close_setup(&x);
 }
 
 /* A unit with a number so large that its gradient is none: the step is as if it were not there, to the last bit, and all of it are numbers. */
 static void check_broken(const char *model, float value, const uint32_t *unit_begin, size_t n_units) {
-    static struct pn_job job;
-    struct raw r;
-    struct pn_error err;
-    struct pn_features *f;
-    struct pn_net *net;
-    make_raw(&r);
-    make_job(&job, model);
-    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
-    pn_features_observe(f, &r.raw);
-    pn_features_freeze(f);
-    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
-    const size_t dim = job.tables[0].dim, padded = (pn_net_parameters(net) + PN_DENSE_ROW - 1) / PN_DENSE_ROW * PN_DENSE_ROW;
-    float *p = calloc(padded, sizeof *p), scores[ROWS], norms[ROWS];
-    struct pn_rng g = {5};
-    pn_net_init(net, 3, p);
-    for (size_t i = 0; i < pn_net_parameters(net); i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
+    static struct setup x;
+    open_setup(&x, model);
+    const size_t dim = x.dim, padded = x.padded;
+    float scores[ROWS], norms[ROWS];
     struct side all, rest = {.rows = NULL};
-    open_side(&all, f, &r.raw, dim, padded);
+    open_side(&all, x.f, &x.r.raw, dim, padded);
     const size_t broken = n_units / 2, first = unit_begin[broken], end = unit_begin[broken + 1];
     const struct pn_batch *from[ROWS];
     uint32_t example[ROWS];
@@ -151,8 +150,8 @@ static void check_broken(const char *model, float value, const uint32_t *unit_be
             from[n] = &all.b;
             example[n++] = e;
         }
-    pn_batch_fields(&job, sparse);
-    ck_assert_int_eq(pn_batch_gather(&rest.b, &job, sparse, from, example, n), PN_OK);
+    pn_batch_fields(&x.job, sparse);
+    ck_assert_int_eq(pn_batch_gather(&rest.b, &x.job, sparse, from, example, n), PN_OK);
     for (size_t k = 0; k < 2; k++) {
         struct pn_batch *b = k == 0 ? &all.b : &rest.b;
         if (n_units == ROWS) continue;
@@ -170,10 +169,10 @@ static void check_broken(const char *model, float value, const uint32_t *unit_be
         struct side *s = k == 0 ? &all : &rest;
         const float *in[PN_MAX_TABLES] = {s->rows};
         float *out[PN_MAX_TABLES] = {s->drows};
-        ck_assert_int_eq(pn_net_step_clipped(net, &s->b, in, p, 1, .5f, 0, out, s->dp, scores, norms, &loss), PN_OK);
+        ck_assert_int_eq(pn_net_step_clipped(x.net, &s->b, in, x.p, 1, .5f, 0, out, s->dp, scores, norms, &loss), PN_OK);
         if (k == 0) ck_assert_msg(!isfinite(norms[broken]), "%s with %g is no broken unit", model, (double)value);
     }
-    for (size_t i = 0; i < pn_net_parameters(net); i++) ck_assert_msg(all.dp[i] == rest.dp[i], "%s, parameter %zu: %g, without the unit %g", model, i, (double)all.dp[i], (double)rest.dp[i]);
+    for (size_t i = 0; i < x.n_parameters; i++) ck_assert_msg(all.dp[i] == rest.dp[i], "%s, parameter %zu: %g, without the unit %g", model, i, (double)all.dp[i], (double)rest.dp[i]);
     for (size_t i = 0, k = 0; i < all.b.n_unique[0]; i++) {
         const bool left = k < rest.b.n_unique[0] && rest.b.unique[0][k] == all.b.unique[0][i];
         for (size_t d = 0; d < dim; d++) ck_assert(all.drows[i * dim + d] == (left ? rest.drows[k * dim + d] : 0));
@@ -181,10 +180,7 @@ static void check_broken(const char *model, float value, const uint32_t *unit_be
     }
     close_side(&all);
     close_side(&rest);
-    free(p);
-    pn_net_close(net);
-    pn_features_close(f);
-    pn_job_free(&job);
+    close_setup(&x);
 }
 START_TEST(a_unit_whose_gradient_is_no_number_is_as_if_it_were_not_there) {
     static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7};
