@@ -159,7 +159,7 @@ void pn_producer_prepare(struct pn_producer *p) {
     if (p->reader == NULL) {
         const struct pn_job *job = &p->run->job;
         struct pn_reader_options o = {.producer = p->id, .n_producers = p->run->n_producers, .epoch = p->epoch, .shuffle_buffer = job->shuffle_buffer,
-                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL,
+                                      .shuffle_seed = job->shuffle_seed, .batch_size = job->batch_size, .by_hash = job->privacy.rows > 0, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL,
                                       .topic = p->run->topic, .parsed = p->run->parsed, .proposes = proposes, .owner = p};
         if (pn_producer_topic(p)) { /* it skips by the ledger, without reading */
             o.skip_batches = p->to_skip;

@@ -223,7 +223,7 @@ static void read_on(struct pn_holder *h) {
     if (h->reader == NULL) {
         const bool own = job->privacy.own_data;
         const struct pn_reader_options o = {.producer = own ? 0 : h->producer, .n_producers = own ? 1 : h->run->n_producers, .batch_size = job->batch_size,
-                                            .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL, .parsed = h->run->parsed};
+                                            .by_hash = true, .user = job->privacy.per_user > 0 ? job->privacy.user_field : NULL, .parsed = h->run->parsed};
         if ((h->reader = pn_reader_open(h->run->env, &job->train, &o)) == NULL) {
             fail(h, PN_NO_MEMORY, "no memory for a reader");
             return;

@@ -1,5 +1,5 @@
-"""models.py JOB DATA [--seeds N] [--async] [--change OLD=>NEW]...: the figures of docs/models.md. Runs docs/jobs/JOB.yaml on ../shared/data/DATA with 2 servers and
-2 workers, once a seed (which draws first values, order and negatives), and prints one line a run and the means with their spread. What is chosen by validation is
+"""models.py JOB DATA [--seeds N] [--nodes N] [--async] [--change OLD=>NEW]...: the figures of docs/models.md. Runs docs/jobs/JOB.yaml on ../shared/data/DATA with N servers
+and N workers (2), once a seed (which draws first values, order and negatives), and prints one line a run and the means with their spread. What is chosen by validation is
 chosen inside the job; test is measured once, at its end."""
 import os
 import statistics
@@ -12,6 +12,7 @@ job, folder, rest = sys.argv[1], data(sys.argv[2]), sys.argv[3:]
 if not folder:
     sys.exit(f"no ../shared/data/{sys.argv[2]}")
 seeds = int(rest[rest.index("--seeds") + 1]) if "--seeds" in rest else 3
+nodes = int(rest[rest.index("--nodes") + 1]) if "--nodes" in rest else 2
 with open(os.path.join(ROOT, "docs", "jobs", job + ".yaml")) as f:
     text = f.read().replace("${PINION_DATA}", folder)
 if "--async" in rest:
@@ -27,7 +28,7 @@ NAMES = ("test_auc", "test_logloss", "test_calibration", "test_gauc", "test_head
          "validation_ndcg", "validation_recall")
 ranked = {"test_hr", "test_ndcg", "test_recall", "validation_hr", "validation_ndcg", "validation_recall"}
 runs = []
-with Cluster(ps=2, workers=2, serving=0) as c:
+with Cluster(ps=nodes, workers=nodes, serving=0) as c:
     for seed in range(1, seeds + 1):
         begin = time.time()
         done = c.wait(c.submit(text.replace("seed: 1", f"seed: {seed}")), 7200)

@@ -2,6 +2,7 @@
  *
  * Deterministic: (data, epoch, producer, n_producers, shuffle, batch_size) fix batch number k = 1, 2, ... Batches are
  * dealt round-robin: the shuffled stream of the epoch is cut into batches; global batch b belongs to producer b % n.
+ * With by_hash each row is dealt by itself, whatever rows there are beside it.
  * Every file access goes through pn_env; memory is bounded by the shuffle buffer. */
 #ifndef PN_WORKER_READER_READER_H
 #define PN_WORKER_READER_READER_H
@@ -18,7 +19,8 @@ struct pn_reader_options {
     uint32_t epoch;                  /* from 0: part of the shuffle's seed */
     uint64_t shuffle_buffer, shuffle_seed; /* 0: file order */
     uint32_t batch_size;
-    const char *user;                /* NULL: none. Rows are dealt by a hash of this column, not batch by batch: all rows of one value are one producer's. A row without a value is bad. Borrowed */
+    bool by_hash;                    /* rows are dealt by a hash, not batch by batch: of the record's bytes, or ... */
+    const char *user;                /* ... if not NULL, of this column: all rows of one value are one producer's. A row without a value is bad. Borrowed */
     pn_parsed_open *parsed;          /* who reads Parquet; NULL: nobody can here */
     uint64_t skip_batches;           /* of this producer, in this epoch: to go on after a restore */
     /* of a topic (data->kafka) only: */

@@ -120,7 +120,13 @@ static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bo
 
 /* The next row of the shuffled stream. True: go on; sets *full at the end of an own batch. */
 static bool give(struct pn_reader *r, const struct pn_record *record, bool *full) {
-    if (r->options.user != NULL) return give_by_user(r, record, full);
+    if (r->options.by_hash) {
+        if (r->options.user != NULL) return give_by_user(r, record, full);
+        if (pn_hash(record->text, record->n_bytes, 0x726f7773ull) % r->options.n_producers != r->options.producer) return true;
+        const bool good = parse(r, record);
+        *full = r->batch.n_rows == r->options.batch_size;
+        return good;
+    }
     const uint64_t i_batch = r->n_rows_out / r->options.batch_size, n = r->options.n_producers;
     r->n_rows_out++;
     if (i_batch % n != r->options.producer || i_batch / n < r->options.skip_batches) return true;

@@ -218,6 +218,7 @@ START_TEST(rows_dealt_by_user_keep_a_users_together) {
         struct pn_reader_options o = whole(64);
         o.producer = p;
         o.n_producers = 3;
+        o.by_hash = true;
         o.user = "u";
         struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
         struct answer a;
@@ -245,6 +246,41 @@ START_TEST(rows_dealt_by_user_keep_a_users_together) {
     ck_assert_uint_lt(most, 400);
 } END_TEST
 
+/* Dealt by a hash of the record: every row is somebody's, with about as many for each, and a row that is not there moves no other one. */
+START_TEST(a_row_dealt_by_its_hash_goes_to_the_same_producer_whatever_is_beside_it) {
+    uint32_t owner[2][500], n[3] = {0};
+    memset(owner, 0xff, sizeof owner);
+    for (size_t without = 0; without < 2; without++) {
+        char csv[20000], *at = csv + sprintf(csv, "i,click\n");
+        for (size_t i = 0; i < 500; i++)
+            if (without == 0 || i != 7) at += sprintf(at, "%zu,%zu\n", i, i % 2);
+        for (uint32_t p = 0; p < 3; p++) {
+            struct fake_env f;
+            fake_init(&f, 5 + p);
+            fake_put_text(&f, "/r.csv", csv);
+            struct pn_data d = data_of(PN_FORMAT_CSV, "/r.csv");
+            struct pn_reader_options o = whole(64);
+            o.producer = p;
+            o.n_producers = 3;
+            o.by_hash = true;
+            struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
+            struct answer a;
+            while ((a = next(&f, r)).result == PN_OK)
+                for (size_t i = 0; i < a.raw->n_rows; i++) {
+                    const long row = atol(value(a.raw, i, "i"));
+                    ck_assert(owner[without][row] == UINT32_MAX);
+                    owner[without][row] = p;
+                    if (without == 0) n[p]++;
+                }
+            ck_assert_msg(a.result == PN_NOT_FOUND, "%s", a.err.text);
+            close_reader(&f, r);
+            fake_free(&f);
+        }
+    }
+    for (uint32_t p = 0; p < 3; p++) ck_assert_msg(n[p] > 120 && n[p] < 215, "producer %u has %u of 500 rows", p, n[p]);
+    for (size_t i = 0; i < 500; i++) ck_assert_uint_eq(owner[1][i], i == 7 ? UINT32_MAX : owner[0][i]);
+} END_TEST
+
 START_TEST(a_row_without_a_user_is_refused_with_its_line) {
     static const struct { const char *csv, *words; } cases[] = {{"u,i,click\na,1,0\n,2,1\n", "r.csv:3: column \"u\" (privacy.userField) is empty"}, {"v,i,click\na,1,0\n", "no column \"u\""}};
     for (size_t k = 0; k < 2; k++) {
@@ -253,6 +289,7 @@ START_TEST(a_row_without_a_user_is_refused_with_its_line) {
         fake_put_text(&f, "/r.csv", cases[k].csv);
         struct pn_data d = data_of(PN_FORMAT_CSV, "/r.csv");
         struct pn_reader_options o = whole(64);
+        o.by_hash = true;
         o.user = "u";
         struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
         const struct answer a = next(&f, r);
@@ -269,6 +306,7 @@ int main(void) {
     tcase_add_loop_test(c, batches_are_dealt_round_robin_from_one_stream, 0, 24);
     tcase_add_test(c, a_shuffle_depends_on_seed_and_epoch_and_on_nothing_else);
     tcase_add_test(c, rows_dealt_by_user_keep_a_users_together);
+    tcase_add_test(c, a_row_dealt_by_its_hash_goes_to_the_same_producer_whatever_is_beside_it);
     tcase_add_test(c, a_row_without_a_user_is_refused_with_its_line);
     tcase_add_test(c, movielens_100k_gives_80000_and_20000_ratings);
     tcase_add_test(c, the_criteo_sample_gives_80000_rows_of_which_17958_are_clicks);
