@@ -45,6 +45,8 @@ struct json_object *pn_reader_proposal(const struct pn_reader *);
 uint64_t pn_reader_lag(const struct pn_reader *);
 /* The ledger as it stands, of which all is durable. Borrowed. */
 void pn_reader_deal(struct pn_reader *, struct json_object *ledger);
+/* Whose a row dealt by its bytes is. */
+uint32_t pn_reader_owner(const char *record, size_t n_bytes, uint32_t n_producers);
 /* The columns that the data will have: fixed for movielens, criteo and libfm; for csv known after the first batch (NULL before). */
 const char *const *pn_reader_columns(const struct pn_reader *, size_t *n);
 

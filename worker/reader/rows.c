@@ -100,6 +100,8 @@ static bool parse(struct pn_reader *r, const struct pn_record *record) {
                                                 : pn_movielens_row(r, record);
 }
 
+uint32_t pn_reader_owner(const char *record, size_t n_bytes, uint32_t n_producers) { return (uint32_t)(pn_hash(record, n_bytes, 0x726f7773ull) % n_producers); }
+
 /* A row dealt by its user. It has to be parsed to know whose it is; another's is taken back. */
 static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bool *full) {
     struct pn_reader_batch *b = &r->batch;
@@ -122,7 +124,7 @@ static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bo
 static bool give(struct pn_reader *r, const struct pn_record *record, bool *full) {
     if (r->options.by_hash) {
         if (r->options.user != NULL) return give_by_user(r, record, full);
-        if (pn_hash(record->text, record->n_bytes, 0x726f7773ull) % r->options.n_producers != r->options.producer) return true;
+        if (pn_reader_owner(record->text, record->n_bytes, r->options.n_producers) != r->options.producer) return true;
         const bool good = parse(r, record);
         *full = r->batch.n_rows == r->options.batch_size;
         return good;
