@@ -12,6 +12,9 @@ enum { MOST = 1024 }; /* events of a data set */
 /* first: of its first job, which says unit, limit and delta; NULL: there is none yet. */
 struct account { struct pn_privacy_event events[MOST]; size_t n; const struct pn_privacy_spec *first; bool full, whole; };
 
+/* Whose presence is protected. Where users are in several holders' own data, each holder protects what it has of one. */
+static const char *unit(const struct pn_privacy_spec *v) { return v->per_user == 0 ? "example" : v->secure && v->own_data ? "user at one holder" : "user"; }
+
 static bool of(const struct pn_job *job, const char *dataset) { return job->privacy.rows > 0 && strcmp(job->privacy.dataset, dataset) == 0; }
 
 static void add(struct account *a, const struct pn_job *job, uint64_t steps, uint32_t lives) {
@@ -56,10 +59,9 @@ bool pn_budget_admit(const struct pn_coordinator *c, const struct pn_job *job, s
     if (job->privacy.rows == 0) return true;
     account_of(c, job->privacy.dataset, &a);
     if (a.first == NULL) a.first = &job->privacy;
-    const bool by_user = a.first->per_user > 0;
-    if (by_user != (job->privacy.per_user > 0)) { /* the two are of other neighbours, and do not add up */
+    if (strcmp(unit(a.first), unit(&job->privacy)) != 0) { /* the two are of other neighbours, and do not add up */
         pn_fail(err, PN_REFUSED, "data set \"%s\" has counted its budget by %s since its first job, and this job's unit is the %s: what one spends cannot be added to the other; take the same unit",
-                job->privacy.dataset, by_user ? "user" : "example", by_user ? "example" : "user");
+                job->privacy.dataset, unit(a.first), unit(&job->privacy));
         return false;
     }
     if (strcmp(a.first->user_field, job->privacy.user_field) != 0) {
@@ -130,7 +132,7 @@ struct json_object *pn_budget_describe(const struct pn_coordinator *c) {
         account_of(c, j->job.privacy.dataset, &a);
         const double spent = epsilon_of(&a);
         pn_json_add_str(e, "dataset", j->job.privacy.dataset);
-        pn_json_add_str(e, "unit", a.first->per_user > 0 ? "user" : "example");
+        pn_json_add_str(e, "unit", unit(a.first));
         pn_json_add_double(e, "epsilon_limit", a.first->limit);
         pn_json_add_double(e, "delta", a.first->delta);
         if (isfinite(spent)) pn_json_add_double(e, "epsilon_spent", spent);

@@ -388,6 +388,17 @@ uint64_t pn_job_declared_rows(const struct pn_job *);
 uint32_t pn_job_fewest(const struct pn_privacy_spec *, uint32_t n);
 uint32_t pn_job_colluding(const struct pn_privacy_spec *, uint32_t n);
 
+/* Of sums of clipped gradients (docs/privacy.md, "What a step sends"). A private step sums pieces of so many units in float32 (large ones while they are few, as each piece costs time), and pieces in double.
+ * One unit more or less changes the sums by its clip and by what roundoff differs, at most this share of the clip: over n examples whose magnitudes add up to at most m clips the roundoff of a float32 sum has an
+ * L2 norm of about sqrt(n) 2^-24 m (Higham and Mary 2019); twice that is taken, as there are two sums. c units of at most k examples each have n = c k and m = c sqrt(k), which pn_job_spread sees to; pieces add up
+ * as independent errors, and the end is rounded to float32 once. in_pieces: false where all units are summed in float32. */
+size_t pn_job_piece(size_t units);
+double pn_job_roundoff(double units, uint32_t per_unit, bool in_pieces);
+/* How many units one of n_producers may have: twice its share (and some, for few), as rows are dealt by a hash. With more, a step's batch would be larger than roundoff is counted for. */
+double pn_job_most_units(const struct pn_privacy_spec *, uint32_t n_producers);
+/* How far the norms of a user's examples may add up to above the clip (pn_net_step_clipped): as far as those of examples that have nothing in common; 0: the unit is the example. */
+float pn_job_spread(const struct pn_privacy_spec *);
+
 /* Do two features mean the same rows (hash: {share})? */
 bool pn_fields_share(const struct pn_field *, const struct pn_field *);
 /* How many keys a field can have at all, and the i-th of them (fields with `buckets`, and bucketised numbers). 0: any number. */

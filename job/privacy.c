@@ -46,6 +46,20 @@ static double calibrate(struct pn_job *job) {
     return high;
 }
 
+enum { FEW = 4096, LARGE = 2048, SMALL = 512 };
+size_t pn_job_piece(size_t units) { return units <= FEW ? LARGE : SMALL; }
+static double roundoff(double units, uint32_t per_unit, double piece) {
+    const double c = fmin(units, piece), k = per_unit > 1 ? per_unit : 1;
+    return 2 * 0x1p-24 * (c * sqrt(c) * k * sqrt(units / c) + units);
+}
+double pn_job_roundoff(double units, uint32_t per_unit, bool in_pieces) {
+    if (!in_pieces) return roundoff(units, per_unit, units);
+    const double few = roundoff(fmin(units, FEW), per_unit, LARGE); /* of a draw that is smaller than expected */
+    return units > FEW ? fmax(few, roundoff(units, per_unit, SMALL)) : few;
+}
+double pn_job_most_units(const struct pn_privacy_spec *v, uint32_t n_producers) { return 2 * (double)v->rows / n_producers + 64; }
+float pn_job_spread(const struct pn_privacy_spec *v) { return v->per_user > 0 ? sqrtf((float)v->per_user) : 0; }
+
 /* What would let the data through some other way than noisy sums. */
 static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *job) {
     const struct pn_data *d = &job->train;
@@ -57,6 +71,8 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     if (d->negatives.per_positive > 0 || pn_format_pairs(d->format)) pn_yaml_problem(y, n, "privacy: negatives drawn behind a positive row belong to it, which clipping by row does not know");
     if (d->history > 0 && job->privacy.per_user == 0)
         pn_yaml_problem(y, n, "privacy: with history a row stands in the history of later ones, which clipping by example does not know; take unit: user, or leave history out");
+    if (d->history > 0 && job->privacy.per_user > 0 && strcmp(job->privacy.user_field, "user") != 0)
+        pn_yaml_problem(y, n, "privacy: with history a row stands in the history of its user's later ones: userField must be \"user\", and not \"%s\", whose rows are in the histories of others", job->privacy.user_field);
     if (job->clip_norm > 0) pn_yaml_problem(y, n, "privacy clips each example (privacy.clip); training.clipNorm has no place beside it");
     if (job->embedding_l2 > 0) pn_yaml_problem(y, n, "privacy: embeddingL2 counts per example and is not clipped with it; take the optimizer's l2");
     for (size_t i = 0; i < job->n_fields; i++) {
@@ -72,8 +88,8 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     for (size_t i = 0; i < job->n_fields; i++)
         for (size_t k = 0; k < i; k++) {
             const struct pn_field *f = &job->fields[i], *other = &job->fields[k];
-            if (pn_fields_share(f, other) && pn_field_domain(f) != pn_field_domain(other))
-                pn_yaml_problem(y, n, "privacy: features \"%s\" and \"%s\" share rows and have not as many buckets: which rows nobody touched would be counted wrong; give both the same", other->name, f->name);
+            if (pn_fields_share(f, other) && (pn_field_domain(f) != pn_field_domain(other) || (f->buckets > 0) != (other->buckets > 0)))
+                pn_yaml_problem(y, n, "privacy: features \"%s\" and \"%s\" share rows and have not the same keys: which rows nobody touched would be counted wrong; give both as many buckets, or as many boundaries", other->name, f->name);
         }
     if (job->cache_rows > 0) pn_yaml_problem(y, n, "privacy and deviceCache do not go together: what a cache has to pull would tell servers what is in a batch; a worker of a private job keeps a copy of all rows in its memory");
     for (uint32_t t = 0; t < job->i_dense_table; t++) {

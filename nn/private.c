@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/hash.h"
 #include "nn/net.h"
 
 bool pn_net_separable(const struct pn_net *net) { return net->n_state == 0 && net->job->embedding_l2 <= 0 && net->job->model != PN_MODEL_SASREC && net->job->loss == PN_LOSS_BCE; }
@@ -73,31 +74,46 @@ out:
     return r;
 }
 
-/* The batch without its broken units: *out, and rows and room for gradients in its order. */
-struct rest { struct pn_batch batch; float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES]; };
-static void free_rest(struct rest *x) {
+/* Some units of a batch: a batch of their own, where its rows are among the other's, and their values and room for gradients in its order. */
+struct part { struct pn_batch batch; uint32_t *at[PN_MAX_TABLES]; float *rows[PN_MAX_TABLES], *gradients[PN_MAX_TABLES]; };
+static void free_part(struct part *x) {
     pn_batch_free(&x->batch);
     for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(x->at[t]);
         free(x->rows[t]);
         free(x->gradients[t]);
     }
 }
-/* The rows of table t that are left, from b's order into the rest's, or back. */
-static void copy_rows(const struct pn_batch *b, const struct pn_batch *rest, size_t t, size_t dim, const float *from, float *to, bool back) {
-    for (size_t i = 0, k = 0; k < rest->n_unique[t]; i++) {
-        if (b->unique[t][i] != rest->unique[t][k]) continue;
-        memcpy(to + (back ? i : k) * dim, from + (back ? k : i) * dim, dim * sizeof *to);
-        k++;
+/* Each of n keys among many, all of them there, both in the order of common/unique.h: by steps that double, as a part may be small beside its batch. */
+static void find_rows(const uint64_t *many, size_t n_many, const uint64_t *keys, size_t n, uint32_t *at) {
+    size_t low = 0;
+    for (size_t k = 0; k < n; k++) {
+        const uint64_t wanted = pn_mix64(keys[k]);
+        size_t step = 1, high = low;
+        while (high < n_many && pn_mix64(many[high]) < wanted) {
+            low = high + 1;
+            high += step;
+            step *= 2;
+        }
+        if (high > n_many) high = n_many;
+        while (low < high) {
+            const size_t middle = (low + high) / 2;
+            if (pn_mix64(many[middle]) < wanted) low = middle + 1;
+            else high = middle;
+        }
+        at[k] = (uint32_t)low;
     }
 }
-static enum pn_result leave_out(struct rest *out, const struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const bool *broken) {
+/* Units [first, end) that are not left_out (NULL: none is). */
+static enum pn_result take_part(struct part *out, const struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], size_t first, size_t end, const bool *left_out) {
     const struct pn_job *job = net->job;
-    const struct pn_batch **from = malloc((b->n_examples + 1) * sizeof *from);
-    uint32_t *example = malloc((b->n_examples + 1) * sizeof *example), *begin = b->unit_begin != NULL ? malloc((b->n_units + 1) * sizeof *begin) : NULL;
+    const size_t most = pn_batch_unit(b, end) - pn_batch_unit(b, first);
+    const struct pn_batch **from = malloc((most + 1) * sizeof *from);
+    uint32_t *example = malloc((most + 1) * sizeof *example), *begin = b->unit_begin != NULL ? malloc((end - first + 1) * sizeof *begin) : NULL;
     size_t n = 0, units = 0, sparse[PN_MAX_FIELDS];
     enum pn_result r = from != NULL && example != NULL && (b->unit_begin == NULL || begin != NULL) ? PN_OK : PN_NO_MEMORY;
-    for (size_t u = 0; r == PN_OK && u < pn_batch_units(b); u++) {
-        if (broken[u]) continue;
+    for (size_t u = first; r == PN_OK && u < end; u++) {
+        if (left_out != NULL && left_out[u]) continue;
         if (begin != NULL) begin[units++] = (uint32_t)n;
         for (size_t e = pn_batch_unit(b, u); e < pn_batch_unit(b, u + 1); e++) {
             from[n] = b;
@@ -117,47 +133,90 @@ static enum pn_result leave_out(struct rest *out, const struct pn_net *net, cons
     out->batch.unit_begin = begin;
     out->batch.n_units = units;
     for (uint32_t t = 0; t < job->i_dense_table; t++) {
-        const size_t cells = out->batch.n_unique[t] * job->tables[t].dim + 1;
-        out->rows[t] = malloc(cells * sizeof(float));
-        out->gradients[t] = malloc(cells * sizeof(float));
-        if (out->rows[t] == NULL || out->gradients[t] == NULL) {
-            free_rest(out);
+        const size_t dim = job->tables[t].dim, n_rows = out->batch.n_unique[t];
+        out->at[t] = malloc((n_rows + 1) * sizeof **out->at);
+        out->rows[t] = malloc((n_rows * dim + 1) * sizeof **out->rows);
+        out->gradients[t] = malloc((n_rows * dim + 1) * sizeof **out->gradients);
+        if (out->at[t] == NULL || out->rows[t] == NULL || out->gradients[t] == NULL) {
+            free_part(out);
             return PN_NO_MEMORY;
         }
-        copy_rows(b, &out->batch, t, job->tables[t].dim, rows[t], out->rows[t], false);
+        find_rows(b->unique[t], b->n_unique[t], out->batch.unique[t], n_rows, out->at[t]);
+        for (size_t k = 0; k < n_rows; k++) memcpy(out->rows[t] + k * dim, rows[t] + out->at[t][k] * dim, dim * sizeof(float));
     }
     return PN_OK;
 }
 
-/* The step of those that are not broken; scores lose their places, and of a private step nobody looks at them. */
-static enum pn_result step_without(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
-                                   float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, double *loss, const bool *broken) {
-    const uint32_t dense = net->job->i_dense_table;
-    const float *in[PN_MAX_TABLES] = {NULL};
-    struct rest rest;
-    enum pn_result r = leave_out(&rest, net, b, rows, broken);
-    if (r != PN_OK) return r;
-    for (uint32_t t = 0; t < dense; t++) in[t] = rest.rows[t];
-    in[dense] = rows[dense];
-    r = pn_net_step_clipped(net, &rest.batch, in, p, seed, clip, spread, rest.gradients, dp, scores, NULL, loss); /* fewer units each time */
-    for (uint32_t t = 0; r == PN_OK && t < dense; t++) {
-        memset(row_gradients[t], 0, b->n_unique[t] * net->job->tables[t].dim * sizeof(float));
-        copy_rows(b, &rest.batch, t, net->job->tables[t].dim, rest.gradients[t], row_gradients[t], true);
+/* Sums of parts, in double. */
+struct sums { double *rows[PN_MAX_TABLES], *p; size_t n_p; };
+static void free_sums(struct sums *x) {
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(x->rows[t]);
+    free(x->p);
+}
+static bool open_sums(struct sums *x, const struct pn_net *net, const struct pn_batch *b) {
+    bool ok = true;
+    memset(x, 0, sizeof *x);
+    x->n_p = pn_net_padded(net);
+    for (uint32_t t = 0; t < net->job->i_dense_table; t++) ok = (x->rows[t] = calloc(b->n_unique[t] * net->job->tables[t].dim + 1, sizeof **x->rows)) != NULL && ok;
+    ok = (x->p = calloc(x->n_p + 1, sizeof *x->p)) != NULL && ok;
+    if (!ok) free_sums(x);
+    return ok;
+}
+static void add_part(struct sums *x, const struct pn_net *net, const struct part *part, const float *dp) {
+    for (uint32_t t = 0; t < net->job->i_dense_table; t++) {
+        const size_t dim = net->job->tables[t].dim;
+        for (size_t k = 0; k < part->batch.n_unique[t]; k++)
+            for (size_t d = 0; d < dim; d++) x->rows[t][part->at[t][k] * dim + d] += (double)part->gradients[t][k * dim + d];
     }
-    for (size_t e = rest.batch.n_examples; e < b->n_examples; e++) scores[e] = 0;
-    free_rest(&rest);
+    for (size_t i = 0; i < x->n_p; i++) x->p[i] += (double)dp[i];
+}
+static void write_sums(const struct sums *x, const struct pn_net *net, const struct pn_batch *b, float *const row_gradients[PN_MAX_TABLES], float *dp) {
+    for (uint32_t t = 0; t < net->job->i_dense_table; t++)
+        for (size_t i = 0; i < b->n_unique[t] * net->job->tables[t].dim; i++) row_gradients[t][i] = (float)x->rows[t][i];
+    for (size_t i = 0; i < x->n_p; i++) dp[i] = (float)x->p[i];
+}
+
+/* The step in pieces of so many units, without those left out; with these, scores lose their places, and of a private step nobody looks at them. */
+static enum pn_result step_in_pieces(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
+                                     float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss, size_t piece, const bool *left_out) {
+    const uint32_t dense = net->job->i_dense_table;
+    const size_t n_units = pn_batch_units(b);
+    const float *in[PN_MAX_TABLES] = {NULL};
+    struct sums sums;
+    size_t n = 0;
+    enum pn_result r = open_sums(&sums, net, b) ? PN_OK : PN_NO_MEMORY;
+    if (r != PN_OK) return r;
+    *loss = 0;
+    for (size_t first = 0; r == PN_OK && first < n_units; first += piece) {
+        struct part part;
+        double own = 0;
+        r = take_part(&part, net, b, rows, first, n_units - first < piece ? n_units : first + piece, left_out);
+        if (r != PN_OK) break;
+        for (uint32_t t = 0; t < dense; t++) in[t] = part.rows[t];
+        in[dense] = rows[dense];
+        r = pn_net_step_clipped(net, &part.batch, in, p, pn_mix64(seed + first), clip, spread, part.gradients, dp, scores + n, left_out == NULL && norms != NULL ? norms + first : NULL, &own);
+        if (r == PN_OK) add_part(&sums, net, &part, dp);
+        *loss += own;
+        n += part.batch.n_examples;
+        free_part(&part);
+    }
+    if (r == PN_OK) write_sums(&sums, net, b, row_gradients, dp);
+    for (; n < b->n_examples; n++) scores[n] = 0;
+    free_sums(&sums);
     return r;
 }
 
-/* A unit whose gradient is no number would make none of the sums one, whatever it is scaled by (0 times infinity), and its presence plain to see: the step is made again without it, as if it
- * had not been drawn. Whether a unit is such a one is of itself alone. */
+/* In pieces, so that roundoff stays within what noise is made for (pn_job_roundoff). A unit whose gradient is no number would make none of the sums one, whatever it is scaled by (0 times infinity), and
+ * its presence plain to see: the step is made again without it, as if it had not been drawn. Whether a unit is such a one is of itself alone. */
 enum pn_result pn_net_step_clipped(struct pn_net *net, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], const float *p, uint64_t seed, float clip, float spread,
                                    float *const row_gradients[PN_MAX_TABLES], float *dp, float *scores, float *norms, double *loss) {
-    bool *broken = calloc(pn_batch_units(b) + 1, sizeof *broken), any = false;
+    const size_t n_units = pn_batch_units(b), piece = pn_job_piece(n_units);
+    if (n_units > piece) return step_in_pieces(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, norms, loss, piece, NULL);
+    bool *broken = calloc(n_units + 1, sizeof *broken), any = false;
     if (broken == NULL) return PN_NO_MEMORY;
     enum pn_result r = step_clipped(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, norms, loss, broken);
-    for (size_t u = 0; r == PN_OK && u < pn_batch_units(b); u++) any = any || broken[u];
-    if (any) r = step_without(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, loss, broken);
+    for (size_t u = 0; r == PN_OK && u < n_units; u++) any = any || broken[u];
+    if (any) r = step_in_pieces(net, b, rows, p, seed, clip, spread, row_gradients, dp, scores, NULL, loss, n_units, broken); /* fewer units each time */
     free(broken);
     return r;
 }

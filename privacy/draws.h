@@ -1,7 +1,7 @@
 /* Noise for differential privacy: a stream of secret random bits, and the draws that the mechanisms take from it.
  *
  * The bits are ChaCha20's under a key of the system's generator (libsodium): no draw can be told from the ones seen before. The normal draws are floating point, by
- * Box and Muller 1958 from 64 random bits a pair; they end at 6.6 deviations, and their low bits are those of float32. Mironov 2012 shows that low bits of noisy
+ * Box and Muller 1958 from 64 random bits a pair; they end at 10.8 deviations, beyond which lie fewer than 2^-84 of them, and their low bits are those of float32. Mironov 2012 shows that low bits of noisy
  * sums can tell of the value below; sums that leave a machine under secure aggregation take discrete noise instead. */
 #ifndef PN_PRIVACY_DRAWS_H
 #define PN_PRIVACY_DRAWS_H

@@ -34,17 +34,16 @@ static void split(const struct pn_privacy_spec *v, double *map, double *gradient
 
 enum pn_result pn_secure_fixed_update(struct pn_fixed *out, const struct pn_job *job, uint64_t n_values, struct pn_error *err) {
     double map, gradient;
-    const double batch = job->batch_size, k = job->privacy.per_user > 0 ? job->privacy.per_user : 1, b = batch * pn_secure_most_units(job) / units(job);
+    const double batch = job->batch_size, b = batch * pn_secure_most_units(job) / units(job);
     split(&job->privacy, &map, &gradient);
-    return pn_secure_fixed(out, job->n_producers, honest(job), gradient, (double)job->privacy.clip, 2 * sqrt(b * k) * 0x1p-24 * b * sqrt(k), batch * (double)job->privacy.clip, n_values, err);
+    return pn_secure_fixed(out, job->n_producers, honest(job), gradient, (double)job->privacy.clip, pn_job_roundoff(b, job->privacy.per_user, true), batch * (double)job->privacy.clip, n_values, err);
 }
 enum pn_result pn_secure_fixed_counts(struct pn_fixed *out, const struct pn_job *job, struct pn_error *err) {
     double map, gradient;
     split(&job->privacy, &map, &gradient);
     return pn_secure_fixed(out, job->n_producers, honest(job), map, job->privacy.vote_clip, 0, job->privacy.selection == PN_SELECT_FEST ? pn_secure_most_units(job) : job->batch_size, job->privacy.vote_buckets, err);
 }
-double pn_secure_most_units(const struct pn_job *job) { return job->privacy.own_data ? (double)job->privacy.rows : 2 * units(job) + 64; }
-float pn_secure_spread(const struct pn_privacy_spec *v) { return v->per_user > 0 ? sqrtf((float)v->per_user) : 0; }
+double pn_secure_most_units(const struct pn_job *job) { return job->privacy.own_data ? (double)job->privacy.rows : pn_job_most_units(&job->privacy, job->n_producers); }
 double pn_secure_vote(const struct pn_privacy_spec *v, size_t m) { return floor(pn_vote(m, v->vote_clip) * 0x1p24) * 0x1p-24; }
 
 enum pn_result pn_secure_words(const struct pn_fixed *f, struct pn_draws *g, struct pn_discrete *noise, const double *values, size_t n, void *words, size_t *n_clipped, struct pn_error *err) {

@@ -19,12 +19,20 @@ static void step_clipped(struct pn_step *s) {
     const uint32_t t_dense = p->run->job.i_dense_table;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = s->rows[t];
-    s->result = pn_net_step_clipped(p->net, &s->batch, rows, rows[t_dense], pn_step_seed(s), p->private_spec.clip, 0, s->gradients, s->gradients[t_dense], s->scores, NULL, &s->loss);
+    s->result = pn_net_step_clipped(p->net, &s->batch, rows, rows[t_dense], pn_step_seed(s), p->private_spec.clip, p->private_spec.spread, s->gradients, s->gradients[t_dense], s->scores, NULL, &s->loss);
 }
 /* Clipped sums get their noise here, on the CPU, by the generator that the accounting is about. */
 static void release(struct pn_step *s) {
     struct pn_producer *p = s->owner;
     if (s->result == PN_OK) s->result = pn_private_release(p->private, &s->noise, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW, &s->push);
+}
+
+/* Of a private step the text may say how large the batch was (no memory for N examples): that stays in the log. */
+static void fail_step(struct pn_step *s) {
+    struct pn_producer *p = s->owner;
+    const bool said = s->why.text[0] != '\0';
+    if (said && p->private != NULL) pn_log(p->run->env, PN_ERROR, "job %s: %s", p->run->job_id, s->why.text);
+    pn_producer_fail(p, s->result, !said ? "a step could not be computed" : p->private != NULL ? "a private step could not be computed; why is in its worker's log, and nowhere else" : s->why.text);
 }
 
 static void compute(struct pn_work *w) {
@@ -54,7 +62,7 @@ static void computed(struct pn_work *w) {
     if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
     if (s->result != PN_OK) {
-        pn_producer_fail(p, s->result, s->why.text[0] != '\0' ? s->why.text : "a step could not be computed");
+        fail_step(s);
         return;
     }
     s->state = COMPUTED;
@@ -111,7 +119,7 @@ static void brought(struct pn_work *w) {
     p->computing = false;
     if (pn_producer_gone(p)) return;
     if (s->result != PN_OK) {
-        pn_producer_fail(p, s->result, s->why.text);
+        fail_step(s);
         return;
     }
     s->state = ON_DEVICE;

@@ -49,6 +49,11 @@ static void pooled(struct pn_producer *p) {
         pn_producer_fail(p, PN_NO_MEMORY, "no memory for the examples of a private job, which are all kept");
         return;
     }
+    if ((double)pn_private_units(p->private) > p->private_spec.most) {
+        pn_producer_fail(p, PN_REFUSED, p->private_spec.by_user ? "the job says too few users (privacy.users): this data shard has more than twice its part, and roundoff is counted by it"
+                                                                : "the job says too few rows (privacy.rows): this data shard has more than twice its part, and roundoff is counted by it");
+        return;
+    }
     p->total_steps = pn_private_steps_an_epoch(p->private) * p->run->job.epochs;
     p->drawn = p->first_step - 1;
     p->all_read = p->drawn >= p->total_steps;

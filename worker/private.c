@@ -377,7 +377,7 @@ enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g
 #if PN_MUTANT == 23
     const float sigma = 0;
 #else
-    const float sigma = p->spec.noise * p->spec.clip;
+    const float sigma = p->spec.noise * p->spec.clip * (float)(1 + p->spec.roundoff);
 #endif
     const float share = 1.0f / (float)p->spec.batch;
     memset(out, 0, sizeof *out);
@@ -411,12 +411,22 @@ enum pn_result pn_private_release(const struct pn_private *p, struct pn_draws *g
     return r;
 }
 
+/* Units of a batch, if the shard has as many as it may have. */
+static double drawn(const struct pn_private_spec *s) { return s->batch * s->most / s->rows; }
+
 bool pn_private_spec_of(const struct pn_job *job, uint32_t n_producers, struct pn_private_spec *out) {
     const struct pn_privacy_spec *v = &job->privacy;
     double map = v->vote_noise, gradient = v->noise;
     if (v->rows == 0) return false;
     if (v->selection == PN_SELECT_ADAFEST) pn_privacy_split_noise(v->noise, v->noise * v->noise / (map * map), &map, &gradient);
     *out = (struct pn_private_spec){.rows = (double)v->rows / n_producers, .batch = job->batch_size, .per_unit = v->per_user > 0 ? v->per_user : 1, .by_user = v->per_user > 0, .clip = v->clip, .noise = (float)gradient, .selection = v->selection,
-                                    .vote_clip = v->vote_clip, .vote_noise = map, .threshold = v->threshold};
+                                    .vote_clip = v->vote_clip, .vote_noise = map, .threshold = v->threshold, .spread = pn_job_spread(v), .most = pn_job_most_units(v, n_producers)};
+    out->roundoff = pn_job_roundoff(drawn(out), out->per_unit, true);
     return true;
+}
+
+enum pn_result pn_private_on_device(struct pn_private_spec *s, struct pn_error *err) {
+    s->roundoff = pn_job_roundoff(drawn(s), s->per_unit, false);
+    if (s->roundoff <= 0.25) return PN_OK;
+    return pn_fail(err, PN_REFUSED, "a device sums a private batch in float32, and in batches of %u that needs %.0f %% more noise: take smaller ones, or device: cpu", s->batch, 100 * s->roundoff);
 }

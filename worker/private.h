@@ -2,7 +2,7 @@
  * clipped sums with noise, of rows that were chosen with noise. What is protected is a unit: an example, or a user with all examples. All of it is done here, at the holder of the data: servers see nothing else.
  *
  * Per step (Abadi et al. 2016; rows by Ghazi et al. 2023): every unit is in the batch with probability q, by itself (of a user then per_unit examples at most, any
- * of them); its whole gradient is clipped (nn/private.c); the sum gets normal noise of deviation noise * clip in every coordinate that is sent; the result is divided by the expected batch size, for the
+ * of them); its whole gradient is clipped (nn/private.c); the sum gets normal noise of deviation noise * clip (and noise times what roundoff may add to it) in every coordinate that is sent; the result is divided by the expected batch size, for the
  * true one is private, too. */
 #ifndef PN_WORKER_PRIVATE_H
 #define PN_WORKER_PRIVATE_H
@@ -16,12 +16,16 @@ struct pn_private_spec {
     uint32_t per_unit;           /* by_user: examples of one in a step at most; else 1 */
     bool by_user;                /* batches say whose each example is (pn_batch.user) */
     float clip, noise;           /* noise: multiplier of clip */
+    float spread;                /* of pn_net_step_clipped */
+    double roundoff, most;       /* what roundoff adds to the clip, as a share of it; units that a shard may have (pn_job_roundoff, pn_job_most_units) */
     enum pn_selection selection;
     double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
 };
 
 /* What the job's privacy section says of one of its data shards. False: the job is not private. */
 bool pn_private_spec_of(const struct pn_job *, uint32_t n_producers, struct pn_private_spec *);
+/* Steps are made on a device, which sums all of a batch in float32. PN_REFUSED: in batches of this size that has too much roundoff. */
+enum pn_result pn_private_on_device(struct pn_private_spec *, struct pn_error *);
 
 struct pn_private;
 /* job is borrowed; every keyed field has a domain (pn_field_domain). NULL: no memory. */

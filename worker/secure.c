@@ -298,7 +298,7 @@ static enum pn_result step(struct pn_holder *h, struct pn_draws *g) {
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(weights + h->rows.keys[dense][i] * PN_DENSE_ROW, h->weights + i * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
         in[dense] = weights;
-        r = pn_net_step_clipped(h->net, &b, in, weights, pn_draws_bits(g) /* as in worker/prepare.c: dropout by places that nobody can know */, h->spec.clip, pn_secure_spread(&job->privacy), gradients, weight_sums, scores, NULL, &loss);
+        r = pn_net_step_clipped(h->net, &b, in, weights, pn_draws_bits(g) /* as in worker/prepare.c: dropout by places that nobody can know */, h->spec.clip, pn_job_spread(&job->privacy), gradients, weight_sums, scores, NULL, &loss);
     }
     if (r == PN_OK) {
         for (size_t i = 0; i < h->rows.n[dense]; i++) memcpy(h->sums[dense] + i * PN_DENSE_ROW, weight_sums + h->rows.keys[dense][i] * PN_DENSE_ROW, PN_DENSE_ROW * sizeof(float));
@@ -405,7 +405,7 @@ static void pump(struct pn_holder *h) {
     }
     const bool sums = h->plan.phase == PN_SECURE_COUNTS || h->plan.phase == PN_SECURE_UPDATE;
     if (!sums || (h->agg != NULL && pn_secure_same_round(&h->plan, &h->at))) return;
-    /* Counts and update are of one draw: a holder that was not in the counts has no part in the update. */
+    /* Counts and update are of one draw: a holder that did not draw for the counts has no part in the update. */
     if (h->plan.phase == PN_SECURE_UPDATE && h->run->job.privacy.selection == PN_SELECT_ADAFEST && h->drawn_attempt != h->plan.attempt) return;
     drop_round(h);
     pn_secure_plan_close(&h->at);

@@ -268,6 +268,8 @@ static void on_survivors(struct pn_agg_worker *w, const struct pn_agg_message *m
     }
     if (w->state != MASKED || w->working) return;
     const uint32_t fewest = pn_agg_fewest(w->terms), left = pn_agg_count(m->set, n);
+    for (uint32_t i = 0; i < n; i++)
+        if (m->set[i] && !w->listed[i]) END(w, PN_REFUSED, "the coordinator names worker %u a survivor, who was not in its list: it would be counted among the fewest whose noise is in the sum", i);
     if (left < fewest || !m->set[w->s.self]) END(w, PN_REFUSED, "%u survivors (with this worker: %u): %u are the fewest a sum is made of", left, m->set[w->s.self], fewest);
     uint32_t near = 0;
     for (uint32_t p = 0; p < w->graph.k; p++) near += w->held[p].in && m->set[w->member[pn_agg_neighbour(&w->graph, w->me, p + 1)]];

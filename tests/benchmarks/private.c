@@ -28,6 +28,7 @@ static void make_batch(const struct pn_job *job, unsigned buckets, struct pn_bat
     b->begin = malloc((FIELDS * BATCH + 1) * sizeof *b->begin);
     b->keys = malloc(FIELDS * BATCH * sizeof *b->keys);
     b->labels = malloc(BATCH * sizeof *b->labels);
+    b->log_q = calloc(BATCH, sizeof *b->log_q);
     for (uint32_t i = 0; i <= FIELDS * BATCH; i++) b->begin[i] = i;
     for (size_t i = 0; i < FIELDS * BATCH; i++) b->keys[i] = pn_field_domain_key(&job->fields[i / BATCH], pn_rng_next(&g) % buckets);
     for (size_t i = 0; i < BATCH; i++) b->labels[i] = pn_rng_uniform(&g) < 0.25;

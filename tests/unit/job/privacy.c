@@ -69,14 +69,15 @@ START_TEST(fest_pays_for_its_choice) {
 
 /* A rating in the history of twenty later ones is twenty-one examples' business. */
 START_TEST(history_goes_with_users_only) {
-    for (int by_user = 0; by_user < 2; by_user++) {
+    static const struct { const char *unit, *words; } cases[] = {{BY_USER ", userField: user", ""}, {GOOD, "with history a row stands"}, {BY_USER ", userField: item", "userField must be \"user\""}};
+    for (size_t i = 0; i < 3; i++) {
         char text[2000];
         struct pn_error err = {""};
         snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: movielens, uri: /x, split: u1, part: train, history: 20}}\n"
                  "  features: [{name: u, column: user, type: categorical, buckets: 100}, {name: h, column: history, type: multi, buckets: 100}]\n  model: {name: fm}\n  training: {batchSize: 1000, dataShards: 2}\n"
-                 "  privacy: {%s}\n", by_user ? BY_USER ", userField: user" : GOOD);
+                 "  privacy: {%s}\n", cases[i].unit);
         const enum pn_result r = pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err);
-        ck_assert_msg(r == (by_user ? PN_OK : PN_INVALID) && (by_user || strstr(err.text, "with history a row stands") != NULL), "%s", err.text);
+        ck_assert_msg(r == (i == 0 ? PN_OK : PN_INVALID) && (i == 0 || strstr(err.text, cases[i].words) != NULL), "%s", err.text);
         if (r == PN_OK) pn_job_free(&job);
     }
 } END_TEST
@@ -104,7 +105,8 @@ START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
         {"", GOOD_FEATURES, "{name: fm}", "", BY_USER, "needs userField"},
         {"", GOOD_FEATURES, "{name: fm}", "", BY_USER ", userField: u, examplesPerUser: 0", "examplesPerUser"},
         {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 0.001, delta: 1.0e-12, threshold: 10, dataset: d", "no noise below"},
-        {"", "{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 50, hash: {share: u}}", "{name: fm}", "", GOOD, "have not as many buckets"},
+        {"", "{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 50, hash: {share: u}}", "{name: fm}", "", GOOD, "have not the same keys"},
+        {"", "{name: u, type: numeric, bucketize: [1, 2, 3], hash: {share: v}}, {name: v, type: categorical, buckets: 5}", "{name: fm}", "", GOOD, "have not the same keys"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: dense", "has a meaning for selection"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct pn_error err = {""};

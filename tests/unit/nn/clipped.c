@@ -182,6 +182,83 @@ static void check_broken(const char *model, float value, const uint32_t *unit_be
     close_side(&rest);
     close_setup(&x);
 }
+/* More units than are summed in float32 at once: the sums, norms, scores and loss are those of the units one by one, and the sums within the roundoff that noise is made for. */
+static void check_pieces(const char *model, size_t k) {
+    enum { UNITS = 2048 + 100 };
+    static struct setup x;
+    static const struct pn_batch *from[2 * UNITS];
+    static uint32_t example[2 * UNITS];
+    open_setup(&x, model);
+    struct side one, all = {.rows = NULL};
+    open_side(&one, x.f, &x.r.raw, x.dim, x.padded);
+    size_t sparse[PN_MAX_FIELDS];
+    const size_t n = k * UNITS, n_cells = one.b.n_unique[0] * x.dim;
+    for (size_t i = 0; i < n; i++) {
+        from[i] = &one.b;
+        example[i] = (uint32_t)(i / k * 3 + i % k) % ROWS;
+    }
+    pn_batch_fields(&x.job, sparse);
+    ck_assert_int_eq(pn_batch_gather(&all.b, &x.job, sparse, from, example, n), PN_OK);
+    ck_assert_uint_eq(all.b.n_unique[0], one.b.n_unique[0]);
+    if (k > 1) {
+        all.b.n_units = UNITS;
+        all.b.unit_begin = malloc((UNITS + 1) * sizeof *all.b.unit_begin);
+        for (size_t u = 0; u <= UNITS; u++) all.b.unit_begin[u] = (uint32_t)(k * u);
+    }
+    all.rows = one.rows;
+    all.drows = calloc(n_cells, sizeof(float));
+    all.dp = calloc(x.padded, sizeof(float));
+    const float clip = 0.7f, spread = k > 1 ? 1.2f : 0, *in[PN_MAX_TABLES] = {all.rows};
+    float *out[PN_MAX_TABLES] = {all.drows}, *scores = malloc(n * sizeof *scores), *norms = malloc(UNITS * sizeof *norms);
+    double loss, losses = 0, error = 0, *row_sum = calloc(n_cells, sizeof *row_sum), *sum = calloc(x.padded, sizeof *sum);
+    ck_assert_int_eq(pn_net_step_clipped(x.net, &all.b, in, x.p, 1, clip, spread, out, all.dp, scores, norms, &loss), PN_OK);
+    for (size_t u = 0; u < UNITS; u++) {
+        struct pn_batch b;
+        float score[2], norm, *drows = calloc(n_cells, sizeof *drows), *rows = calloc(n_cells, sizeof *rows), *dp = calloc(x.padded, sizeof *dp);
+        double own;
+        ck_assert_int_eq(pn_batch_gather(&b, &x.job, sparse, from + k * u, example + k * u, k), PN_OK);
+        if (k > 1) {
+            b.n_units = 1;
+            b.unit_begin = calloc(2, sizeof *b.unit_begin);
+            b.unit_begin[1] = (uint32_t)k;
+        }
+        for (size_t i = 0; i < b.n_unique[0]; i++) value_of(b.unique[0][i], rows + i * x.dim, x.dim);
+        const float *in_one[PN_MAX_TABLES] = {rows};
+        float *out_one[PN_MAX_TABLES] = {drows};
+        ck_assert_int_eq(pn_net_step_clipped(x.net, &b, in_one, x.p, 1, clip, spread, out_one, dp, score, &norm, &own), PN_OK);
+        ck_assert_float_eq_tol(norm, norms[u], 1e-5f * norm);
+        for (size_t e = 0; e < k; e++) ck_assert_float_eq_tol(score[e], scores[k * u + e], 1e-5f);
+        for (size_t i = 0; i < x.padded; i++) sum[i] += (double)dp[i];
+        for (size_t i = 0, at = 0; i < b.n_unique[0]; i++) {
+            while (all.b.unique[0][at] != b.unique[0][i]) at++;
+            for (size_t d = 0; d < x.dim; d++) row_sum[at * x.dim + d] += (double)drows[i * x.dim + d];
+        }
+        losses += own;
+        pn_batch_free(&b);
+        free(drows);
+        free(rows);
+        free(dp);
+    }
+    for (size_t i = 0; i < x.padded; i++) error += ((double)all.dp[i] - sum[i]) * ((double)all.dp[i] - sum[i]);
+    for (size_t i = 0; i < n_cells; i++) error += ((double)all.drows[i] - row_sum[i]) * ((double)all.drows[i] - row_sum[i]);
+    ck_assert_msg(sqrt(error) <= (double)clip * pn_job_roundoff(UNITS, (uint32_t)k, true), "%s: sums differ by %g of the clip", model, sqrt(error) / (double)clip);
+    ck_assert_double_eq_tol(loss, losses, 1e-5 * losses);
+    all.rows = NULL;
+    close_side(&all);
+    close_side(&one);
+    free(scores);
+    free(norms);
+    free(row_sum);
+    free(sum);
+    close_setup(&x);
+}
+START_TEST(many_units_are_summed_in_pieces_as_one_by_one) {
+    for (size_t k = 1; k <= 2; k++) {
+        check_pieces("deepfm, hidden: [5, 4], norm: layer", k);
+        check_pieces("lr", k);
+    }
+} END_TEST
+
 START_TEST(a_unit_whose_gradient_is_no_number_is_as_if_it_were_not_there) {
     static const uint32_t each[ROWS + 1] = {0, 1, 2, 3, 4, 5, 6, 7}, users[] = {0, 3, 4, 7};
     for (int by_user = 0; by_user < 2; by_user++) {
@@ -283,6 +360,7 @@ int main(void) {
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
     tcase_add_test(t, a_transformers_tokens_are_one_units_gradient);
     tcase_add_test(t, a_unit_whose_gradient_is_no_number_is_as_if_it_were_not_there);
+    tcase_add_test(t, many_units_are_summed_in_pieces_as_one_by_one);
     tcase_add_test(t, a_users_gradients_that_cancel_are_not_rounded_away);
     tcase_add_test(t, a_model_that_mixes_examples_is_refused);
     suite_add_tcase(s, t);

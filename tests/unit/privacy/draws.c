@@ -42,6 +42,29 @@ START_TEST(normal_draws_have_mean_variance_and_the_distribution_of_their_name) {
     free(x);
 } END_TEST
 
+/* Where u is small it has more bits (far_out): on both sides of that seam, at 4.56 deviations, and beyond it, there are as many as there should be. */
+START_TEST(normal_draws_have_their_tails) {
+    enum { N = 1 << 20, TIMES = 30, BINS = 7 };
+    static const double edges[BINS + 1] = {3.5, 4, 4.3, 4.5, 4.62, 4.8, 5.1, 100};
+    double count[BINS] = {0}, chi = 0;
+    float *x = malloc(N * sizeof *x);
+    open_noise(4);
+    for (size_t k = 0; k < TIMES; k++) {
+        memset(x, 0, N * sizeof *x);
+        pn_draws_add_normal(&g, x, N, 1);
+        for (size_t i = 0; i < N; i++) {
+            const double a = fabs((double)x[i]);
+            for (size_t b = 0; a > edges[0] && b < BINS; b++) count[b] += a > edges[b] && a <= edges[b + 1];
+        }
+    }
+    for (size_t b = 0; b < BINS; b++) {
+        const double wanted = 2.0 * N * TIMES * (pn_normal_tail(edges[b]) - pn_normal_tail(edges[b + 1]));
+        chi += (count[b] - wanted) * (count[b] - wanted) / wanted;
+    }
+    ck_assert_msg(chi < 29.9, "chi-square %g of 7 degrees", chi);
+    free(x);
+} END_TEST
+
 START_TEST(noise_is_added_to_what_is_there) {
     float x[5] = {1000, 2000, 3000, 4000, 5000};
     open_noise(2);
@@ -134,6 +157,7 @@ int main(void) {
     TCase *t = tcase_create("draws");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, normal_draws_have_mean_variance_and_the_distribution_of_their_name);
+    tcase_add_test(t, normal_draws_have_their_tails);
     tcase_add_test(t, noise_is_added_to_what_is_there);
     tcase_add_test(t, bits_and_ranges_are_uniform);
     tcase_add_test(t, binomial_counts_have_their_mean_and_variance);

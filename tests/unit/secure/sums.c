@@ -193,12 +193,12 @@ START_TEST(a_users_examples_are_counted_with_in_the_roundoff) {
         read_job(units[i]);
         ck_assert_int_eq(pn_secure_fixed_update(&f, &job, 4000, &err), PN_OK);
         scale[i] = f.scale;
-        ck_assert_float_eq_tol(pn_secure_spread(&job.privacy), i == 0 ? 0 : i == 1 ? 1 : 8, 1e-6f);
+        ck_assert_float_eq_tol(pn_job_spread(&job.privacy), i == 0 ? 0 : i == 1 ? 1 : 8, 1e-6f);
         pn_job_free(&job);
     }
     ck_assert(scale[0] == scale[1]);
-    const double b = 100 * 40064. / 20000, roundoff = 2 * pow(b, 1.5) * 0x1p-24; /* of twice the units that are expected at a holder, and 64 */
-    ck_assert_double_eq_tol(scale[1] / scale[2], (1 + 0x1p-10 + 64 * roundoff) / (1 + 0x1p-10 + roundoff), 1e-9);
+    const double b = 100 * 40064. / 20000, roundoff = 2 * 0x1p-24 * (pow(b, 1.5) + b), of_64 = 2 * 0x1p-24 * (64 * pow(b, 1.5) + b); /* of twice the units that are expected at a holder, and 64 */
+    ck_assert_double_eq_tol(scale[1] / scale[2], (1 + 0x1p-10 + of_64) / (1 + 0x1p-10 + roundoff), 1e-9);
 } END_TEST
 
 START_TEST(so_much_noise_that_nothing_is_left_of_an_example_is_refused) {
