@@ -48,6 +48,28 @@ bool pn_data_names(const char *columns, const char *name) {
     return false;
 }
 
+/* A column of a libfm file by its id: 8=age. Its name and where it begins; NULL: no such thing, said. */
+static const char *name_behind_id(struct pn_yaml *y, struct fy_node *c, const char *text) {
+    const char *name = text + strspn(text, "0123456789");
+    if (name == text || *name != '=' || name[1] == '\0' || (text[0] == '0' && name > text + 1)) pn_yaml_problem(y, c, "column \"%s\": by id it is ID=NAME, such as 8=age", text);
+    else if (strcmp(name + 1, PN_LIBFM_IDS) == 0) pn_yaml_problem(y, c, "column \"%s\" is what all ids without a name become: take another name", PN_LIBFM_IDS);
+    else return name + 1;
+    return NULL;
+}
+
+/* Does a column, or with ids either half of one, stand there already? */
+static bool stands(const struct pn_data *d, const char *text, const char *name) {
+    if (name == text) return pn_data_names(d->columns, text);
+    for (const char *c = d->columns, *end; *c != '\0'; c = *end != '\0' ? end + 1 : end) {
+        end = c + strcspn(c, ",");
+        const char *equals = memchr(c, '=', (size_t)(end - c));
+        if (equals == NULL) continue;
+        if ((size_t)(equals - c) == (size_t)(name - 1 - text) && memcmp(c, text, (size_t)(equals - c)) == 0) return true;
+        if ((size_t)(end - equals - 1) == strlen(name) && memcmp(equals + 1, name, strlen(name)) == 0) return true;
+    }
+    return false;
+}
+
 static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d) {
     if (n == NULL) return;
     if (fy_node_get_type(n) != FYNT_SEQUENCE || fy_node_sequence_item_count(n) < 1 || fy_node_sequence_item_count(n) > PN_MAX_FIELDS) {
@@ -59,8 +81,12 @@ static void read_columns(struct pn_yaml *y, struct fy_node *n, struct pn_data *d
         char name[64] = "";
         if (!pn_yaml_text(y, c, "a column", name, sizeof name)) continue;
         const size_t used = strlen(d->columns);
-        if (name[0] == '\0' || strchr(name, ',') != NULL) pn_yaml_problem(y, c, "a column's name is not empty and has no comma");
-        else if (pn_data_names(d->columns, name)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
+        const bool by_id = d->format == PN_FORMAT_LIBFM && strchr(name, '=') != NULL;
+        const char *own = by_id ? name_behind_id(y, c, name) : name;
+        if (own == NULL) continue;
+        if (used > 0 && by_id != pn_data_by_id(d)) pn_yaml_problem(y, c, "columns go all by their place (NAME) or all by id (ID=NAME)");
+        else if (name[0] == '\0' || strchr(name, ',') != NULL) pn_yaml_problem(y, c, "a column's name is not empty and has no comma");
+        else if (stands(d, name, own)) pn_yaml_problem(y, c, "column \"%s\" stands twice", name);
         else if (used + strlen(name) + 2 > sizeof d->columns) pn_yaml_problem(y, c, "the columns' names are longer than %zu characters together", sizeof d->columns - 1);
         else snprintf(d->columns + used, sizeof d->columns - used, "%s%s", used > 0 ? "," : "", name);
     }
@@ -200,4 +226,10 @@ void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, co
     read_columns(y, columns, d);
     read_negatives(y, negatives, base, d);
     read_pairs(y, n, what, base, d);
+}
+
+void pn_job_check_weights(struct pn_job *job) {
+    bool weighted = true;
+    for (size_t i = 0; i < job->n_fields; i++) weighted = weighted && (strcmp(job->fields[i].column, PN_LIBFM_IDS) != 0 || job->fields[i].weighted);
+    job->train.weighted = job->validation.weighted = job->test.weighted = weighted;
 }

@@ -56,7 +56,7 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base,
     static const char *const types[] = {"categorical", "multi", "numeric", "cross", "sequence", "leaves", NULL};
     if (!pn_yaml_keys(y, n, "a feature",
                       KEYS("name", "column", "type", "table", "hash", "transform", "criteoLog", "mean", "std", "bucketize", "separator", "pooling", "maxLength", "of", "buckets", "clip", "default",
-                           "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare", "vocabulary"),
+                           "trees", "depth", "minCount", "rows", "rate", "l2", "minWeight", "rowShare", "columnShare", "vocabulary", "weighted"),
                       KEYS("admission", "positions", "ttlSteps")))
         return;
     struct pn_field *f = &job->fields[job->n_fields];
@@ -80,6 +80,7 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base,
         {"bucketize", 1u << PN_FIELD_NUMERIC}, {"clip", 1u << PN_FIELD_NUMERIC},
         {"vocabulary", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE},
         {"default", 1u << PN_FIELD_CATEGORICAL | 1u << PN_FIELD_NUMERIC | 1u << PN_FIELD_MULTI}, {"separator", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"pooling", 1u << PN_FIELD_MULTI},
+        {"weighted", 1u << PN_FIELD_MULTI},
         {"maxLength", 1u << PN_FIELD_MULTI | 1u << PN_FIELD_SEQUENCE}, {"of", 1u << PN_FIELD_CROSS},
         {"trees", 1u << PN_FIELD_LEAVES}, {"depth", 1u << PN_FIELD_LEAVES}, {"minCount", 1u << PN_FIELD_LEAVES},
         {"rows", 1u << PN_FIELD_LEAVES}, {"rate", 1u << PN_FIELD_LEAVES}, {"l2", 1u << PN_FIELD_LEAVES}, {"minWeight", 1u << PN_FIELD_LEAVES},
@@ -103,11 +104,16 @@ void pn_job_read_feature(struct pn_yaml *y, struct fy_node *n, const char *base,
         if (text[1] != '\0') pn_yaml_problem(y, pn_yaml_get(n, "separator"), "separator must be one character");
         f->separator = text[0];
     }
+    pn_yaml_truth(y, pn_yaml_get(n, "weighted"), "weighted", &f->weighted);
     int pooling = PN_POOL_SUM;
-    if (f->type == PN_FIELD_MULTI) pooling = PN_POOL_MEAN;
+    if (f->type == PN_FIELD_MULTI && !f->weighted) pooling = PN_POOL_MEAN;
     if (pn_yaml_choice(y, pn_yaml_get(n, "pooling"), "pooling", KEYS("sum", "mean", "sqrtn"), KEYS("attention", "max"), &pooling)) f->pooling = (enum pn_pooling)pooling;
+    if (f->weighted && f->pooling != PN_POOL_SUM) pn_yaml_problem(y, pn_yaml_get(n, "pooling"), "feature \"%s\" is weighted: its rows are added up with their weights, pooling: sum", f->name);
+    if (f->weighted && f->separator == ':') pn_yaml_problem(y, n, "feature \"%s\" is weighted: ':' stands between a value and its weight and cannot separate values", f->name);
+    const uint64_t most = f->type == PN_FIELD_SEQUENCE || f->weighted ? 1u << 20 : 4096;
+    if (f->weighted) f->max_length = (uint32_t)most; /* a row cut off would be another row */
     uint64_t count = f->max_length;
-    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, f->type == PN_FIELD_SEQUENCE ? 1u << 20 : 4096, &count)) f->max_length = (uint32_t)count;
+    if (pn_yaml_count(y, pn_yaml_get(n, "maxLength"), "maxLength", 1, most, &count)) f->max_length = (uint32_t)count;
 
     pn_yaml_count32(y, pn_yaml_get(n, "buckets"), "buckets", 1, 1u << 31, &f->buckets);
     if (f->buckets > 0 && !pn_field_keyed(f)) pn_yaml_problem(y, pn_yaml_get(n, "buckets"), "feature \"%s\" is a plain number: it has no keys to put into buckets", f->name);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include "common/codec.h"
 #include "common/result.h"
 
@@ -43,8 +44,7 @@ struct pn_kafka_spec {
  * MOVIELENS: path is the folder of ml-100k; `split` names the test file ("u1"); `part` says which side.
  *   split "time": the last tenth of all ratings in time is test, the tenth before it validation.
  *   label = rating >= `threshold`; columns user item age gender occupation zip genres decade hour weekday (and title).
- * LIBFM (libsvm is another name of it): lines `label id:1 id:1 ...`; with `columns` the pairs of a line are those columns in order, their ids the values;
- *   without, one column `features`: the ids joined by '|'.
+ * LIBFM (libsvm is another name of it): lines `label id:value id:value ...`; worker/reader/libfm.c says which columns they become.
  * NCF (He et al. 2017): lines `user item ...`, and `(user,item) item ...`: a positive row and rows of label 0 behind it. LIGHTGCN: lines `user item item ...`.
  *   Ids are decimal numbers; columns user and item; every pair is a positive row. Negatives come right behind their positive row (worker/reader/pairs.c).
  * SASREC (a line "user item" an action, a user's lines together and in time order) and S3REC (a line "user item item ..." a user): one row a user, see
@@ -67,7 +67,8 @@ struct pn_data {
     uint32_t history;      /* movielens: columns history and history_rating hold the user's last so many ratings before the row's moment; 0: no such columns.
                             * sasrec, s3rec: the most positions of a row */
     uint64_t first_row, n_rows;  /* of the file: drawn negatives do not count */
-    char columns[1000];    /* libfm, jsonl, parquet: names with ',' between; "": none given */
+    char columns[1000];    /* libfm, jsonl, parquet: names with ',' between; "": none given. libfm: NAME by its place, or ID=NAME, then all are */
+    bool weighted;         /* libfm: every feature over the column `features` takes weights. From the features, not from the file */
     /* ncf, lightgcn: of each user's pairs in the file hold_out ones, drawn by hold_out_seed, are the part HELD; a user with no more than these keeps all. 0: none */
     uint32_t hold_out;
     uint64_t hold_out_seed;
@@ -86,8 +87,12 @@ struct pn_data {
     } negatives;
     bool present;
 };
+/* The column of a libfm file's ids that have none of their own. */
+#define PN_LIBFM_IDS "features"
 /* Is `name` among `columns` (of struct pn_data: names with ',' between)? */
 bool pn_data_names(const char *columns, const char *name);
+/* Do the columns of a libfm file go by ids (ID=NAME)? */
+static inline bool pn_data_by_id(const struct pn_data *d) { return d->format == PN_FORMAT_LIBFM && strchr(d->columns, '=') != NULL; }
 
 enum pn_field_type {
     PN_FIELD_CATEGORICAL,  /* one value -> one key */
@@ -134,6 +139,7 @@ struct pn_field {
     uint64_t quantile_rows; /* of the first so many rows; 0: of all */
     struct pn_vocabulary_spec vocabulary; /* categorical, multi, sequence */
     char separator;
+    bool weighted;          /* multi: a value is VALUE:WEIGHT (VALUE alone: 1), and its row counts so many times; pooling is SUM */
     enum pn_pooling pooling;
     uint32_t max_length;    /* multi: values beyond are dropped; sequence: the last ones are kept */
     uint32_t crossed[4], n_crossed; /* indices of earlier fields */

@@ -114,6 +114,7 @@ static void read_spec(struct pn_yaml *y, struct fy_node *spec, const char *base,
             for (struct fy_node *f; (f = fy_node_sequence_iterate(features, &it)) != NULL;) pn_job_read_feature(y, f, base, job);
         }
         pn_job_check_leaves(y, features, job);
+        pn_job_check_weights(job);
         pn_job_read_sequence(y, pn_yaml_get(pn_yaml_get(spec, "model"), "sequence"), job);
         pn_job_read_tables(y, pn_yaml_get(spec, "tables"), job);
         pn_job_read_imports(y, pn_yaml_get(spec, "tables"), base, job);

@@ -9,6 +9,7 @@
 void pn_job_read_path(struct pn_yaml *y, struct fy_node *uri, const char *base, char out[400]);
 /* spec.data.train, .validation, .test: `what` is its name in messages. */
 void pn_job_read_data(struct pn_yaml *y, struct fy_node *n, const char *what, const char *base, struct pn_data *d);
+void pn_job_check_weights(struct pn_job *job); /* sets pn_data.weighted, behind the features */
 /* data.train.kafka: a topic in place of files; the format is known. */
 void pn_job_read_kafka(struct pn_yaml *y, struct fy_node *n, const char *what, struct pn_data *d);
 /* What goes with it in the job, all else has been read. */

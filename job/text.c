@@ -178,6 +178,7 @@ static void field(struct out *o, const struct pn_job *job, const struct pn_field
         put(o, ", separator: ");
         quoted(o, separator);
         if (f->type == PN_FIELD_MULTI) put(o, ", pooling: %s", pools[f->pooling]);
+        if (f->weighted) put(o, ", weighted: true");
         put(o, ", maxLength: %u", f->max_length);
     }
     for (uint32_t i = 0; i < f->n_crossed; i++) {

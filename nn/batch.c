@@ -59,21 +59,24 @@ enum pn_result pn_batch_gather(struct pn_batch *b, const struct pn_job *job, con
             b->n_keys += begin[1] - begin[0];
         }
     if (b->n_keys > UINT32_MAX) return PN_NO_MEMORY; /* begin could not say where they are */
-    const bool teacher = n > 0 && from[0]->teacher != NULL;
+    const bool teacher = n > 0 && from[0]->teacher != NULL, weighted = n > 0 && from[0]->weights != NULL;
     b->begin = malloc((b->n_sparse * n + 1) * sizeof *b->begin);
     b->keys = malloc((b->n_keys + 1) * sizeof *b->keys);
+    b->weights = weighted ? malloc((b->n_keys + 1) * sizeof *b->weights) : NULL;
     b->dense = malloc((b->n_dense * n + 1) * sizeof *b->dense);
     b->labels = malloc((n + 1) * sizeof *b->labels);
     b->log_q = malloc((n + 1) * sizeof *b->log_q);
     b->head_labels = malloc((job->n_heads * n + 1) * sizeof *b->head_labels);
     b->teacher = teacher ? malloc(n * sizeof *b->teacher) : NULL;
-    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL && b->log_q != NULL && b->head_labels != NULL && (!teacher || b->teacher != NULL);
+    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL && b->log_q != NULL && b->head_labels != NULL && (!teacher || b->teacher != NULL) &&
+              (!weighted || b->weights != NULL);
     size_t at = 0;
     for (size_t s = 0; ok && s < b->n_sparse; s++)
         for (size_t i = 0; i < n; i++) {
             const uint32_t *begin = from[i]->begin + s * from[i]->n_examples + example[i];
             b->begin[s * n + i] = (uint32_t)at;
             memcpy(b->keys + at, from[i]->keys + begin[0], (begin[1] - begin[0]) * sizeof *b->keys);
+            if (weighted) memcpy(b->weights + at, from[i]->weights + begin[0], (begin[1] - begin[0]) * sizeof *b->weights);
             at += begin[1] - begin[0];
         }
     if (ok) b->begin[b->n_sparse * n] = (uint32_t)at;
@@ -94,6 +97,7 @@ enum pn_result pn_batch_gather(struct pn_batch *b, const struct pn_job *job, con
 void pn_batch_free(struct pn_batch *b) {
     free(b->begin);
     free(b->keys);
+    free(b->weights);
     free(b->dense);
     free(b->labels);
     free(b->log_q);

@@ -90,6 +90,8 @@ enum pn_result pn_device_open(struct pn_device **out, const struct pn_backend *b
         if (r == PN_OK && d->net->blocks[i].heads > 0 && d->net->blocks[i].width / d->net->blocks[i].heads > 128)
             r = pn_fail(err, PN_REFUSED, "attention heads wider than 128 are not computed on a GPU: use device: cpu (or auto)");
     }
+    for (size_t i = 0; r == PN_OK && i < job->n_fields; i++)
+        if (job->fields[i].weighted) r = pn_fail(err, PN_REFUSED, "feature \"%s\" is weighted, which is not computed on a GPU yet: use device: cpu (or auto)", job->fields[i].name);
     if (r == PN_OK) r = be->open(&d->ctx, device, job->precision, err);
     if (r != PN_OK) {
         pn_device_close(d);

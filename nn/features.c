@@ -36,6 +36,7 @@ enum pn_result pn_features_open(struct pn_features **out, const struct pn_job *j
         f->std[i] = field->std > 0 ? field->std : 1;
         f->boundaries[i] = field->boundaries;
         f->n_boundaries[i] = field->n_boundaries;
+        f->weighted = f->weighted || field->weighted;
         f->need = f->need || (field->standardize && field->std <= 0) || field->quantiles > 0 || field->vocabulary.kind == PN_VOCABULARY_COUNTED;
         if (field->type == PN_FIELD_LEAVES) f->i_leaves = i;
         if (field->type == PN_FIELD_CROSS || field->type == PN_FIELD_LEAVES) continue;
@@ -150,26 +151,39 @@ static bool add_key(struct pn_batch *b, size_t *room, uint64_t key) {
         uint64_t *grown = realloc(b->keys, more * sizeof *grown);
         if (grown == NULL) return false;
         b->keys = grown;
+        float *weights = b->weights != NULL ? realloc(b->weights, more * sizeof *weights) : NULL;
+        if (b->weights != NULL && weights == NULL) return false;
+        b->weights = weights;
         *room = more;
     }
+    if (b->weights != NULL) b->weights[b->n_keys] = 1;
     b->keys[b->n_keys++] = key;
     return true;
 }
 
-static bool add_multi(const struct pn_features *f, size_t i, struct pn_slice s, struct pn_batch *b, size_t *room) {
+/* A weighted field's values as it weighs them; those of weight 0 are not there, and a row without any is zeros: a key of no weight. */
+static bool add_multi(const struct pn_features *f, size_t i, struct pn_slice s, struct pn_batch *b, size_t *room, uint64_t *n_bad) {
     const struct pn_field *field = &f->job->fields[i];
     uint32_t n = 0;
     const char *at = s.text, *end = s.text + s.n;
     while (at < end && n < field->max_length) {
         const char *stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
-        if (stop > at) {
-            if (!add_key(b, room, value_key(f, i, at, (size_t)(stop - at)))) return false;
+        struct pn_slice value = {at, (size_t)(stop - at)};
+        float weight;
+        const bool good = pn_weighed(field, &value, &weight);
+        *n_bad += !good;
+        if (good && value.n > 0 && weight != 0) {
+            if (!add_key(b, room, value_key(f, i, value.text, value.n))) return false;
+            if (field->weighted) b->weights[b->n_keys - 1] = weight;
             n++;
         }
         at = stop + 1;
     }
-    return n > 0 || add_key(b, room, missing_key(field));
+    if (n > 0) return true;
+    if (!add_key(b, room, missing_key(field))) return false;
+    if (field->weighted) b->weights[b->n_keys - 1] = 0;
+    return true;
 }
 
 /* The last max_length values, in their order. None: no key. */
@@ -241,10 +255,11 @@ static enum pn_result make_batch(struct pn_features *f, const struct pn_raw *raw
     b->n_dense = f->n_dense;
     b->begin = malloc((f->n_sparse * n + 1) * sizeof *b->begin);
     b->keys = malloc(room * sizeof *b->keys);
+    b->weights = f->weighted ? malloc(room * sizeof *b->weights) : NULL;
     b->dense = malloc((f->n_dense * n + 1) * sizeof *b->dense);
     b->labels = malloc((n + 1) * sizeof *b->labels);
     b->log_q = calloc(n + 1, sizeof *b->log_q);
-    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL && b->log_q != NULL;
+    bool ok = b->begin != NULL && b->keys != NULL && b->dense != NULL && b->labels != NULL && b->log_q != NULL && (!f->weighted || b->weights != NULL);
     for (size_t s = 0; ok && s < f->n_sparse; s++) {
         const size_t i = f->sparse[s];
         const struct pn_field *field = &f->job->fields[i];
@@ -252,7 +267,7 @@ static enum pn_result make_batch(struct pn_features *f, const struct pn_raw *raw
             b->begin[s * n + r] = (uint32_t)b->n_keys;
             if (field->type == PN_FIELD_SEQUENCE) ok = add_sequence(f, i, pn_cell(raw, f->column[i], r), b, &room);
             else if (field->type == PN_FIELD_LEAVES) ok = add_leaves(f, raw, r, learned, b, &room, x, categories, leaves);
-            else if (field->type == PN_FIELD_MULTI) ok = add_multi(f, i, pn_cell_of(f, raw, i, r), b, &room);
+            else if (field->type == PN_FIELD_MULTI) ok = add_multi(f, i, pn_cell_of(f, raw, i, r), b, &room, n_bad);
             else ok = add_key(b, &room, key_of(f, raw, i, r, n_bad));
         }
     }

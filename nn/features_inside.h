@@ -16,6 +16,7 @@ struct pn_features {
     const struct pn_job *job;
     size_t column[PN_MAX_FIELDS];        /* raw column of a field (crosses: none) */
     size_t sparse[PN_MAX_FIELDS], dense[PN_MAX_FIELDS], n_sparse, n_dense;
+    bool weighted;                       /* some field is: batches have weights */
     double mean[PN_MAX_FIELDS], std[PN_MAX_FIELDS];
     const double *boundaries[PN_MAX_FIELDS]; /* of the job, or quantiles: not NULL once they are known */
     size_t n_boundaries[PN_MAX_FIELDS];
@@ -69,6 +70,20 @@ static inline bool pn_number(struct pn_slice s, double *out) {
     const double x = strtod(text, &end);
     if (end != text + s.n || !isfinite(x)) return false;
     *out = x;
+    return true;
+}
+
+/* A value of a list, which leaves its weight. False: what stands behind the last ':' of a weighted field's value is no number, or nothing is in front of it. */
+static inline bool pn_weighed(const struct pn_field *f, struct pn_slice *s, float *weight) {
+    *weight = 1;
+    if (!f->weighted) return true;
+    size_t n = s->n;
+    while (n > 0 && s->text[n - 1] != ':') n--;
+    if (n == 0) return true;
+    double x = 0;
+    if (n == 1 || !pn_number((struct pn_slice){s->text + n, s->n - n}, &x) || !isfinite((float)x)) return false;
+    *weight = (float)x;
+    s->n = n - 1;
     return true;
 }
 

@@ -72,7 +72,7 @@ static size_t embedding_touch(const struct pn_net *net, const struct pn_block *b
         const struct pn_field *field = &net->job->fields[net->fields[f]];
         const uint32_t begin = batch->begin[f * s->n + e], end = batch->begin[f * s->n + e + 1];
         const float *g = net->values[b->out[1]].g + (e * net->n_sparse + f) * net->k, linear = net->wide ? net->job->linear_scale * GOUT[e] : 0;
-        for (uint32_t i = begin; i < end; i++) list[n++] = (struct pn_touch){field->i_table, batch->position[i], pn_pool_scale(field->pooling, end - begin), linear, g};
+        for (uint32_t i = begin; i < end; i++) list[n++] = (struct pn_touch){field->i_table, batch->position[i], pn_pool_scale(field->pooling, end - begin) * pn_batch_weight(batch, i), linear, g};
     }
     return n;
 }

@@ -53,6 +53,7 @@ struct pn_batch {
     uint32_t *begin;
     uint64_t *keys;
     size_t n_keys;
+    float *weights;                         /* [n_keys] how many times a key's row counts; NULL: each once, no field is weighted */
     float *dense;                           /* [n_examples * n_dense] */
     float *labels;                          /* [n_examples] */
     float *log_q;                           /* [n_examples] as in pn_raw; zeros where it is not known */
@@ -68,6 +69,7 @@ struct pn_batch {
     uint32_t *unit_begin;
     size_t n_units;
 };
+static inline float pn_batch_weight(const struct pn_batch *b, size_t i_key) { return b->weights != NULL ? b->weights[i_key] : 1; }
 /* The units of a batch, and the first example of unit u (which may be their number). */
 static inline size_t pn_batch_units(const struct pn_batch *b) { return b->unit_begin != NULL ? b->n_units : b->n_examples; }
 static inline size_t pn_batch_unit(const struct pn_batch *b, size_t u) { return b->unit_begin != NULL ? b->unit_begin[u] : u; }

@@ -64,7 +64,9 @@ static enum pn_result observe_values(struct pn_counts *c, const struct pn_field 
     for (const char *at = s.text, *end = s.text + s.n, *stop; r == PN_OK && at < end; at = stop + 1) {
         stop = memchr(at, field->separator, (size_t)(end - at));
         if (stop == NULL) stop = end;
-        r = pn_counts_add(c, at, (size_t)(stop - at));
+        struct pn_slice value = {at, (size_t)(stop - at)};
+        float weight;
+        if (pn_weighed(field, &value, &weight)) r = pn_counts_add(c, value.text, value.n);
     }
     return r;
 }

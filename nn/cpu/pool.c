@@ -32,13 +32,15 @@ PN_MACHINES void pn_pool_forward(const struct pn_job *job, const size_t *fields,
                 float *restrict out = embedded + (e * f + s) * k;
                 const uint32_t begin = b->begin[s * n + e], end = b->begin[s * n + e + 1];
                 const float *restrict first = table + (size_t)b->position[begin] * dim;
-                float w = wide ? first[0] : 0;
-                for (size_t d = 0; d < k; d++) out[d] = first[wide + d];
+                const float once = pn_batch_weight(b, begin);
+                float w = wide ? once * first[0] : 0;
+                for (size_t d = 0; d < k; d++) out[d] = once * first[wide + d];
                 if (end - begin > 1) {
                     for (uint32_t i = begin + 1; i < end; i++) {
                         const float *row = table + (size_t)b->position[i] * dim;
-                        if (wide) w += row[0];
-                        for (size_t d = 0; d < k; d++) out[d] += row[wide + d];
+                        const float times = pn_batch_weight(b, i);
+                        if (wide) w += times * row[0];
+                        for (size_t d = 0; d < k; d++) out[d] += times * row[wide + d];
                     }
                     const float scale = pn_pool_scale(field->pooling, end - begin);
                     w *= scale;
@@ -65,15 +67,16 @@ PN_MACHINES void pn_pool_backward(const struct pn_job *job, const size_t *fields
                 const float scale = pn_pool_scale(field->pooling, end - begin);
                 for (uint32_t i = begin; i < end; i++) {
                     float *restrict row = table + (size_t)b->position[i] * dim;
-                    if (wide) row[0] += scale * linear_scale * linear_gradient[e];
-                    for (size_t d = 0; d < k; d++) row[wide + d] += scale * g[d];
+                    const float share = scale * pn_batch_weight(b, i);
+                    if (wide) row[0] += share * linear_scale * linear_gradient[e];
+                    for (size_t d = 0; d < k; d++) row[wide + d] += share * g[d];
                 }
             }
         }
     }
 }
 
-/* ---- a part of the vectors; widths of small models compiled by themselves (linear.c says why) ---- */
+/* ---- a part of the vectors, for models of two categorical fields, which have no weights; widths of small models compiled by themselves (linear.c says why) ---- */
 #define PASS __attribute__((always_inline)) static inline void
 
 PASS part_forward(const struct pn_job *job, const size_t *fields, size_t f, const struct pn_batch *b, const float *const rows[PN_MAX_TABLES], size_t dim, size_t at, size_t width, float *restrict embedded) {

@@ -35,11 +35,12 @@ import xxhash
 PAIR = "{name: user, type: categorical, table: users}, {name: item, type: categorical, table: items}"
 MIXED = ("{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: '|', pooling: mean}, "
          "{name: more, type: multi, separator: '|', pooling: sqrtn}, {name: n1, type: numeric}, {name: n2, type: numeric}, {name: ab, type: cross, of: [a, b]}")
+WEIGHTED = MIXED + ", {name: w, type: multi, weighted: true, table: other}"
 PLAIN = "{name: a, type: categorical}, {name: b, type: categorical}, {name: c, type: categorical}"
 SEQUENCES = MIXED + ", {name: s, type: sequence, separator: '|', maxLength: 7, hash: {share: a}}, {name: s2, type: sequence, separator: '|', maxLength: 7, table: other}"
 NEXT = ("{name: history, type: sequence, maxLength: 12, hash: {share: i}}, {name: target, type: sequence, maxLength: 12, hash: {share: i}}, "
         "{name: negatives, type: sequence, maxLength: 99, hash: {share: i}}, {name: seen, type: sequence, maxLength: 99, hash: {share: i}}")
-MODELS = [("lr", MIXED), ("lr", PLAIN), ("fm, embeddingDim: 5", MIXED), ("wide_deep, embeddingDim: 4, hidden: [9, 5], norm: layer", MIXED),
+MODELS = [("lr", MIXED), ("lr", PLAIN), ("lr", WEIGHTED), ("deepfm, embeddingDim: 5, hidden: [6]", WEIGHTED), ("fm, embeddingDim: 5", MIXED), ("wide_deep, embeddingDim: 4, hidden: [9, 5], norm: layer", MIXED),
           ("deepfm, embeddingDim: 6, linearScale: 2, hidden: [9, 5], norm: batch, dropout: 0.3, embeddingDropout: 0.1", MIXED),
           ("deepfm, embeddingDim: 16, hidden: [40, 40]", PLAIN), ("dcn_v2, embeddingDim: 4, cross: 3, hidden: [8]", MIXED),
           ("dcn_v2, embeddingDim: 4, cross: 2, structure: stacked, hidden: [8]", PLAIN), ("dlrm, embeddingDim: 4, bottom: [7], hidden: [6]", MIXED),

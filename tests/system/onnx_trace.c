@@ -90,6 +90,7 @@ int main(int argc, char **argv) {
     }
     b.begin = calloc(b.n_sparse * N + 1, sizeof *b.begin);
     b.position = calloc(b.n_sparse * N * LONGEST + 1, sizeof *b.position);
+    b.weights = calloc(b.n_sparse * N * LONGEST + 1, sizeof *b.weights);
     b.dense = calloc(N * n_numbers + 1, sizeof *b.dense);
     b.labels = calloc(N, sizeof *b.labels);
     b.log_q = calloc(N, sizeof *b.log_q);
@@ -109,9 +110,11 @@ int main(int argc, char **argv) {
             const size_t n = listed ? 1 + (size_t)(pn_rng_uniform(&r) * MOST) : 1;
             for (size_t i = 0; i < n; i++) {
                 const uint32_t k = (uint32_t)(pn_rng_uniform(&r) * (KEYS + 1));
+                const float times = field->weighted ? (float)pn_rng_normal(&r) : 1;
+                b.weights[b.n_keys] = times;
                 b.position[b.n_keys++] = k;
                 at[e * most + i] = k < KEYS ? k + 1 : 0;
-                weights[e * most + i] = field->pooling == PN_POOL_SUM ? 1 : field->pooling == PN_POOL_MEAN ? 1 / (float)n : 1 / sqrtf((float)n);
+                weights[e * most + i] = field->weighted ? times : field->pooling == PN_POOL_SUM ? 1 : field->pooling == PN_POOL_MEAN ? 1 / (float)n : 1 / sqrtf((float)n);
             }
             b.begin[s * N + e + 1] = (uint32_t)b.n_keys;
         }

@@ -104,7 +104,8 @@ struct pn_reader {
     char separator;
     const char **names;           /* columns given out; NULL: not known yet */
     size_t n_names;
-    char *name_text;              /* csv, jsonl: what names point into */
+    char *name_text;              /* csv, jsonl, libfm: what names point into */
+    struct pn_id { const char *id, *value; size_t n_value; } *ids; /* libfm by id: of the columns in their order; value: on the line being read, NULL: none */
     struct pn_text header;        /* csv: the first file's, which those behind it must have, too */
     bool header_due;              /* csv: the next record is one */
     size_t i_label;               /* csv: the label's place among all columns */

@@ -1,11 +1,15 @@
-/* libFM and LIBSVM lines, `label id:1 id:1 ...`, and negatives drawn for their positive rows.
+/* libFM and LIBSVM lines, `label id:value id:value ...`, and negatives drawn for their positive rows.
  *
- * A line's ids are features of a one-hot coding: a pair's value is 1, or 0 for "not there". With named columns the place of a pair
- * on the line says whose it is; without, all ids of a line are the one column "features", joined by '|', for a field of type multi.
+ * A column is one of these:
+ *   all ids   no columns are named: a line's ids are the column "features", joined by '|', for a field of type multi. A value other than 1 goes along,
+ *             as id:value, which a weighted field reads; one that is 0 is not there.
+ *   by id     ID=NAME: the column is that id's value, 0 where the line has none. Ids without a name are the column "features" as above.
+ *   by place  NAME: the place of a pair on the line says whose it is, and the id is the value of the column (a one-hot coding: values are 1, or 0 for "not there").
  *
  * Negatives: behind each positive row come rows that differ from it in one column (the item), whose value is drawn uniformly from all values that
  * the positive rows of the `seen` files have in it, but for those that they have together with this row's group (the user). What is drawn
  * is a function of (seed, line, number of the negative), and of the epoch when they are to be redrawn: the same on every producer and after a restart. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +18,23 @@
 #define MOST_TRIES 10000u /* a group that has nearly all values: beyond, the data is not what sampling is for */
 
 bool pn_libfm_columns(struct pn_reader *r) {
-    const char *text = r->data.columns[0] != '\0' ? r->data.columns : "features";
+    const char *text = r->data.columns[0] != '\0' ? r->data.columns : PN_LIBFM_IDS;
+    const bool by_id = pn_data_by_id(&r->data);
     size_t n = 1, i = 0;
     for (const char *p = text; *p; p++) n += *p == ',';
     r->name_text = strdup(text);
-    r->names = calloc(n, sizeof(*r->names));
-    if (!r->name_text || !r->names) return false;
-    r->n_names = n;
+    r->names = calloc(n + by_id, sizeof(*r->names));
+    if (by_id) r->ids = calloc(n, sizeof(*r->ids));
+    if (!r->name_text || !r->names || (by_id && !r->ids)) return false;
+    r->n_names = n + by_id;
+    if (by_id) r->names[n] = PN_LIBFM_IDS;
     for (char *p = r->name_text; p; i++) {
+        if (by_id) {
+            char *equals = strchr(p, '=');
+            *equals = '\0';
+            r->ids[i].id = p;
+            p = equals + 1;
+        }
         r->names[i] = p;
         p = strchr(p, ',');
         if (p) *p++ = '\0';
@@ -31,7 +44,7 @@ bool pn_libfm_columns(struct pn_reader *r) {
     return true;
 }
 
-struct pair { const char *id; size_t n_id; bool there; };
+struct pair { const char *id, *value; size_t n_id, n_value; double x; };
 
 static const char *blank_end(const char *p, const char *end) {
     while (p < end && (*p == ' ' || *p == '\t')) p++;
@@ -55,19 +68,36 @@ static int next_pair(struct pn_reader *r, const struct pn_record *record, const 
         pn_row_bad(r, record->line, "\"%.*s\" is no id:value", stop - p < 40 ? (int)(stop - p) : 40, p);
         return -1;
     }
-    double v = 1;
+    double x = 1;
     if (n != 1 || *value != '1') {
         char text[32], *last;
         memcpy(text, value, n);
         text[n] = '\0';
-        v = strtod(text, &last);
-        if (last != text + n || (v != 0 && v != 1)) {
-            pn_row_bad(r, record->line, "\"%.*s\": only the values 0 and 1 (one-hot features) can be read", stop - p < 40 ? (int)(stop - p) : 40, p);
+        x = strtod(text, &last);
+        if (last != text + n || !isfinite((float)x)) {
+            pn_row_bad(r, record->line, "\"%.*s\": the value is no number", stop - p < 40 ? (int)(stop - p) : 40, p);
             return -1;
         }
     }
-    *pair = (struct pair){p, (size_t)(colon - p), v != 0};
+    *pair = (struct pair){p, value, (size_t)(colon - p), n, x};
     return 1;
+}
+
+/* A pair whose value nobody reads. */
+static bool one_hot(struct pn_reader *r, const struct pn_record *record, const struct pair *pair) {
+    const int n = pair->n_id + pair->n_value < 40 ? (int)(pair->n_id + 1 + pair->n_value) : 40;
+    return pair->x == 0 || pair->x == 1 ||
+           pn_row_bad(r, record->line,
+                      "\"%.*s\": a value other than 0 and 1 is read by a feature of type multi with weighted: true (column " PN_LIBFM_IDS "), or from a column by id, such as %.*s=NAME",
+                      n, pair->id, pair->n_id < 20 ? (int)pair->n_id : 20, pair->id);
+}
+
+/* One more of the ids that are the column "features". */
+static bool join(struct pn_reader *r, const struct pn_record *record, const struct pair *pair, struct pn_text *joined) {
+    if (!r->data.weighted && !one_hot(r, record, pair)) return false;
+    if (pair->x == 0) return true;
+    const size_t n = pair->x == 1 ? pair->n_id : pair->n_id + 1 + pair->n_value;
+    return ((joined->n == 0 || pn_text_bytes(joined, "|", 1)) && pn_text_bytes(joined, pair->id, n)) || pn_reader_no_memory(r);
 }
 
 static const char *label_of(const struct pn_record *record, size_t *n) {
@@ -76,25 +106,50 @@ static const char *label_of(const struct pn_record *record, size_t *n) {
     return p;
 }
 
-bool pn_libfm_row(struct pn_reader *r, const struct pn_record *record) {
-    size_t n, i = 0;
-    float label;
-    const char *at = label_of(record, &n);
-    if (!pn_row_label(r, record->line, at, n, &label)) return false;
-    at += n;
-    const bool named = r->data.columns[0] != '\0';
+static bool by_place(struct pn_reader *r, const struct pn_record *record, const char *at) {
+    struct pair pair;
+    size_t i = 0;
+    for (int there; (there = next_pair(r, record, &at, &pair)) != 0; i++)
+        if (there < 0 || !one_hot(r, record, &pair) || (i < r->n_names && !pn_row_field(r, pair.id, pair.x != 0 ? pair.n_id : 0))) return false;
+    return i == r->n_names || pn_row_bad(r, record->line, "found %zu id:value pairs, expected %zu (columns)", i, r->n_names);
+}
+
+/* The columns by id, and behind them all others. Ids of a line rise, mostly, as do those of the columns: the next is looked for from the last on. */
+static bool by_id(struct pn_reader *r, const struct pn_record *record, const char *at) {
+    const size_t n = r->ids != NULL ? r->n_names - 1 : 0;
     struct pair pair;
     struct pn_text joined = {0};
     bool good = true;
-    for (int there; good && (there = next_pair(r, record, &at, &pair)) != 0; i++) {
+    size_t from = 0;
+    for (size_t c = 0; c < n; c++) r->ids[c].value = NULL;
+    for (int there; good && (there = next_pair(r, record, &at, &pair)) != 0;) {
+        size_t k = 0, c = 0;
+        for (; there > 0 && k < n; k++) {
+            c = from + k < n ? from + k : from + k - n;
+            if (strncmp(r->ids[c].id, pair.id, pair.n_id) == 0 && r->ids[c].id[pair.n_id] == '\0') break;
+        }
         if (there < 0) good = false;
-        else if (!named) good = !pair.there || ((joined.n == 0 || pn_text_bytes(&joined, "|", 1)) && pn_text_bytes(&joined, pair.id, pair.n_id)) || pn_reader_no_memory(r);
-        else if (i < r->n_names) good = pn_row_field(r, pair.id, pair.there ? pair.n_id : 0);
+        else if (k == n) good = join(r, record, &pair, &joined);
+        else if (r->ids[c].value != NULL) good = pn_row_bad(r, record->line, "id %s stands twice", r->ids[c].id);
+        else {
+            r->ids[c].value = pair.value;
+            r->ids[c].n_value = pair.n_value;
+            from = c + 1 < n ? c + 1 : 0;
+        }
     }
-    if (good && !named) good = pn_row_field(r, joined.text, joined.n);
+    for (size_t c = 0; good && c < n; c++) good = r->ids[c].value != NULL ? pn_row_field(r, r->ids[c].value, r->ids[c].n_value) : pn_row_field(r, "0", 1);
+    good = good && pn_row_field(r, joined.text, joined.n);
     free(joined.text);
-    if (good && named && i != r->n_names) return pn_row_bad(r, record->line, "found %zu id:value pairs, expected %zu (columns)", i, r->n_names);
-    return good && pn_row_end(r, label);
+    return good;
+}
+
+bool pn_libfm_row(struct pn_reader *r, const struct pn_record *record) {
+    size_t n;
+    float label;
+    const char *at = label_of(record, &n);
+    if (!pn_row_label(r, record->line, at, n, &label)) return false;
+    const bool place = r->data.columns[0] != '\0' && r->ids == NULL;
+    return (place ? by_place : by_id)(r, record, at + n) && pn_row_end(r, label);
 }
 
 /* ---- negatives ---- */

@@ -289,6 +289,7 @@ void pn_reader_rows_free(struct pn_reader *r) {
     free(r->batch.values);
     free(r->names);
     free(r->name_text);
+    free(r->ids);
     free(r->header.text);
     pn_reader_parsed_close(r);
     pn_movielens_free(r);

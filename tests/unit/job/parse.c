@@ -274,6 +274,49 @@ START_TEST(keys_that_do_not_fit_their_model_or_data_are_refused) {
     }
 } END_TEST
 
+/* Values of libsvm files: a feature that takes weights, and columns by id. */
+START_TEST(weights_and_columns_by_id_are_read_as_written_and_printed_again) {
+    static const struct { const char *columns, *feature, *words; } jobs[] = {
+        {"", "name: features, type: multi, weighted: true", NULL},
+        {"", "name: features, type: multi, weighted: true}\n    - {name: plain, column: features, type: multi", NULL},
+        {", columns: [1=age, 20=height]", "name: age, type: numeric}\n    - {name: features, type: multi, weighted: true", NULL},
+        {", columns: [1=age, height]", "name: age, type: categorical", "all by their place (NAME) or all by id (ID=NAME)"},
+        {", columns: [1=age, 1=height]", "name: age, type: categorical", "stands twice"},
+        {", columns: [1=age, 2=age]", "name: age, type: categorical", "stands twice"},
+        {", columns: [1=features]", "name: age, type: categorical", "take another name"},
+        {", columns: [x=age]", "name: age, type: categorical", "by id it is ID=NAME"},
+        {", columns: [01=age]", "name: age, type: categorical", "by id it is ID=NAME"},
+        {", columns: [1=age], negatives: {perPositive: 1, column: age, group: age}", "name: age, type: categorical", "has no column \"age\""},
+        {"", "name: features, type: multi, weighted: true, pooling: mean", "pooling: sum"},
+        {"", "name: features, type: multi, weighted: true, separator: ':'", "cannot separate values"},
+        {"", "name: features, type: categorical, weighted: true", "no meaning for a categorical feature"},
+    };
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[1000];
+        snprintf(text, sizeof text, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: libsvm, uri: a%s}}\n  features:\n    - {%s}\n  model: {name: lr}\n",
+                 jobs[i].columns, jobs[i].feature);
+        const enum pn_result r = parse(&j, text, &err);
+        ck_assert_msg((r == PN_OK) == (jobs[i].words == NULL), "%zu: %s", i, err.text);
+        if (r != PN_OK) {
+            ck_assert_msg(strstr(err.text, jobs[i].words) != NULL, "%s", err.text);
+            continue;
+        }
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        char *twice = pn_job_text(&again);
+        ck_assert_str_eq(once, twice);
+        ck_assert(j.train.weighted == (i != 1) && again.train.weighted == j.train.weighted); /* one of two features would take 8:0.5 as a value */
+        const struct pn_field *f = &again.fields[i == 2 ? 1 : 0];
+        ck_assert(f->weighted && f->pooling == PN_POOL_SUM && f->max_length == 1u << 20);
+        free(once);
+        free(twice);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
 /* Ranking: pairs of users and items, what is held out, losses, metrics by place, and what a job begins with. */
 static const char ranking[] =
     "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n"
@@ -414,6 +457,7 @@ int main(void) {
     tcase_add_test(t, click_through_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, dense_optimizers_are_read_as_written_and_printed_again);
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
+    tcase_add_test(t, weights_and_columns_by_id_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
     tcase_add_test(t, a_stream_is_read_as_written_and_printed_again);

@@ -285,6 +285,12 @@ START_TEST(each_unit_of_a_linear_model_is_clipped_by_its_own_norm) {
     check_both("lr");
     check_both("fm");
 } END_TEST
+START_TEST(a_weight_is_part_of_a_units_norm) {
+    further = WEIGHTED;
+    check_both("lr");
+    check_both("deepfm, hidden: [5, 4]");
+    further = "";
+} END_TEST
 START_TEST(each_unit_of_a_deep_model_is_clipped_by_its_own_norm) {
     check_both("wide_deep, hidden: [5, 4]");
     check_both("deepfm, hidden: [5, 4], norm: layer");
@@ -356,6 +362,7 @@ int main(void) {
     Suite *s = suite_create("clipped");
     TCase *t = tcase_create("clipped");
     tcase_add_test(t, each_unit_of_a_linear_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, a_weight_is_part_of_a_units_norm);
     tcase_add_test(t, each_unit_of_a_deep_model_is_clipped_by_its_own_norm);
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);
     tcase_add_test(t, a_transformers_tokens_are_one_units_gradient);

@@ -1,5 +1,6 @@
 /* What stands beside a device's kernels on the host: the inverse index, and which models are refused. tests/parity has the steps themselves. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/hash.h"
@@ -43,12 +44,20 @@ START_TEST(a_model_that_a_device_cannot_compute_is_refused_with_what_to_do) {
     static struct pn_job job;
     struct pn_error err = {""};
     struct pn_device *d;
-    const char *text = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n    - {name: u, type: categorical}\n"
-                       "    - {name: s, type: sequence, maxLength: 5, hash: {share: i}}\n  model: {name: deepfm, embeddingDim: 4, hidden: [4], sequence: {fields: [s], blocks: 1, heads: 1, width: 256}}\n";
-    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
-    ck_assert_int_eq(pn_device_open(&d, &pn_backend_cpu, 0, &job, 0, &err), PN_REFUSED);
-    ck_assert_msg(strstr(err.text, "heads wider than 128") != NULL && strstr(err.text, "device: cpu") != NULL, "%s", err.text);
-    pn_job_free(&job);
+    static const struct { const char *rest, *words; } wrong[] = {
+        {"    - {name: s, type: sequence, maxLength: 5, hash: {share: i}}\n  model: {name: deepfm, embeddingDim: 4, hidden: [4], sequence: {fields: [s], blocks: 1, heads: 1, width: 256}}\n",
+         "heads wider than 128"},
+        {"    - {name: w, type: multi, weighted: true}\n  model: {name: lr}\n", "feature \"w\" is weighted"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[1000];
+        snprintf(text, sizeof text,
+                 "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n    - {name: u, type: categorical}\n%s", wrong[i].rest);
+        ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
+        ck_assert_int_eq(pn_device_open(&d, &pn_backend_cpu, 0, &job, 0, &err), PN_REFUSED);
+        ck_assert_msg(strstr(err.text, wrong[i].words) != NULL && strstr(err.text, "device: cpu") != NULL, "%s", err.text);
+        pn_job_free(&job);
+    }
 } END_TEST
 
 int main(void) {

@@ -101,6 +101,104 @@ START_TEST(gradients_of_further_labels_and_of_a_teacher) {
     check_gradients("deepfm, hidden: [4], heads: [{name: high, threshold: 5}]");
     check_gradients("dlrm, hidden: [4], interaction: both, distill: {column: n, weight: 0.7, temperature: 2.5}");
 } END_TEST
+START_TEST(gradients_of_weighted_values_are_those_of_finite_differences) {
+    further = WEIGHTED;
+    check_gradients("lr");
+    check_gradients("fm");
+    check_gradients("wide_deep, hidden: [6, 4], norm: layer");
+    further = "";
+} END_TEST
+
+/* All but the weighted field have rows of zeros. */
+START_TEST(a_weighted_list_is_the_sum_of_its_rows_times_their_weights) {
+    static const float wanted[] = {0.5f, 1, 1, 1, -2, 1, 1, 0, 3, 1, 1, 1};
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err;
+    struct pn_features *f;
+    struct pn_batch b, again;
+    struct pn_net *net;
+    uint64_t n_bad = 0, x, y;
+    float scores[ROWS];
+    further = WEIGHTED;
+    make_raw(&r);
+    make_job(&job, "lr");
+    further = "";
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    pn_features_freeze(f);
+    ck_assert_int_eq(pn_features_batch(f, &r.raw, &b, &n_bad), PN_OK);
+    ck_assert(pn_field_value_key(&job.fields[4], "x", 1, &x) && pn_field_value_key(&job.fields[4], "y", 1, &y));
+    const uint32_t *begin = b.begin + 3 * ROWS; /* the fourth keyed field */
+    ck_assert_uint_eq(begin[ROWS] - begin[0], sizeof wanted / sizeof *wanted);
+    ck_assert_mem_eq(b.weights + begin[0], wanted, sizeof wanted);
+    for (uint32_t i = 0; i < begin[0]; i++) ck_assert(b.weights[i] == 1);
+    ck_assert(b.keys[begin[0]] == x && b.keys[begin[0] + 1] == y && b.keys[begin[2]] == x && b.keys[begin[2] + 1] == y);
+    ck_assert_int_eq(pn_net_open(&net, &job, 1, &err), PN_OK);
+    float *p = calloc(PN_DENSE_ROW, sizeof *p), *rows = calloc(b.n_unique[0], sizeof *rows), sum[ROWS] = {0};
+    struct pn_rng g = {5};
+    for (uint32_t i = begin[0]; i < begin[ROWS]; i++)
+        if (rows[b.position[i]] == 0) rows[b.position[i]] = (float)pn_rng_normal(&g);
+    for (size_t e = 0; e < ROWS; e++)
+        for (uint32_t i = begin[e]; i < begin[e + 1]; i++) sum[e] += wanted[i - begin[0]] * rows[b.position[i]];
+    const float *in[PN_MAX_TABLES] = {rows};
+    ck_assert_int_eq(pn_net_forward(net, &b, in, p, scores), PN_OK);
+    for (size_t e = 0; e < ROWS; e++) ck_assert_msg(fabsf(pn_net_logits(net)[e] - 1.5f * sum[e]) < 1e-5f, "row %zu: %g, %g", e, (double)pn_net_logits(net)[e], (double)(1.5f * sum[e]));
+    /* and they go along with their examples */
+    size_t sparse[PN_MAX_FIELDS];
+    pn_batch_fields(&job, sparse);
+    ck_assert_int_eq(pn_batch_gather(&again, &job, sparse, (const struct pn_batch *const[]){&b, &b}, (uint32_t[]){4, 2}, 2), PN_OK);
+    ck_assert_uint_eq(again.begin[8] - again.begin[6], 5);
+    ck_assert_mem_eq(again.weights + again.begin[6], ((const float[]){3, 1, -2, 1, 1}), 5 * sizeof(float));
+    pn_batch_free(&again);
+    pn_batch_free(&b);
+    pn_net_close(net);
+    free(p);
+    free(rows);
+    pn_features_close(f);
+    pn_job_free(&job);
+} END_TEST
+
+START_TEST(a_value_whose_weight_is_no_number_is_left_out_and_counted) {
+    static const char *const columns[] = {"g"};
+    static const char text[] = "a:|b:one|c:1e39|:2|d:0|e:f:-1.5"; /* an empty weight, a word, no float, no value; nothing wrong, but of weight 0; the last ':' counts */
+    static struct pn_job job;
+    struct pn_error err = {""};
+    struct pn_features *f;
+    struct pn_batch b;
+    uint64_t n_bad = 0, key;
+    const char *job_text = "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
+                           "    - {name: g, type: multi, weighted: true}\n  model: {name: lr}\n";
+    ck_assert_msg(pn_job_parse(&job, job_text, strlen(job_text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert_int_eq(pn_features_open(&f, &job, columns, 1, &err), PN_OK);
+    ck_assert_int_eq(pn_features_batch(f, &(struct pn_raw){1, 1, columns, text, (uint32_t[]){0}, (uint32_t[]){sizeof text - 1}, NULL, NULL, NULL}, &b, &n_bad), PN_OK);
+    ck_assert(pn_field_value_key(&job.fields[0], "e:f", 3, &key));
+    ck_assert(b.n_keys == 1 && b.keys[0] == key && b.weights[0] == -1.5f);
+    ck_assert_uint_eq(n_bad, 4);
+    pn_batch_free(&b);
+    pn_features_close(f);
+    pn_job_free(&job);
+} END_TEST
+
+START_TEST(a_vocabulary_counts_values_without_their_weights) {
+    static struct pn_job job;
+    struct raw r;
+    struct pn_error err = {""};
+    struct pn_features *f;
+    size_t n = 0;
+    char name[64];
+    further = "    - {name: w, column: g, type: multi, weighted: true, vocabulary: {minCount: 1}}\n";
+    make_raw(&r);
+    make_job(&job, "lr");
+    further = "";
+    ck_assert_int_eq(pn_features_open(&f, &job, names, 3, &err), PN_OK);
+    pn_features_observe(f, &r.raw);
+    ck_assert_msg(pn_features_train(f, &err) == PN_OK, "%s", err.text);
+    const char *text = pn_features_file(f, 4, &n, name);
+    ck_assert_msg(n == 6 && memcmp(text, "x\nz\ny\n", 6) == 0, "%.*s", (int)n, text);
+    pn_features_close(f);
+    pn_job_free(&job);
+} END_TEST
+
 START_TEST(gradients_go_through_a_transformer_over_sequences) {
     check_gradients("dcn_v2, hidden: [4], cross: 1, sequence: {fields: [s, s2], candidate: u, blocks: 2, heads: 2, width: 4, feedForward: 3, recent: 2}");
     check_gradients("deepfm, hidden: [4], sequence: {fields: [s], blocks: 1, width: 3, dropout: 0.3, positions: false}");
@@ -270,6 +368,10 @@ int main(void) {
     tcase_add_test(t, gradients_go_through_dropout_and_norms);
     tcase_add_test(t, gradients_of_further_labels_and_of_a_teacher);
     tcase_add_test(t, gradients_go_through_a_transformer_over_sequences);
+    tcase_add_test(t, gradients_of_weighted_values_are_those_of_finite_differences);
+    tcase_add_test(t, a_weighted_list_is_the_sum_of_its_rows_times_their_weights);
+    tcase_add_test(t, a_value_whose_weight_is_no_number_is_left_out_and_counted);
+    tcase_add_test(t, a_vocabulary_counts_values_without_their_weights);
     tcase_add_test(t, gradients_of_each_block_are_those_of_finite_differences);
     tcase_add_test(t, causal_attention_sees_no_later_token);
     tcase_add_test(t, auc_is_the_share_of_ordered_pairs_with_ties_half);

@@ -9,6 +9,12 @@ static struct pn_data libfm(const char *path, const char *columns) {
     return d;
 }
 
+static struct pn_data weighted(const char *path, const char *columns) {
+    struct pn_data d = libfm(path, columns);
+    d.weighted = true;
+    return d;
+}
+
 START_TEST(with_columns_each_pair_is_one_and_without_they_are_one_multi_column) {
     struct fake_env f;
     fake_init(&f, 1);
@@ -39,7 +45,9 @@ static const struct { const char *text, *found; } bad[] = {
     {"1 7:1 8:1\n0 7:1 8:1 9:1\n", "/a:2: found 3 id:value pairs, expected 2 (columns)"},
     {"1 7:1 8\n", "/a:1: \"8\" is no id:value"},
     {"1 7:1 x:1\n", "/a:1: \"x:1\" is no id:value"},
-    {"1 7:1 8:0.5\n", "/a:1: \"8:0.5\": only the values 0 and 1 (one-hot features) can be read"},
+    {"1 7:1 8:0.5\n", "/a:1: \"8:0.5\": a value other than 0 and 1 is read by a feature of type multi with weighted: true (column features), or from a column by id, such as 8=NAME"},
+    {"1 7:1 8:nan\n", "/a:1: \"8:nan\": the value is no number"},
+    {"1 7:1 8:1e39\n", "/a:1: \"8:1e39\": the value is no number"},
     {"yes 7:1 8:1\n", "/a:1: the label is \"yes\", not a number"},
 };
 
@@ -52,6 +60,54 @@ START_TEST(a_bad_line_is_named) {
     struct answer a = next(&f, r);
     ck_assert_int_eq(a.result, PN_INVALID);
     ck_assert_msg(strcmp(a.err.text, bad[_i].found) == 0, "%s", a.err.text);
+    close_reader(&f, r);
+    fake_free(&f);
+} END_TEST
+
+START_TEST(values_go_along_with_ids_and_are_refused_where_nobody_reads_them) {
+    struct fake_env f;
+    fake_init(&f, 1);
+    fake_put_text(&f, "/a", "+1 7:0.5 12:1 13:-2e-3 14:0.0 15:1.0\n-1\n");
+    for (int reads = 0; reads < 2; reads++) {
+        struct pn_data d = reads ? weighted("/a", "") : libfm("/a", "");
+        struct pn_reader *r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 10});
+        struct answer a = next(&f, r);
+        if (reads) {
+            ck_assert_msg(a.result == PN_OK, "%s", a.err.text);
+            ck_assert_uint_eq(a.raw->n_rows, 2);
+            SAME(0, "features", "7:0.5|12|13:-2e-3|15");
+            SAME(1, "features", "");
+        } else {
+            ck_assert_int_eq(a.result, PN_INVALID);
+            ck_assert_msg(strstr(a.err.text, "weighted: true") != NULL, "%s", a.err.text);
+        }
+        close_reader(&f, r);
+    }
+    fake_free(&f);
+} END_TEST
+
+START_TEST(a_column_by_id_is_its_value_0_where_there_is_none_and_the_rest_are_ids) {
+    struct fake_env f;
+    fake_init(&f, 1);
+    fake_put_text(&f, "/a", "1 1:0.5 2:-7 30:0.25\n0 30:1 2:0\n1 12:3\n");
+    struct pn_data d = weighted("/a", "2=height,1=age,3=none");
+    struct pn_reader *r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 10});
+    struct answer a = next(&f, r);
+    ck_assert_msg(a.result == PN_OK, "%s", a.err.text);
+    ck_assert_uint_eq(a.raw->n_columns, 4);
+    static const char *const wanted[3][4] = {{"-7", "0.5", "0", "30:0.25"}, {"0", "0", "0", "30"}, {"0", "0", "0", "12:3"}};
+    for (size_t i = 0; i < 3; i++) {
+        SAME(i, "height", wanted[i][0]);
+        SAME(i, "age", wanted[i][1]);
+        SAME(i, "none", wanted[i][2]);
+        SAME(i, "features", wanted[i][3]);
+    }
+    close_reader(&f, r);
+    fake_put_text(&f, "/b", "1 1:2 2:3 1:4\n");
+    d = weighted("/b", "2=height,1=age");
+    r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 10});
+    a = next(&f, r);
+    ck_assert_msg(a.result == PN_INVALID && strcmp(a.err.text, "/b:1: id 1 stands twice") == 0, "%s", a.err.text);
     close_reader(&f, r);
     fake_free(&f);
 } END_TEST
@@ -202,6 +258,8 @@ int main(void) {
     TCase *c = tcase_create("libfm");
     tcase_add_test(c, with_columns_each_pair_is_one_and_without_they_are_one_multi_column);
     tcase_add_loop_test(c, a_bad_line_is_named, 0, sizeof(bad) / sizeof(bad[0]));
+    tcase_add_test(c, values_go_along_with_ids_and_are_refused_where_nobody_reads_them);
+    tcase_add_test(c, a_column_by_id_is_its_value_0_where_there_is_none_and_the_rest_are_ids);
     tcase_add_test(c, negatives_are_unseen_items_of_the_same_user_and_context);
     tcase_add_test(c, draws_are_the_same_each_time_and_redrawn_only_if_wanted);
     tcase_add_test(c, producers_share_the_shuffled_rows_without_loss_or_repetition);
