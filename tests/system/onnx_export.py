@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Models as ONNX graphs: the checker of the onnx package takes each, and onnxruntime scores a random batch as our own net does, to 1e-5; then a model trained,
-published, exported by the command and scored from raw columns beside its serving replica. The packages go into a virtual environment under build/; skipped where
+"""Models as ONNX graphs: the checker of the onnx package takes each, and onnxruntime scores a random batch as our own net does, to 1e-5; then models trained,
+published, exported by the command and scored from raw columns beside their serving replica: embeddings, leaves of trees, a sequence. The packages go into a virtual environment under build/; skipped where
 they cannot be installed."""
 import csv
 import glob
+import json
 import os
 import random
 import re
@@ -36,11 +37,13 @@ PAIR = "{name: user, type: categorical, table: users}, {name: item, type: catego
 MIXED = ("{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: '|', pooling: mean}, "
          "{name: more, type: multi, separator: '|', pooling: sqrtn}, {name: n1, type: numeric}, {name: n2, type: numeric}, {name: ab, type: cross, of: [a, b]}")
 WEIGHTED = MIXED + ", {name: w, type: multi, weighted: true, table: other}"
+LEAVES = MIXED + ", {name: leaves, type: leaves, table: leaves, trees: 12}"
 PLAIN = "{name: a, type: categorical}, {name: b, type: categorical}, {name: c, type: categorical}"
 SEQUENCES = MIXED + ", {name: s, type: sequence, separator: '|', maxLength: 7, hash: {share: a}}, {name: s2, type: sequence, separator: '|', maxLength: 7, table: other}"
 NEXT = ("{name: history, type: sequence, maxLength: 12, hash: {share: i}}, {name: target, type: sequence, maxLength: 12, hash: {share: i}}, "
         "{name: negatives, type: sequence, maxLength: 99, hash: {share: i}}, {name: seen, type: sequence, maxLength: 99, hash: {share: i}}")
-MODELS = [("lr", MIXED), ("lr", PLAIN), ("lr", WEIGHTED), ("deepfm, embeddingDim: 5, hidden: [6]", WEIGHTED), ("fm, embeddingDim: 5", MIXED), ("wide_deep, embeddingDim: 4, hidden: [9, 5], norm: layer", MIXED),
+MODELS = [("lr", MIXED), ("lr", PLAIN), ("lr", WEIGHTED), ("deepfm, embeddingDim: 5, hidden: [6]", WEIGHTED),
+          ("gbdt+lr", LEAVES), ("fm, embeddingDim: 5", MIXED), ("wide_deep, embeddingDim: 4, hidden: [9, 5], norm: layer", MIXED),
           ("deepfm, embeddingDim: 6, linearScale: 2, hidden: [9, 5], norm: batch, dropout: 0.3, embeddingDropout: 0.1", MIXED),
           ("deepfm, embeddingDim: 16, hidden: [40, 40]", PLAIN), ("dcn_v2, embeddingDim: 4, cross: 3, hidden: [8]", MIXED),
           ("dcn_v2, embeddingDim: 4, cross: 2, structure: stacked, hidden: [8]", PLAIN), ("dlrm, embeddingDim: 4, bottom: [7], hidden: [6]", MIXED),
@@ -90,54 +93,155 @@ print(f"figure {len(MODELS)} models: onnxruntime at most {worst:.1e} from our sc
 
 PUBLISHED = """apiVersion: pinion/v1
 kind: TrainingJob
-metadata: {name: exported}
+metadata: {name: %(name)s}
 spec:
-  data: {train: {format: csv, uri: %s, label: y}}
-  features: [{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: "|", pooling: mean}, {name: n1, type: numeric}]
+  data: {train: {format: csv, uri: %(uri)s, label: y}}
+  features: [%(features)s]
   tables: {defaults: {optimizer: {name: adagrad, lr: 0.1}, init: {normal: 0.1}}}
-  model: {name: deepfm, embeddingDim: 8, hidden: [16, 8]}
+  model: {name: %(model)s}
   optimizer: {name: adamw, lr: 0.01}
   training: {batchSize: 64, epochs: 2, seed: 1}
-  publish: {model: exported}
+  publish: {model: %(name)s}
 """
+COLUMNS = ["a", "b", "tags", "n1", "n2", "history"]
 rng = random.Random(3)
-rows = [{"a": f"a{rng.randrange(30)}", "b": f"b{rng.randrange(50)}", "tags": "|".join(f"t{rng.randrange(9)}" for _ in range(rng.randint(1, 4))), "n1": f"{rng.gauss(0, 1):.4f}"} for _ in range(4000)]
+rows = [{"a": f"a{rng.randrange(30)}" if rng.random() < 0.95 else "", "b": f"b{rng.randrange(50)}", "tags": "|".join(f"t{rng.randrange(9)}" for _ in range(rng.randint(1, 4))),
+         "n1": f"{rng.gauss(0, 1):.4f}", "n2": f"{rng.gauss(0, 1):.4f}" if rng.random() < 0.8 else "", "history": "|".join(f"b{rng.randrange(50)}" for _ in range(rng.randint(0, 7)))} for _ in range(4000)]
+asked = rows[:200] + [{"a": "never seen", "b": "b1", "tags": "t1|never", "n1": "0.5", "n2": "0", "history": "never|b1"}]
+
+
+def label(r):
+    liked = (int(r["a"][1:] or 0) % 2 > 0) + (float(r["n1"]) * float(r["n2"] or -1) > 0) + (r["b"] in r["history"].split("|")) * 2
+    return int(rng.random() < (0.2, 0.5, 0.8, 0.9, 0.95)[liked])
+
+
+class Exported:
+    """A model trained and published, its graph, and what docs/formats.md says of the way from raw columns to row numbers."""
+
+    def __init__(self, c, d, name, model, features):
+        done = c.wait(c.submit(PUBLISHED % dict(name=name, uri=os.path.join(d, "train.csv"), model=model, features=features)), 100)
+        assert done["state"] == "SUCCEEDED", done
+        self.name = name
+        self.folder = os.path.dirname(glob.glob(os.path.join(c.dir, "**", "models", name, "*", "manifest.json"), recursive=True)[0])
+        self.path = os.path.join(d, name + ".onnx")
+        code, out, err = run("export", self.folder, "--out", self.path)
+        assert code == 0, err
+        fields = [re.search(r'name: "(\w+)".*?type: (\w+).*?table: "(\w+)", hash: {resolved: (\d+)}', line) for line in open(os.path.join(self.folder, "job.yaml")) if line.startswith("    - {name:")]
+        self.seeds = {m[1]: int(m[4]) for m in fields if m}
+        self.places = {m[1]: {int(k): i + 1 for i, k in enumerate(np.load(f"{self.path}.{m[3]}.keys.npy"))} for m in fields if m}
+
+    def key(self, field, value):
+        return xxhash.xxh3_64_intdigest(value.encode(), self.seeds[field]) if value else mix64(self.seeds[field] ^ 0x6d697373696e67)
+
+    def row(self, field, value):
+        return self.places[field].get(self.key(field, value), 0)
+
+    def check(self, c, inputs):
+        got = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"]).run(["score"], inputs)[0]
+        with open(os.path.join(self.folder, "job.yaml")) as f:
+            text = f.read()
+        served = np.array(c.scores(self.name, {k: [r[k] for r in asked] for k in COLUMNS if f'column: "{k}"' in text}))
+        assert got.std() > 0.02, got.std()
+        error = float(np.max(np.abs(got - served)))
+        print(f"figure {self.name} on raw columns: at most {error:.1e} from its serving replica")
+        assert error < 1e-5, error
+
+
+def mix64(x):
+    x = (x + 0x9e3779b97f4a7c15) % 2**64
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9 % 2**64
+    x = (x ^ x >> 27) * 0x94d049bb133111eb % 2**64
+    return x ^ x >> 31
+
+
+class Forest:
+    """The trees of statistics.json: "Leaves" in docs/formats.md."""
+
+    def __init__(self, text):
+        self.roots, self.prior, self.folds = text["roots"], text["prior"], text["folds"]
+        self.nodes, self.categories, at = [], [], 0
+        while at < len(text["nodes"]):
+            leaf = text["nodes"][at] < 0
+            self.nodes.append((-1, 0.0, 0, 0, 0) if leaf else tuple(text["nodes"][at:at + 5]))  # feature, threshold, left, right, whether NaN goes left
+            at += 1 if leaf else 5
+        for numbers in text["categories"]:
+            counts, at = {}, 0
+            while at < len(numbers):
+                key, n, folds = numbers[at], numbers[at + 1], np.zeros((2, self.folds), np.uint32)
+                for fold, seen, positive in np.reshape(numbers[at + 2:at + 2 + 3 * n], (n, 3)):
+                    folds[:, fold] = seen, positive
+                counts[key] = folds
+                at += 2 + 3 * n
+            self.categories.append(counts)
+
+    def version(self):
+        h = xxhash.xxh3_64_intdigest(np.array(self.roots, "<u4").tobytes(), xxhash.xxh3_64_intdigest(np.float64(self.prior).tobytes(), 1))
+        for feature, threshold, left, right, nan_left in self.nodes:
+            words = np.array([feature % 2**32, left, right, nan_left], "<u4").tobytes() + np.float32(threshold).tobytes()
+            h = xxhash.xxh3_64_intdigest(words, h)
+        for counts in self.categories:
+            h = xxhash.xxh3_64_intdigest(np.array(list(counts), "<u8").tobytes(), h)
+            for which in (0, 1):
+                h = xxhash.xxh3_64_intdigest(b"".join(folds[which].tobytes() for folds in counts.values()), h)
+        return h
+
+    def leaves(self, numbers, keys):
+        """Of each tree the number of the node, from its root, that a row ends in."""
+        x = [np.float32(v) for v in numbers]
+        for counts, key in zip(self.categories, keys):
+            seen, positive = (int(v.sum()) for v in counts.get(key, np.zeros((2, 1), int)))
+            x += [np.float32((positive + 20 * self.prior) / (seen + 20)), np.float32(np.log1p(seen))]
+        out = []
+        for root in self.roots[:-1]:
+            at = 0
+            while (node := self.nodes[root + at])[0] >= 0:
+                v = x[node[0]]
+                at = node[2] if (node[4] if np.isnan(v) else v < np.float32(node[1])) else node[3]
+            out.append(at)
+        return out
+
+
 with tempfile.TemporaryDirectory() as d, Cluster(ps=2, workers=1, serving=1) as c:
     with open(os.path.join(d, "train.csv"), "w", newline="") as f:
-        out = csv.DictWriter(f, ["y", "a", "b", "tags", "n1"])
+        out = csv.DictWriter(f, ["y", *COLUMNS])
         out.writeheader()
         for r in rows:
-            out.writerow({**r, "y": int(rng.random() < (0.8 if int(r["a"][1:]) % 2 else 0.2))})
-    done = c.wait(c.submit(PUBLISHED % os.path.join(d, "train.csv")), 100)
-    assert done["state"] == "SUCCEEDED", done
-    folder = os.path.dirname(glob.glob(os.path.join(c.dir, "**", "models", "exported", "*", "manifest.json"), recursive=True)[0])
-    path = os.path.join(d, "m.onnx")
-    code, out, err = run("export", folder, "--out", path)
-    assert code == 0, err
+            out.writerow({**r, "y": label(r)})
+
+    m = Exported(c, d, "exported", "deepfm, embeddingDim: 8, hidden: [16, 8]",
+                 '{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: "|", pooling: mean}, {name: n1, type: numeric}')
+    folder, path = m.folder, m.path
     code, out, err = run("export", folder, "--format", "safetensors", "--out", os.path.join(d, "m.safetensors"))
     assert code == 0 and open(os.path.join(d, "m.safetensors"), "rb").read() == open(os.path.join(folder, "dense.safetensors"), "rb").read(), err
     code, out, err = run("export", folder, "--format", "pickle")
     assert code == 2 and "onnx or safetensors" in err, err
     code, out, err = run("export", d, "--out", path + ".not")
     assert code == 1 and "manifest" in err and not os.path.exists(path + ".not"), err
-    # Raw columns to row numbers, by docs/formats.md: XXH3 with the field's seed, its place in the table's key list.
-    job = open(os.path.join(folder, "job.yaml")).read()
-    seeds = {name: int(seed) for name, seed in re.findall(r'name: "?(\w+)"?.*?hash: {resolved: (\d+)}', job)}
-    tables = {"a": "embedding", "b": "other", "tags": "embedding"}
-    place = {f: {int(k): i + 1 for i, k in enumerate(np.load(f"{path}.{t}.keys.npy"))} for f, t in tables.items()}
-    assert len(place["a"]) == 39 and len(place["b"]) == 50, {f: len(p) for f, p in place.items()}
-    asked = rows[:200] + [{"a": "never seen", "b": "b1", "tags": "t1|never", "n1": "0.5"}]
-
-    def row_of(field, value):
-        return place[field].get(xxhash.xxh3_64_intdigest(value.encode(), seeds[field]), 0)
+    assert len(m.places["a"]) == 30 + 1 + 9 and len(m.places["b"]) == 50, {f: len(p) for f, p in m.places.items()}
     tags = [r["tags"].split("|") for r in asked]
-    inputs = {"rows.a": np.array([row_of("a", r["a"]) for r in asked]), "rows.b": np.array([row_of("b", r["b"]) for r in asked]),
-              "rows.tags": np.array([[row_of("tags", t) for t in ts] + [0] * (4 - len(ts)) for ts in tags]),
-              "weights.tags": np.array([[1 / len(ts)] * len(ts) + [0] * (4 - len(ts)) for ts in tags], np.float32),
-              "numbers": np.array([[float(r["n1"])] for r in asked], np.float32)}
-    got = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["score"], inputs)[0]
-    served = np.array(c.scores("exported", {k: [r[k] for r in asked] for k in ("a", "b", "tags", "n1")}))
-    assert got.std() > 0.02, got.std()
-    error = float(np.max(np.abs(got - served)))
-    assert error < 1e-5, error
-print(f"figure an exported model on raw columns: at most {error:.1e} from its serving replica")
+    numbers = np.array([[float(r["n1"])] for r in asked], np.float32)
+    m.check(c, {"rows.a": np.array([m.row("a", r["a"]) for r in asked]), "rows.b": np.array([m.row("b", r["b"]) for r in asked]),
+                "rows.tags": np.array([[m.row("tags", t) for t in ts] + [0] * (4 - len(ts)) for ts in tags]),
+                "weights.tags": np.array([[1 / len(ts)] * len(ts) + [0] * (4 - len(ts)) for ts in tags], np.float32), "numbers": numbers})
+
+    trees = 20
+    m = Exported(c, d, "leaves", "gbdt+lr", "{name: a, type: categorical}, {name: n1, type: numeric}, {name: b, type: categorical, table: other}, {name: n2, type: numeric, default: -1}, "
+                 "{name: n3, column: n2, type: numeric, clip: [-1, 1]}, {name: leaves, type: leaves, table: leaves, trees: %d, depth: 4, rate: 0.2, minWeight: 5}" % trees)
+    forest = Forest(json.load(open(os.path.join(m.folder, "statistics.json")))["leaves"])
+    salt = mix64(m.seeds["leaves"] ^ forest.version())
+    rows_of = []
+    for r in asked:
+        leaves = forest.leaves([float(r["n1"]), float(r["n2"] or -1)], [m.key("a", r["a"]), m.key("b", r["b"])])
+        rows_of.append([m.places["leaves"].get(mix64(salt ^ mix64(t << 32 | leaf)), 0) for t, leaf in enumerate(leaves)])
+    known = np.mean(np.array(rows_of) > 0)
+    assert known > 0.99, f"{known:.1%} of the leaves' keys are in the table"
+    plain = [[float(r["n1"]), float(r["n2"] or -1), min(max(float(r["n2"] or 0), -1), 1)] for r in asked]
+    m.check(c, {"rows.a": np.array([m.row("a", r["a"]) for r in asked]), "rows.b": np.array([m.row("b", r["b"]) for r in asked]), "rows.leaves": np.array(rows_of),
+                "weights.leaves": np.ones((len(asked), trees), np.float32), "numbers": np.array(plain, np.float32)})
+
+    most = 5
+    m = Exported(c, d, "actions", "dcn_v2, embeddingDim: 8, hidden: [16], cross: 1, sequence: {fields: [history], candidate: b, blocks: 1, heads: 2, width: 16, feedForward: 8, recent: 2}",
+                 "{name: b, type: categorical}, {name: history, type: sequence, maxLength: %d, hash: {share: b}}, {name: n1, type: numeric}" % most)
+    lists = [[v for v in r["history"].split("|") if v][-most:] for r in asked]
+    m.check(c, {"rows.b": np.array([m.row("b", r["b"]) for r in asked]), "rows.history": np.array([[0] * (most - len(v)) + [m.row("history", x) for x in v] for v in lists]),
+                "present": np.array([[0] * (most - len(v)) + [1] * len(v) for v in lists], np.float32), "numbers": numbers})

@@ -100,14 +100,15 @@ int main(int argc, char **argv) {
     if ((f = fopen(path, "w")) == NULL) return 1;
     for (size_t s = 0; s < net->n_sparse; s++) {
         const struct pn_field *field = &job.fields[net->fields[s]];
-        static int64_t at[N * MOST];
-        static float weights[N * MOST];
-        const bool listed = field->type == PN_FIELD_MULTI;
-        const size_t most = listed ? MOST : 1;
+        static int64_t at[N * LONGEST];
+        static float weights[N * LONGEST];
+        const bool leaves = field->type == PN_FIELD_LEAVES, listed = field->type == PN_FIELD_MULTI || leaves;
+        const size_t most = leaves ? job.forest.trees : listed ? MOST : 1;
+        if (most > LONGEST) return 1;
         memset(at, 0, sizeof at);
         memset(weights, 0, sizeof weights);
         for (size_t e = 0; e < N; e++) {
-            const size_t n = listed ? 1 + (size_t)(pn_rng_uniform(&r) * MOST) : 1;
+            const size_t n = leaves ? most : listed ? 1 + (size_t)(pn_rng_uniform(&r) * MOST) : 1;
             for (size_t i = 0; i < n; i++) {
                 const uint32_t k = (uint32_t)(pn_rng_uniform(&r) * (KEYS + 1));
                 const float times = field->weighted ? (float)pn_rng_normal(&r) : 1;
