@@ -56,6 +56,10 @@ void pn_job_read_secure(struct pn_yaml *y, struct fy_node *n, struct pn_job *job
     pn_yaml_count32(y, buckets, "voteBuckets", 1, PN_SECURE_MAX_BUCKETS, &v->vote_buckets);
     if (job->consistency != PN_SYNC) pn_yaml_problem(y, n, "aggregation: secure needs training.consistency {mode: sync}: a round is the sum of one step of all, and there is no sum of steps that are apart");
     if (job->device == PN_DEVICE_CUDA) pn_yaml_problem(y, n, "aggregation: secure: data holders compute their steps on the CPU; take training.device: cpu (or auto)");
+    for (size_t i = 0; i < job->n_fields; i++)
+        if (job->fields[i].weighted)
+            pn_yaml_problem(y, n, "aggregation: secure: feature \"%s\" is weighted: weights of either sign on one row give gradients that cancel, and the roundoff of that is within no bound that noise is made for",
+                            job->fields[i].name);
     if (job->sequence.n_fields > 0)
         pn_yaml_problem(y, n, "aggregation: secure and model.sequence do not go together: one example has many places, whose gradients may cancel, and the roundoff of what cancels is within no bound that noise is made for");
     for (size_t i = 0; i < job->n_fields; i++)

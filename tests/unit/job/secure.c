@@ -79,6 +79,7 @@ START_TEST(what_a_secure_job_cannot_have_is_refused_with_the_reason) {
         {FEATURES, "defaults: {eviction: {ageSteps: 10}}", TRAINING, HOLDERS ", threshold: 9", "eviction do not go together"},
         {"{name: u, type: categorical, buckets: 600000}", "", TRAINING, HOLDERS ", threshold: 9", "2097152 is the most"},
         {"{name: u, type: categorical}", "", TRAINING, HOLDERS ", threshold: 9", "give it buckets"},
+        {"{name: u, type: multi, weighted: true, buckets: 100}", "", TRAINING, HOLDERS ", threshold: 9", "is weighted"},
         {"{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 100, hash: {share: u}}", "", TRAINING, HOLDERS ", threshold: 9", "share rows"},
         {FEATURES, "", TRAINING, HOLDERS ", threshold: 9, phaseTimeout: 1ms", "from 100ms to 10m"},
     };
