@@ -69,6 +69,7 @@ struct pn_pairs {
     const char *at;               /* its next item; NULL: none under way */
     uint32_t user;
     bool list;
+    uint64_t n_left_out;          /* batches of lists before the position */
 };
 
 enum pn_advance { PN_ADVANCE_BATCH, PN_ADVANCE_END, PN_ADVANCE_HUNGRY, PN_ADVANCE_NEXT_FILE, PN_ADVANCE_WAIT /* topics: nothing is there now */, PN_ADVANCE_FAILED };

@@ -323,12 +323,21 @@ bool pn_pairs_columns(struct pn_reader *r) {
     return true;
 }
 
+/* A batch of lists, which end where they end: what is before the position is made, and left out. (give() counts pairs instead and makes none.) */
+static bool left_out(struct pn_reader *r) {
+    if (!r->pairs.list || r->batch.n_rows == 0 || r->pairs.n_left_out == r->options.skip_batches) return false;
+    r->pairs.n_left_out++;
+    r->batch.n_rows = r->batch.text.n = 0;
+    return true;
+}
+
 enum pn_advance pn_pairs_advance(struct pn_reader *r) {
     struct pn_pairs *p = &r->pairs;
     bool full = false;
     while (!full) {
         if (p->at != NULL && p->at < p->line.text + p->line.n_bytes && !r->ended) {
             if (!go_on(r, &full)) return PN_ADVANCE_FAILED;
+            full = full && !left_out(r);
             continue;
         }
         if (r->ended) {
@@ -364,7 +373,7 @@ enum pn_advance pn_pairs_advance(struct pn_reader *r) {
                 break;
         }
     }
-    return r->batch.n_rows == 0 ? PN_ADVANCE_END : PN_ADVANCE_BATCH;
+    return r->batch.n_rows == 0 || (!full && left_out(r)) ? PN_ADVANCE_END : PN_ADVANCE_BATCH;
 }
 
 void pn_pairs_free(struct pn_reader *r) {
