@@ -35,7 +35,7 @@ import xxhash
 
 PAIR = "{name: user, type: categorical, table: users}, {name: item, type: categorical, table: items}"
 MIXED = ("{name: a, type: categorical}, {name: b, type: categorical, table: other}, {name: tags, type: multi, separator: '|', pooling: mean}, "
-         "{name: more, type: multi, separator: '|', pooling: sqrtn}, {name: n1, type: numeric}, {name: n2, type: numeric}, {name: ab, type: cross, of: [a, b]}")
+         "{name: more, type: multi, separator: '|', pooling: sqrtn}, {name: all, type: multi, separator: '|', pooling: sum}, {name: n1, type: numeric}, {name: n2, type: numeric}, {name: ab, type: cross, of: [a, b]}")
 WEIGHTED = MIXED + ", {name: w, type: multi, weighted: true, table: other}"
 LEAVES = MIXED + ", {name: leaves, type: leaves, table: leaves, trees: 12}"
 PLAIN = "{name: a, type: categorical}, {name: b, type: categorical}, {name: c, type: categorical}"

