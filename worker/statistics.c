@@ -217,6 +217,8 @@ static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, con
             return;
         }
     }
+    pn_reader_close(s->reader); /* it may keep all pairs of the `seen` files */
+    s->reader = NULL;
     pn_run_hide_row(s->run, r, &why);
     if (r != PN_OK && r != PN_NOT_FOUND) pn_run_fail(s->run, r, why.text);
     else if (s->features == NULL && pn_job_prepares(&s->run->job)) pn_run_fail(s->run, PN_INVALID, "the training data have no rows: nothing can be counted for the features");
