@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Rows that a worker reads from a list of files, a pattern, a folder, from JSON lines, and from Parquet, by itself and by `pinion convert`, train the same model bit by bit. And a worker's memory does not
-grow with the data: VmHWM on ten times the rows (the replay ring, which grows up to checkpoint.ringBytes, is kept small). DuckDB goes into a virtual environment under build/; without it the Parquet part is left out, and said so."""
+grow with the data: VmHWM on ten times the rows (the replay ring, which grows up to checkpoint.ringBytes, is kept small); but for the pairs of users and items that negatives are drawn beside. DuckDB goes into a virtual environment under build/; without it the Parquet part is left out, and said so."""
 import gzip
 import json
 import os
@@ -68,6 +68,31 @@ spec:
   model: {name: deepfm, embeddingDim: 4, hidden: [8]}
   optimizer: {name: adam, lr: 0.01}
   training: {batchSize: 64, dataShards: 1, epochs: 1, seed: 1, consistency: {mode: sync}}
+"""
+
+
+PAIRS = """
+apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {name: pairs}
+spec:
+  data: {train: {%s}, shuffle: {buffer: 500, seed: 3}}
+  features: [{name: user, type: categorical, table: users}, {name: item, type: categorical, table: items}]
+  model: {name: mf, embeddingDim: 4}
+  checkpoint: {ringBytes: 1Mi}
+  training: {batchSize: 2048, dataShards: 1, epochs: 1, seed: 1, consistency: {mode: sync}}
+"""
+ACTIONS = """
+apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {name: actions}
+spec:
+  data: {train: {%s, part: train, history: 10}, shuffle: {buffer: 500, seed: 3}}
+  features: [{name: history, type: sequence, maxLength: 10, hash: {share: item}}, {name: target, type: sequence, maxLength: 10, hash: {share: item}}, {name: negatives, type: sequence, maxLength: 1000, hash: {share: item}}]
+  model: {name: sasrec, embeddingDim: 4, sequence: {fields: [history], target: target, negatives: negatives, loss: softmax, blocks: 1}}
+  optimizer: {name: adam, lr: 0.01}
+  checkpoint: {ringBytes: 1Mi}
+  training: {batchSize: 256, dataShards: 1, epochs: 1, seed: 1, consistency: {mode: sync}}
 """
 
 
@@ -188,13 +213,38 @@ with tempfile.TemporaryDirectory() as folder:
             with open(at(f"{n}.csv"), "w") as f:
                 f.write(head)
                 f.writelines(f"u{i * 7919 % 301},{i * 104729 % 97},{i % 24},{i % 2}\n" for i in range(n))
+        small = f'format: csv, uri: "{at("one.csv")}"'
+        return peak_of(JOB % (f'format: {format}, uri: "{at(f"{n}.{format}")}"', small, 512, 1), n)
+
+    def peak_of(text, samples):
+        """kB at the peak of a new worker."""
         with Cluster(ps=1, workers=1, serving=0) as c:
-            small = f'format: csv, uri: "{at("one.csv")}"'
-            done = c.wait(c.submit(JOB % (f'format: {format}, uri: "{at(f"{n}.{format}")}"', small, 512, 1)), 200)
-            assert done["state"] == "SUCCEEDED" and done["samples"] == n, done
+            done = c.wait(c.submit(text), 200)
+            assert done["state"] == "SUCCEEDED" and done["samples"] == samples, done
             return peak(c, "worker-0")
+
+    def pairs_peak(n, format, negatives=""):
+        """Of n different pairs of 3,000 users and 997 items; s3rec: of n actions, ten a user, 997 items."""
+        path = at(f"{n}.{format}")
+        if not os.path.exists(path):
+            of = lambda u: ((i + u * 7) % 997 + 1 for i in range(10 if format == "s3rec" else n // 3000))
+            with open(path, "w") as f:
+                for u in range(1, (n // 10 if format == "s3rec" else 3000) + 1):
+                    f.write("".join(f"{u}\t{i}\t5\n" for i in of(u)) if format == "ncf" else f"{u} {' '.join(map(str, of(u)))}\n")
+        source = f'format: {format}, uri: "{path}"{negatives}'
+        return peak_of(ACTIONS % source, n // 10) if format == "s3rec" else peak_of(PAIRS % source, n * (2 if negatives else 1))
     few, many = worker_peak(60000), worker_peak(600000)
     assert many < few * 1.15 + 2048, (few, many)  # kB; what ten times the rows would add: 9 MB of text alone
+    os.environ["MALLOC_ARENA_MAX"] = "1"  # else it is chance whose arena a work thread's freed memory is in
+    for format in ("ncf", "lightgcn", "s3rec"):
+        few_pairs, many_pairs = pairs_peak(60000, format), pairs_peak(600000, format)
+        print(f"figure peak memory of a worker that reads {format} {few_pairs / 1024:.1f} MB on 60,000 pairs, {many_pairs / 1024:.1f} MB on 600,000")
+        assert many_pairs < few_pairs * 1.15 + 2048, (format, few_pairs, many_pairs)
+    # negatives: the pairs are kept, in a set between a quarter and half full; the memory of the smaller ones before it, together not more, stays with the process
+    few_pairs, many_pairs = (pairs_peak(n, "ncf", ", negatives: {perPositive: 1, seed: 1}") for n in (60000, 600000))
+    print(f"figure a worker that draws negatives for ncf has {(many_pairs - few_pairs) * 1024 / 540000:.0f} bytes a pair at its peak")
+    assert 16 * 540000 < (many_pairs - few_pairs) * 1024 < 64 * 540000 + (4 << 20), (few_pairs, many_pairs)  # a second set of them would be 30 MB more
+    del os.environ["MALLOC_ARENA_MAX"]
     if python is not None:
         few_parquet, many_parquet = worker_peak(600000, "parquet"), worker_peak(2400000, "parquet")
         print(f"figure peak memory of a worker that reads Parquet {few_parquet / 1024:.1f} MB on 600,000 rows, {many_parquet / 1024:.1f} MB on 2,400,000")
