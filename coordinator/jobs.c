@@ -292,6 +292,10 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
         if (model != NULL) pn_statistics_take(c, j, n, model);
         if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
             j->epoch_validation = pn_metric_read(v);
+        if (v != NULL && strcmp(pn_json_str(v, "state", ""), "failed") == 0 && pn_node_alive(c, n)) { /* it would not fare better at the end, hours later */
+            pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(v, "error", "the validation failed"));
+            return;
+        }
         if (strcmp(pn_json_str(job, "state", ""), "failed") == 0 && pn_node_alive(c, n)) {
             pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(job, "error", "a worker failed"));
             return;

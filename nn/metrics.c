@@ -5,6 +5,9 @@
 
 struct scored { float score, label; };
 
+/* What is no number stands behind all others, so that orders are total and runs of equal scores end. Who would act upon a figure looks for such scores first (worker/evaluate.c). */
+static float ordered(float score) { return isnan(score) ? -INFINITY : score; }
+
 static int by_score(const void *a, const void *b) {
     float x = ((const struct scored *)a)->score, y = ((const struct scored *)b)->score;
     return x < y ? -1 : x > y;
@@ -14,7 +17,7 @@ static int by_score(const void *a, const void *b) {
 double pn_auc(const float *scores, const float *labels, size_t n) {
     struct scored *s = malloc((n + 1) * sizeof *s);
     if (s == NULL) return NAN;
-    for (size_t i = 0; i < n; i++) s[i] = (struct scored){scores[i], labels[i]};
+    for (size_t i = 0; i < n; i++) s[i] = (struct scored){ordered(scores[i]), labels[i]};
     qsort(s, n, sizeof *s, by_score);
     double below = 0, pairs = 0, positives = 0;
     for (size_t i = 0; i < n;) {
@@ -79,13 +82,13 @@ static int by_place(const void *a, const void *b) {
     const struct ranked *x = a, *y = b;
     if (x->group != y->group) return x->group < y->group ? -1 : 1;
     if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    return x->label < y->label ? -1 : x->label > y->label;
+    return (x->label > 0.5f) - (y->label > 0.5f);
 }
 
 static struct ranked *ranked(const float *scores, const float *labels, const uint64_t *groups, size_t n) {
     struct ranked *r = malloc((n + 1) * sizeof *r);
     if (r == NULL) return NULL;
-    for (size_t i = 0; i < n; i++) r[i] = (struct ranked){groups[i], scores[i], labels[i]};
+    for (size_t i = 0; i < n; i++) r[i] = (struct ranked){groups[i], ordered(scores[i]), labels[i]};
     qsort(r, n, sizeof *r, by_place);
     return r;
 }

@@ -108,9 +108,9 @@ enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const fl
 const float *pn_net_logits(const struct pn_net *);
 /* The probabilities of head i for the examples of the last pass; valid until the next. */
 const float *pn_net_head_scores(const struct pn_net *, size_t i);
-/* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties against the target; n_candidates without it; 0: none.
+/* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties and what is no number against the target; n_candidates without it; 0: none.
  * NULL for other models. Valid until the next pass. */
-struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's */ };
+struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's; NaN: a score is no number */ };
 const struct pn_place *pn_net_places(const struct pn_net *);
 /* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch; log loss may be distilled by a teacher, heads add theirs. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.
@@ -137,6 +137,7 @@ enum pn_result pn_net_step_clipped(struct pn_net *, const struct pn_batch *, con
 bool pn_net_separable(const struct pn_net *);
 
 /* ---- metrics ---- */
+/* In an order of scores what is no number (NaN) comes last; the means and sums of such scores are none either. */
 /* Area under the ROC curve, ties count half; NaN when one class is missing. O(n log n). */
 double pn_auc(const float *scores, const float *labels, size_t n);
 double pn_log_loss(const float *scores, const float *labels, size_t n); /* mean, natural log, clamped at 1e-7 */

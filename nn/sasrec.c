@@ -132,17 +132,18 @@ bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, 
     return ok;
 }
 
-/* The place of z among logits. loss: the cross entropy is wanted too. */
+/* The place of z among logits, of which -infinity is no candidate. loss: the cross entropy is wanted too. */
 static struct pn_place place_among(const float *logits, size_t n, float z, bool loss) {
     struct pn_place p = {0};
     double sum = 1;
-    uint32_t rank = 0, out = 0;
-    for (size_t j = 0; j < n; j++) rank += logits[j] >= z;
+    uint32_t rank = 0, out = 0, none = isnan(z);
+    for (size_t j = 0; j < n; j++) rank += !(logits[j] < z) & (logits[j] != -INFINITY);
     for (size_t j = 0; j < n; j++) out += logits[j] == -INFINITY;
+    for (size_t j = 0; j < n; j++) none += logits[j] != logits[j];
     for (size_t j = 0; loss && j < n; j++) sum += exp((double)logits[j] - (double)z);
     p.rank = rank;
     p.n_candidates = (uint32_t)n - out;
-    p.loss = (float)log(sum);
+    p.loss = none == 0 ? (float)log(sum) : NAN;
     return p;
 }
 

@@ -1,4 +1,5 @@
 /* A producer's steps through the net, in order: one at a time on the CPU; on a device the next one is brought while one runs. */
+#include <math.h>
 #include "worker/steps.h"
 
 /* The gradients of a sync job's producers are shares of one step's. */
@@ -54,6 +55,14 @@ static void compute(struct pn_work *w) {
     share_out(p, s);
 }
 
+/* The scores of a stream go into its windows' sums, which one that is no number would spoil. */
+static enum pn_result look_for_no_number(struct pn_step *s) {
+    for (size_t i = 0; i < s->batch.n_examples; i++)
+        if (isnan(s->scores[i]))
+            return pn_fail(&s->why, PN_INVALID, "stream, step %llu of data shard %u, row %zu of its batch: the score " PN_NO_NUMBER, (unsigned long long)s->step, s->owner->id, i + 1);
+    return PN_OK;
+}
+
 static void computed(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
@@ -61,6 +70,7 @@ static void computed(struct pn_work *w) {
     else p->computing = false;
     if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
+    if (s->result == PN_OK && p->windows != NULL) s->result = look_for_no_number(s);
     if (s->result != PN_OK) {
         fail_step(s);
         return;

@@ -6,6 +6,7 @@
 
 struct pn_evaluation {
     struct pn_run *run;
+    const struct pn_data *data;
     bool closed;                  /* freed when what is in flight returned */
     struct pn_evaluation_result result;
     struct pn_reader *reader;
@@ -17,6 +18,7 @@ struct pn_evaluation {
     const struct pn_raw *raw;
     uint64_t n_bad;
     enum pn_result work_result;
+    struct pn_error why;
     float *rows[PN_MAX_TABLES], *dense, *batch_scores;
     uint64_t *dense_keys;
     struct pn_client_part parts[PN_MAX_TABLES];
@@ -90,11 +92,25 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
     e->run->changed(e->run->owner);
 }
 
+const char *pn_evaluation_of(const struct pn_run *run, const struct pn_data *data) { return data == &run->job.test ? "test" : "validation"; }
+
+/* Is each score of the batch a number, and so what it is ranked among? */
+static enum pn_result look_for_no_number(struct pn_evaluation *e) {
+    const struct pn_place *places = pn_net_places(e->net);
+    for (size_t i = 0; i < e->batch.n_examples; i++) {
+        bool number = !isnan(e->batch_scores[i]) && (places == NULL || !isnan(places[i].loss));
+        for (size_t h = 0; h < e->run->job.n_heads; h++) number = number && !isnan(pn_net_head_scores(e->net, h)[i]);
+        if (!number) return pn_fail(&e->why, PN_INVALID, "%s data, row %zu: the score " PN_NO_NUMBER, pn_evaluation_of(e->run, e->data), e->n + i + 1);
+    }
+    return PN_OK;
+}
+
 static void forward(struct pn_work *w) {
     struct pn_evaluation *e = w->owner;
     const float *rows[PN_MAX_TABLES];
     for (size_t t = 0; t < PN_MAX_TABLES; t++) rows[t] = e->rows[t];
     e->work_result = pn_net_forward(e->net, &e->batch, rows, e->dense, e->batch_scores);
+    if (e->work_result == PN_OK) e->work_result = look_for_no_number(e);
 }
 
 /* The place of the groups' field among the sparse fields. */
@@ -139,7 +155,7 @@ static void forwarded(struct pn_work *w) {
     }
     if (e->work_result == PN_OK && !keep_heads(e, n, e->room)) e->work_result = PN_NO_MEMORY;
     if (e->work_result != PN_OK) {
-        finish(e, e->work_result, "the evaluation could not be computed");
+        finish(e, e->work_result, e->why.text[0] != '\0' ? e->why.text : "the evaluation could not be computed");
         return;
     }
     const struct pn_place *places = pn_net_places(e->net);
@@ -243,6 +259,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     struct pn_evaluation *e = calloc(1, sizeof *e);
     if (e == NULL) return NULL;
     e->run = run;
+    e->data = data;
     run->refs++;
     snprintf(e->result.task, sizeof e->result.task, "%s", task);
     e->result.epoch = epoch;

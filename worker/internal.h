@@ -99,11 +99,17 @@ uint8_t *pn_windows_segments(struct pn_windows *, const struct pn_raw *, struct 
 bool pn_windows_add(struct pn_windows *, uint64_t step, bool last, const float *scores, const float *labels, const uint8_t *segments, size_t n);
 struct json_object *pn_windows_json(const struct pn_windows *);                  /* the last complete windows, for a beat. Taken by the caller */
 
+/* Nothing can be measured or ordered by a score that is no number: who meets one says where, and this. */
+#define PN_NO_NUMBER                                                                                                        \
+    "is no number: either the model has diverged, which a lower learning rate (or training.clipNorm) mends, or the data has " \
+    "a number that is too large, which clip or transform: [log1p] of its feature mends"
+
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
 struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);
 const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);
+const char *pn_evaluation_of(const struct pn_run *, const struct pn_data *); /* "validation" or "test" */
 
 /* ---- ranking.c: all items ranked for each user of a data set (rank_all), by a model of dot products ---- */
 struct pn_ranking_run;

@@ -32,6 +32,7 @@ struct pn_ranking_run {
     struct pn_batch batch;
     const struct pn_raw *raw;
     enum pn_result work_result;
+    struct pn_error why;
     struct pn_work work;
     struct pairs seen, wanted;
     uint64_t *items, *users;
@@ -83,7 +84,7 @@ static bool worked(struct pn_ranking_run *k) {
         free_run(k);
         return false;
     }
-    if (k->work_result != PN_OK) finish(k, k->work_result, "the ranking could not be computed");
+    if (k->work_result != PN_OK) finish(k, k->work_result, k->why.text[0] != '\0' ? k->why.text : "the ranking could not be computed");
     return k->work_result == PN_OK;
 }
 
@@ -250,7 +251,13 @@ static size_t best_of(const float *scores, size_t n, float *best, size_t top) {
     return m;
 }
 
-/* One user's figures: the positives' places among themselves and the best of the other items. */
+static bool all_numbers(const float *x, size_t n) {
+    uint32_t none = 0;
+    for (size_t i = 0; i < n; i++) none += x[i] != x[i];
+    return none == 0;
+}
+
+/* One user's figures, of scores that are numbers: the positives' places among themselves and the best of the other items. */
 static void measure(struct pn_ranking_run *k, uint64_t user, float *scores, float *best, float *mine) {
     const size_t top = k->run->job.rank_k;
     size_t n = 0, found = 0, above = 0;
@@ -284,10 +291,12 @@ static void score_block(struct pn_work *w) {
     if (k->work_result == PN_OK) {
         if (job->cosine && k->i_user == 0) pn_unit_forward(k->item_rows, k->n_items, dim(k, 1), dim(k, 1), k->item_rows); /* the user's length moves no place */
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, items, width, 1, k->user_rows + wide, (int)dim(k, 0), k->item_rows + wide, (int)dim(k, 1), 0, k->scores, items);
-        for (size_t u = 0; u < k->n_block; u++) {
+        for (size_t u = 0; u < k->n_block && k->work_result == PN_OK; u++) {
             float *scores = k->scores + u * k->n_items;
             for (size_t i = 0; wide && i < k->n_items; i++) scores[i] += job->linear_scale * k->item_rows[i * dim(k, 1)]; /* the user's own bias moves no place */
-            measure(k, k->users[k->i_user + u], scores, best, mine);
+            if (all_numbers(scores, k->n_items)) measure(k, k->users[k->i_user + u], scores, best, mine);
+            else k->work_result = pn_fail(&k->why, PN_INVALID, "%s data, user %zu of %zu by key: a score of its %zu items " PN_NO_NUMBER, pn_evaluation_of(k->run, k->data),
+                                          k->i_user + u + 1, k->n_users, k->n_items);
         }
     }
     free(best);

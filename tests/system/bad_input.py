@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -31,6 +32,47 @@ spec:
   model: {{name: {model}}}
   training: {{batchSize: 64, epochs: 1, seed: 1}}
 """
+
+
+NUMBERS = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: numbers}}
+spec:
+  data:
+    train: {{format: csv, uri: "{train}", label: click}}{more}
+  features:
+    - {{name: a, type: categorical}}
+    - {{name: x, type: numeric}}
+  tables: {{defaults: {{optimizer: {{name: adagrad, lr: 0.05}}}}}}
+  model: {{name: dcn_v2, embeddingDim: 4, hidden: [8], cross: 2}}
+  training: {{batchSize: 64, epochs: {epochs}, seed: 1}}
+  validation: {{everyEpoch: {each}}}
+"""
+RANKED = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: ranked}}
+spec:
+  data:
+    train: {{format: ncf, uri: "{dir}/pairs.txt"}}
+    validation: {{format: ncf, uri: "{dir}/held.txt", rankAll: ["{dir}/pairs.txt"]}}
+  features:
+    - {{name: user, type: categorical, table: users}}
+    - {{name: item, type: categorical, table: items}}
+  tables:
+    defaults: {{optimizer: {{name: sgd, lr: 1000}}}}
+    users: {{import: {{feature: user, keys: "{dir}/users-keys.npy", rows: "{dir}/users.npy"}}}}
+    items: {{import: {{feature: item, keys: "{dir}/items-keys.npy", rows: "{dir}/items.npy"}}}}
+  model: {{name: mf, embeddingDim: 2, bias: false}}
+  training: {{batchSize: 1000, epochs: 1, seed: 1}}
+  validation: {{groupBy: user, metrics: ["recall@5"]}}
+"""
+
+
+def npy(name, kind, shape, values):
+    head = f"{{'descr': '<{kind}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    head += " " * (-(len(head) + 11) % 64) + "\n"
+    with open(os.path.join(tmp, name), "wb") as f:
+        f.write(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + struct.pack(f"<{len(values)}{dict(i8='q', f4='f')[kind]}", *values))
 
 
 def job_file(path, model="lr"):
@@ -74,6 +116,30 @@ try:
                                   ("a row with a wrong number of columns", wrong, ("wrong.csv", "4"))):
             code, out, err = run("submit", "--dir", c.dir, job_file(path))
             expect(name + " fails the job with one line", code == 1 and one_line(out + err, *words), (code, out, err))
+
+        # a score that is no number: the job says so and ends, at whatever is measured first
+        rng = random.Random(2)
+        for name, large in (("numbers.csv", None), ("large.csv", 316)):
+            with open(os.path.join(tmp, name), "w") as f:
+                f.write("click,a,x\n" + "".join(f"{rng.randrange(2)},{i % 7},{'1e30' if i == large else format(rng.random(), '.3f')}\n" for i in range(1000)))
+        plain, large = (os.path.join(tmp, n) for n in ("numbers.csv", "large.csv"))
+        with open(os.path.join(tmp, "pairs.txt"), "w") as f:
+            f.writelines(f"{u} {i}\n" for u in range(1, 10) for i in range(1, 10) if u != i)
+            f.write("10 5\n")
+        with open(os.path.join(tmp, "held.txt"), "w") as f:
+            f.writelines(f"{u} {u}\n" for u in range(1, 10))
+        # one step makes item 5 [inf, inf] (its gradient is user 10 over the batch's 73 rows) and moves all users towards what it was: infinity less infinity
+        for table, key, row in (("users", 10, [1e38, 9e37]), ("items", 5, [-1, 1])):
+            npy(f"{table}-keys.npy", "i8", (1,), [key])
+            npy(f"{table}.npy", "f4", (1, 2), row)
+        part = f'\n    {{}}: {{{{format: csv, uri: "{large}", label: click}}}}'
+        for name, text, words in (("validation", NUMBERS.format(train=plain, more=part.format("validation"), epochs=1, each="false"), ("validation data, row 317:",)),
+                                  ("test", NUMBERS.format(train=plain, more=part.format("test"), epochs=1, each="false"), ("test data, row 317:",)),
+                                  ("validation after each epoch", NUMBERS.format(train=plain, more=part.format("validation"), epochs=100000, each="true"), ("validation data, row 317:",)),
+                                  ("a stream", NUMBERS.format(train=large, more="\n    stream: {window: 500}", epochs=1, each="false"), ("stream, step 3 of data shard 0, row 61 of its batch:",)),
+                                  ("all items", RANKED.format(dir=tmp), ("validation data, user ", " of 9 by key:", "of its 9 items"))):
+            done = c.wait(c.submit(text), 60)
+            expect(f"a score that is no number, in {name}, fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "is no number:", "learning rate", *words), done)
         code, out, err = run("submit", "--dir", c.dir, job_file(good))
         expect("a good job after bad ones succeeds", code == 0, (code, out, err))
 

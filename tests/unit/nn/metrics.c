@@ -47,6 +47,36 @@ START_TEST(normalised_entropy_of_the_mean_itself_is_one) {
     ck_assert(isnan(pn_normalised_entropy(mean, mean + 5, 0)));
 } END_TEST
 
+/* A model that diverged: no figure of it may look good, and none may take for ever. */
+START_TEST(what_is_no_number_comes_last) {
+    const float none[] = {NAN, 0.2f, -NAN, 0.1f}, first[] = {1, 0, 1, 0}, numbers[] = {-INFINITY, 0.2f, -INFINITY, 0.1f};
+    const uint64_t one[4] = {0};
+    NEAR(pn_auc(none, first, 4), 0);
+    NEAR(pn_group_auc(none, first, one, 4), 0);
+    const struct pn_ranking m = pn_rank_metrics(none, first, one, 4, 2);
+    ck_assert(m.hit == 0 && m.recall == 0 && m.ndcg == 0);
+    NEAR(m.mrr, 1.0 / 3);
+    NEAR(pn_auc(none, (const float[]){0, 0, 0, 1}, 4), 2.0 / 3);
+    ck_assert(isnan(pn_log_loss(none, first, 4)) && isnan(pn_normalised_entropy(none, first, 4)) && isnan(pn_calibration(none, first, 4)) && isnan(pn_calibration_error(none, first, 4, 20)));
+    /* many, mixed, in any order: as if they were the lowest there are */
+    struct pn_rng g = {11};
+    float s[500], low[500], y[500];
+    uint64_t group[500];
+    for (size_t i = 0; i < 500; i++) {
+        const bool number = pn_rng_next(&g) % 3 > 0;
+        low[i] = number ? (float)(pn_rng_next(&g) % 50) : -INFINITY;
+        s[i] = number ? low[i] : NAN;
+        y[i] = (float)(pn_rng_next(&g) % 2);
+        group[i] = pn_rng_next(&g) % 40;
+    }
+    NEAR(pn_auc(s, y, 500), pn_auc(low, y, 500));
+    NEAR(pn_group_auc(s, y, group, 500), pn_group_auc(low, y, group, 500));
+    NEAR(pn_rank_metrics(s, y, group, 500, 5).ndcg, pn_rank_metrics(low, y, group, 500, 5).ndcg);
+    NEAR(pn_auc(numbers, first, 4), 0);
+    const float all[] = {NAN, NAN, NAN, NAN};
+    NEAR(pn_auc(all, first, 4), 0.5);
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("nn");
     TCase *t = tcase_create("metrics");
@@ -54,6 +84,7 @@ int main(void) {
     tcase_add_test(t, lists_are_measured_at_their_first_k_places);
     tcase_add_test(t, calibration_is_mean_score_over_mean_label_and_its_error_is_binned);
     tcase_add_test(t, normalised_entropy_of_the_mean_itself_is_one);
+    tcase_add_test(t, what_is_no_number_comes_last);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);

@@ -243,6 +243,23 @@ START_TEST(places_are_those_of_a_plain_count_over_all_logits) {
     close_world(&w);
 } END_TEST
 
+START_TEST(the_place_of_what_is_no_number_is_the_last_and_is_told) {
+    static struct world w;
+    for (int wide = 0; wide < 2; wide++)
+        for (int whose = 0; whose < 2; whose++) { /* the target's row, or a candidate's (7, of the first and the last row) */
+            open_world(&w, "bce", ROWS, wide ? all : own);
+            const uint32_t *begin = w.batch.begin + (size_t)(whose + 1) * ROWS; /* fields: history, target, negatives */
+            w.rows[(size_t)w.batch.position[begin[0]] * 4] = NAN;
+            const float *in[PN_MAX_TABLES] = {w.rows};
+            ck_assert_int_eq(pn_net_forward(w.net, &w.batch, in, w.p, w.scores), PN_OK);
+            const struct pn_place *p = pn_net_places(w.net);
+            ck_assert(isnan(p[0].loss));
+            if (whose == 0) ck_assert(isnan(w.scores[0]) && p[0].rank == p[0].n_candidates);
+            else ck_assert(p[0].rank >= 1);
+            close_world(&w);
+        }
+} END_TEST
+
 int main(void) {
     Suite *s = suite_create("sasrec");
     TCase *t = tcase_create("sasrec");
@@ -250,6 +267,7 @@ int main(void) {
     tcase_add_loop_test(t, gradients_of_both_losses_are_those_of_finite_differences, 0, 2);
     tcase_add_loop_test(t, places_are_those_of_a_plain_count_over_all_logits, 0, 8);
     tcase_add_test(t, a_place_counts_what_stands_before_it_and_leaves_out_what_was_had);
+    tcase_add_test(t, the_place_of_what_is_no_number_is_the_last_and_is_told);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);
