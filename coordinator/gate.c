@@ -92,7 +92,7 @@ static void decide(struct pn_coordinator *c, struct pn_job_run *j) {
 
 /* What the job wants to be high; a figure that could not be measured is the lowest. */
 static double figure(const struct pn_job_run *j, const struct pn_metric *m) {
-    const double by[] = {m->auc, -m->logloss, m->hr, m->ndcg, m->recall}, v = by[j->job.stop_by];
+    const double by[PN_METRIC_KINDS] = {m->auc, -m->logloss, m->hr, m->ndcg, m->recall, m->mrr, m->gauc, -m->ne}, v = by[j->job.stop_by];
     return isnan(v) ? -1e300 : v;
 }
 

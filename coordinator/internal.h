@@ -58,7 +58,7 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
-struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows; }; /* NaN: not measured */
+struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall, mrr; uint64_t rows; }; /* NaN: not measured */
 struct pn_metric pn_metric_read(struct json_object *);                                        /* as a worker reports it and a record holds it */
 void pn_metric_write(struct json_object *, const char *prefix, const struct pn_metric *);    /* PREFIXauc ...; what is NaN is left out */
 

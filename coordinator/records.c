@@ -11,7 +11,7 @@ static const struct { const char *name; size_t offset; } figures[] = {
     {"auc", offsetof(struct pn_metric, auc)}, {"logloss", offsetof(struct pn_metric, logloss)}, {"ne", offsetof(struct pn_metric, ne)},
     {"calibration", offsetof(struct pn_metric, calibration)}, {"ece", offsetof(struct pn_metric, ece)}, {"gauc", offsetof(struct pn_metric, gauc)},
     {"head1_auc", offsetof(struct pn_metric, head_auc[0])}, {"head2_auc", offsetof(struct pn_metric, head_auc[1])}, {"head3_auc", offsetof(struct pn_metric, head_auc[2])},
-    {"hr", offsetof(struct pn_metric, hr)}, {"ndcg", offsetof(struct pn_metric, ndcg)}, {"recall", offsetof(struct pn_metric, recall)}};
+    {"hr", offsetof(struct pn_metric, hr)}, {"ndcg", offsetof(struct pn_metric, ndcg)}, {"recall", offsetof(struct pn_metric, recall)}, {"mrr", offsetof(struct pn_metric, mrr)}};
 
 struct pn_metric pn_metric_read(struct json_object *e) {
     struct pn_metric m = {.known = true, .rows = pn_json_u64(e, "rows", 0)};

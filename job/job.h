@@ -207,8 +207,9 @@ enum pn_norm { PN_NORM_NONE, PN_NORM_LAYER, PN_NORM_BATCH };
 enum pn_interaction { PN_INTERACTION_DOT, PN_INTERACTION_CAT, PN_INTERACTION_BOTH };
 /* IN_BATCH: the softmax over the items of the batch's positive rows (matrix factorization only). The others but BCE go by a positive row and those behind it. */
 enum pn_loss { PN_LOSS_BCE, PN_LOSS_BPR, PN_LOSS_HINGE, PN_LOSS_SOFTMAX, PN_LOSS_IN_BATCH };
-/* By what early stopping judges. */
-enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECALL };
+/* By what early stopping judges; log loss and normalised entropy are the better the lower. */
+enum pn_metric_kind { PN_BY_AUC, PN_BY_LOGLOSS, PN_BY_HR, PN_BY_NDCG, PN_BY_RECALL, PN_BY_MRR, PN_BY_GAUC, PN_BY_NE, PN_METRIC_KINDS };
+extern const char *const pn_metric_names[PN_METRIC_KINDS + 1];   /* as a job file says them, without @K; NULL behind */
 enum pn_consistency { PN_ASYNC, PN_SYNC, PN_SSP };
 /* Where workers compute: AUTO takes a CUDA device where there is one that can compute the model. */
 enum pn_device_kind { PN_DEVICE_AUTO, PN_DEVICE_CPU, PN_DEVICE_CUDA };
@@ -315,7 +316,7 @@ struct pn_job {
     uint32_t patience;
     double min_delta;
     enum pn_metric_kind stop_by;
-    uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group; 0: none */
+    uint32_t rank_k;                         /* evaluation: HR, NDCG and recall among the first rank_k of each group, and MRR; 0: none */
     float clip_norm;                         /* a producer's gradient of one batch, dense and rows together, is scaled down to this L2 norm; 0: not */
     enum pn_device_kind device;
     uint64_t devices;                        /* CUDA: bit N is cuda:N; PN_ALL_DEVICES: all that a worker has */

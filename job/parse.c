@@ -6,7 +6,18 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
+/* Early stopping by what is never measured would take the first epoch for the best. */
+static void check_stop_by(struct pn_yaml *y, struct fy_node *n, const struct pn_job *job) {
+    const enum pn_metric_kind by = job->stop_by;
+    const bool lists = by == PN_BY_HR || by == PN_BY_NDCG || by == PN_BY_RECALL || by == PN_BY_MRR;
+    if (job->patience == 0 || lists) return;
+    if (job->validation.rank_all) pn_yaml_problem(y, n, "earlyStopping: rankAll measures hr, ndcg, recall and mrr, not %s", pn_metric_names[by]);
+    else if (job->model == PN_MODEL_SASREC && (by == PN_BY_GAUC || by == PN_BY_NE)) pn_yaml_problem(y, n, "earlyStopping: %s is not measured for sasrec, whose lists have one target each", pn_metric_names[by]);
+    else if (by == PN_BY_GAUC && job->group_by == 0) pn_yaml_problem(y, n, "earlyStopping: gauc needs spec.validation.groupBy: the field whose rows are one group");
+}
+
 static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *job) {
+    bool mrr = job->stop_by == PN_BY_MRR;
     struct fy_node *n = pn_yaml_get(spec, "checkpoint");
     if (n != NULL && pn_yaml_keys(y, n, "spec.checkpoint", KEYS("every", "keep", "ringBytes"), KEYS("uri", "fullEvery", "incremental"))) {
         pn_yaml_duration(y, pn_yaml_get(n, "every"), "every", &job->checkpoint_every_ms);
@@ -27,17 +38,20 @@ static void read_rest(struct pn_yaml *y, struct fy_node *spec, struct pn_job *jo
         pn_yaml_truth(y, pn_yaml_get(n, "everyEpoch"), "everyEpoch", &job->evaluate_every_epoch);
         struct fy_node *m = pn_yaml_get(n, "metrics");
         void *it = NULL;
-        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc, hr@K, ndcg@K, recall@K");
+        if (m != NULL && fy_node_get_type(m) != FYNT_SEQUENCE) pn_yaml_problem(y, m, "metrics must be a list of: auc, logloss, ne, calibration, ece, gauc, hr@K, ndcg@K, recall@K, mrr");
         else if (m != NULL)
             for (struct fy_node *x; (x = fy_node_sequence_iterate(m, &it)) != NULL;) {
                 char text[64] = "";
                 int which;
                 enum pn_metric_kind kind;
                 if (strchr(pn_yaml_text(y, x, "metric", text, sizeof text) ? text : "", '@') == NULL || !pn_job_ranking_metric(y, x, text, job, &kind))
-                    pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc"), NULL, &which);
+                    pn_yaml_choice(y, x, "metric", KEYS("auc", "logloss", "ne", "calibration", "ece", "gauc", "mrr"), NULL, &which);
+                mrr = mrr || strcmp(text, "mrr") == 0;
             }
     }
-    if (job->model != PN_MODEL_SASREC && job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg and recall need spec.validation.groupBy: the field whose rows are one list");
+    if (mrr && job->rank_k == 0) job->rank_k = 10; /* MRR has no K; what is measured beside it has */
+    check_stop_by(y, spec, job);
+    if (job->model != PN_MODEL_SASREC && job->rank_k > 0 && job->group_by == 0) pn_yaml_problem(y, n != NULL ? n : spec, "hr, ndcg, recall and mrr need spec.validation.groupBy: the field whose rows are one list");
     for (int i = 0; i < 2; i++)
         if ((i == 0 ? &job->validation : &job->test)->rank_all && (job->model != PN_MODEL_MF || job->rank_k == 0 || job->group_by != 1))
             pn_yaml_problem(y, spec, "rankAll needs model mf, a metric such as recall@20 and groupBy of the first feature (the user)");

@@ -305,7 +305,7 @@ static void privacy(struct out *o, const struct pn_job *job) {
 char *pn_job_text(const struct pn_job *job) {
     static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
-    static const char *const by[] = {"auc", "logloss", "hr", "ndcg", "recall"}, *const losses[] = {"bce", "bpr", "hinge", "softmax", "in-batch-softmax"};
+    static const char *const losses[] = {"bce", "bpr", "hinge", "softmax", "in-batch-softmax"};
     struct out o = {0};
     put(&o, "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: ");
     quoted(&o, job->name);
@@ -357,8 +357,8 @@ char *pn_job_text(const struct pn_job *job) {
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
     if (job->patience > 0) {
-        put(&o, "earlyStopping: {metric: %s", by[job->stop_by]);
-        if (job->stop_by >= PN_BY_HR) put(&o, "@%u", job->rank_k);
+        put(&o, "earlyStopping: {metric: %s", pn_metric_names[job->stop_by]);
+        if (job->stop_by >= PN_BY_HR && job->stop_by <= PN_BY_RECALL) put(&o, "@%u", job->rank_k);
         put(&o, ", patience: %u, minDelta: %.17g}, ", job->patience, job->min_delta);
     }
     if (job->loss != PN_LOSS_BCE) {

@@ -6,18 +6,19 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
+const char *const pn_metric_names[] = {"auc", "logloss", "hr", "ndcg", "recall", "mrr", "gauc", "ne", NULL};
+
 /* "hr@10" and the like: one K for a job. False: no such name. */
 bool pn_job_ranking_metric(struct pn_yaml *y, struct fy_node *n, const char *text, struct pn_job *job, enum pn_metric_kind *kind) {
-    static const char *const names[] = {"hr@", "ndcg@", "recall@"};
-    for (int i = 0; i < 3; i++) {
-        const size_t k = strlen(names[i]);
+    for (int i = PN_BY_HR; i <= PN_BY_RECALL; i++) {
+        const size_t k = strlen(pn_metric_names[i]) + 1;
         char *end;
-        if (strncmp(text, names[i], k) != 0 || text[k] < '1' || text[k] > '9') continue;
+        if (strncmp(text, pn_metric_names[i], k - 1) != 0 || text[k - 1] != '@' || text[k] < '1' || text[k] > '9') continue;
         const unsigned long top = strtoul(text + k, &end, 10);
         if (*end != '\0' || top > 10000) continue;
         if (job->rank_k > 0 && job->rank_k != top) pn_yaml_problem(y, n, "%s: a job has one K, and another metric says @%u", text, job->rank_k);
         job->rank_k = (uint32_t)top;
-        *kind = (enum pn_metric_kind)(PN_BY_HR + i);
+        *kind = (enum pn_metric_kind)i;
         return true;
     }
     return false;
@@ -53,8 +54,10 @@ static void read_early_stopping(struct pn_yaml *y, struct fy_node *n, struct pn_
     job->min_delta = 1e-6;
     struct fy_node *by = pn_yaml_get(n, "metric");
     if (by != NULL && pn_yaml_text(y, by, "metric", metric, sizeof metric)) {
-        if (strcmp(metric, "logloss") == 0) job->stop_by = PN_BY_LOGLOSS;
-        else if (strcmp(metric, "auc") != 0 && !pn_job_ranking_metric(y, by, metric, job, &job->stop_by)) pn_yaml_problem(y, by, "metric \"%s\" is unknown; allowed: auc, logloss, hr@K, ndcg@K, recall@K", metric);
+        int i = 0;
+        while (i < PN_METRIC_KINDS && ((i >= PN_BY_HR && i <= PN_BY_RECALL) || strcmp(metric, pn_metric_names[i]) != 0)) i++;
+        if (i < PN_METRIC_KINDS) job->stop_by = (enum pn_metric_kind)i;
+        else if (!pn_job_ranking_metric(y, by, metric, job, &job->stop_by)) pn_yaml_problem(y, by, "metric \"%s\" is unknown; allowed: auc, logloss, ne, gauc, hr@K, ndcg@K, recall@K, mrr", metric);
     }
     pn_yaml_count32(y, pn_yaml_get(n, "patience"), "patience", 1, 100000, &job->patience);
     pn_yaml_real(y, pn_yaml_get(n, "minDelta"), "minDelta", 0, 1, &job->min_delta);

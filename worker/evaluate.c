@@ -25,7 +25,7 @@ struct pn_evaluation {
     float *scores, *labels, *logits;
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
-    double hits, gains, below, losses; /* sasrec: sums over rows */
+    double hits, gains, reciprocals, below, losses; /* sasrec: sums over rows */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
     struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
@@ -76,6 +76,7 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
             e->result.hr = e->result.recall = e->hits / (double)e->n; /* one target a list */
             e->result.ndcg = e->gains / (double)e->n;
+            e->result.mrr = e->reciprocals / (double)e->n;
             e->result.auc = e->below / (double)e->n;
             e->result.logloss = e->losses / (double)e->n;
             e->result.ne = e->result.calibration = e->result.ece = NAN;
@@ -87,6 +88,7 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
             e->result.hr = m.hit;
             e->result.ndcg = m.ndcg;
             e->result.recall = m.recall;
+            e->result.mrr = m.mrr;
         }
     }
     e->run->changed(e->run->owner);
@@ -163,6 +165,7 @@ static void forwarded(struct pn_work *w) {
     for (size_t i = 0; i < n && places != NULL; i++) {
         e->hits += places[i].rank < k;
         e->gains += places[i].rank < k ? 1 / log2(places[i].rank + 2.0) : 0;
+        e->reciprocals += 1 / (places[i].rank + 1.0);
         e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
         e->losses += (double)places[i].loss;
     }
@@ -263,7 +266,7 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     run->refs++;
     snprintf(e->result.task, sizeof e->result.task, "%s", task);
     e->result.epoch = epoch;
-    e->result.hr = e->result.ndcg = e->result.recall = NAN;
+    e->result.hr = e->result.ndcg = e->result.recall = e->result.mrr = NAN;
     if (run->job.model == PN_MODEL_AUDIT) { /* the oracle has no scores */
         e->result.done = true;
         return e;

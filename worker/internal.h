@@ -105,7 +105,7 @@ struct json_object *pn_windows_json(const struct pn_windows *);                 
     "a number that is too large, which clip or transform: [log1p] of its feature mends"
 
 /* ---- evaluate.c: scores of a data set, read through the servers ---- */
-struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall; uint64_t rows, epoch; };
+struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall, mrr; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);
 const struct pn_evaluation_result *pn_evaluation_look(const struct pn_evaluation *);
@@ -113,7 +113,7 @@ const char *pn_evaluation_of(const struct pn_run *, const struct pn_data *); /* 
 
 /* ---- ranking.c: all items ranked for each user of a data set (rank_all), by a model of dot products ---- */
 struct pn_ranking_run;
-/* done(owner) once; *result has hr, ndcg, recall and rows (the positive ones), or what went wrong. NULL: no memory. */
+/* done(owner) once; *result has hr, ndcg, recall, mrr and rows (the positive ones), or what went wrong. NULL: no memory. */
 struct pn_ranking_run *pn_ranking_open(struct pn_run *, const struct pn_data *, struct pn_evaluation_result *result, void (*done)(void *owner), void *owner);
 void pn_ranking_close(struct pn_ranking_run *);
 

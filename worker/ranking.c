@@ -39,7 +39,7 @@ struct pn_ranking_run {
     size_t n_items, n_users, i_item, i_user, n_block;
     float *item_rows, *user_rows, *scores;
     struct pn_client_part part;
-    double hr, ndcg, recall;
+    double hr, ndcg, recall, mrr;
     size_t n_counted;
 };
 
@@ -257,6 +257,13 @@ static bool all_numbers(const float *x, size_t n) {
     return none == 0;
 }
 
+/* How many of the other items stand before this score; equal ones do. */
+static size_t before(const float *scores, size_t n, float mine) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < n; i++) count += (scores[i] >= mine) & (scores[i] != -INFINITY);
+    return count;
+}
+
 /* One user's figures, of scores that are numbers: the positives' places among themselves and the best of the other items. */
 static void measure(struct pn_ranking_run *k, uint64_t user, float *scores, float *best, float *mine) {
     const size_t top = k->run->job.rank_k;
@@ -276,6 +283,7 @@ static void measure(struct pn_ranking_run *k, uint64_t user, float *scores, floa
         gain += 1 / log2((double)(i + above) + 2);
     }
     for (size_t i = 0; i < n && i < top; i++) ideal += 1 / log2((double)i + 2);
+    k->mrr += 1 / (1.0 + (double)before(scores, k->n_items, mine[0]));
     k->hr += found > 0;
     k->recall += (double)found / (double)n;
     k->ndcg += gain / ideal;
@@ -314,6 +322,7 @@ static void scored(struct pn_work *w) {
     k->result->hr = k->hr / (double)k->n_counted;
     k->result->ndcg = k->ndcg / (double)k->n_counted;
     k->result->recall = k->recall / (double)k->n_counted;
+    k->result->mrr = k->mrr / (double)k->n_counted;
     k->result->ne = k->result->calibration = k->result->ece = k->result->gauc = NAN;
     k->result->rows = k->wanted.n;
     finish(k, PN_OK, NULL);

@@ -93,7 +93,7 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
         pn_json_add_double(o, "logloss", r->logloss);
         const struct { const char *name; double value; } more[] = {{"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc},
             {"head1_auc", r->head_auc[0]}, {"head2_auc", r->head_auc[1]}, {"head3_auc", r->head_auc[2]},
-            {"hr", r->hr}, {"ndcg", r->ndcg}, {"recall", r->recall}};
+            {"hr", r->hr}, {"ndcg", r->ndcg}, {"recall", r->recall}, {"mrr", r->mrr}};
         for (size_t i = 0; i < sizeof more / sizeof *more; i++)
             if (isfinite(more[i].value)) pn_json_add_double(o, more[i].name, more[i].value);
         pn_json_add_u64(o, "rows", r->rows);

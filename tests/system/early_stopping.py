@@ -29,7 +29,7 @@ spec:
 def check(done, metric, patience):
     assert done["state"] == "SUCCEEDED", done
     history = done["history"]
-    best = max(history, key=lambda e: e["auc"] if metric == "auc" else -e["logloss"])
+    best = max(history, key=lambda e: -e[metric] if metric in ("logloss", "ne") else e[metric])
     assert [e["epoch"] for e in history] == list(range(1, len(history) + 1)), history
     assert done["best_epoch"] == best["epoch"] and len(history) in (best["epoch"] + patience, 40), done
     # the rows of the best epoch came back whole: the same figures as when they were measured first
@@ -43,7 +43,7 @@ try:
     assert code == 0, err
     seen = []
     with Cluster(ps=2, workers=2, serving=0) as c:
-        for mode, metric, victim in (("sync", "auc", None), ("sync", "auc", None), ("async", "logloss", None), ("async", "auc", "worker-1"), ("async", "auc", "ps-0")):
+        for mode, metric, victim in (("sync", "auc", None), ("sync", "auc", None), ("async", "logloss", None), ("sync", "ne", None), ("sync", "gauc", None), ("async", "auc", "worker-1"), ("async", "auc", "ps-0")):
             patience = 30 if victim else 2  # an epoch takes a thirtieth of a second: two might be over before the kill
             id = c.submit(TEXT.format(dir=tmp, mode=mode, metric=metric, patience=patience))
             if victim:

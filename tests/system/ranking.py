@@ -1,8 +1,10 @@
 """Ranking models on Amazon Music, through real servers: NeuMF from scratch in the NCF protocol, its epoch chosen by held-out pairs; and matrix factorization by the
-softmax within a batch, all items ranked. A synchronous run twice gives the same digits, also of the full ranking. Then NeuMF begins with the rows and weights of
-published GMF and MLP models, and is at their level before it has learned anything."""
+softmax within a batch, all items ranked: what that gives is what the same items as lists of rows give. A synchronous run twice gives the same digits, also of the full
+ranking. Then NeuMF begins with the rows and weights of published GMF and MLP models, and is at their level before it has learned anything."""
 import os
+import random
 import sys
+import tempfile
 import time
 from cluster import Cluster, ROOT, data, skip, until
 
@@ -32,7 +34,48 @@ spec:
   validation: {{groupBy: user, metrics: ["recall@50"]}}
 """
 
-with Cluster(ps=2, workers=2, serving=0) as c:
+# Each user's own items are scored in two ways: all items ranked by the two matrices, and as a list of rows through the net.
+BOTH = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: both}}
+spec:
+  data:
+    train: {{format: lightgcn, uri: "{dir}/known", negatives: {{perPositive: 2, seed: 1}}}}
+    validation: {{format: lightgcn, uri: "{dir}/wanted", rankAll: ["{dir}/known"]}}
+    test: {{format: csv, uri: "{dir}/lists.csv", label: label}}
+  features:
+    - {{name: user, type: categorical, table: users}}
+    - {{name: item, type: categorical, table: items}}
+  tables: {{defaults: {{optimizer: {{name: adam, lr: 0.03}}, init: {{normal: 0.1}}}}}}
+  model: {{name: mf, embeddingDim: 4}}
+  training: {{batchSize: 30, epochs: 5, seed: 1, dataShards: 2, earlyStopping: {{metric: mrr, patience: 2}}, consistency: {{mode: sync}}}}
+  validation: {{groupBy: user, metrics: ["ndcg@5"]}}
+"""
+
+
+def write_both(folder):
+    draw = random.Random(4)
+    known, wanted, lists = [], [], ["user,item,label"]
+    for user in range(30):
+        items = draw.sample(range(40), draw.randrange(6, 20))
+        known.append(items[4:])
+        wanted.append(items[:draw.randrange(1, 5)])
+        lists += [f"{user},{i},{int(i in wanted[-1])}" for i in range(40) if i not in known[-1]]
+    for name, pairs in (("known", known), ("wanted", wanted)):
+        with open(os.path.join(folder, name), "w") as f:
+            f.writelines(" ".join(map(str, [user] + items)) + "\n" for user, items in enumerate(pairs))
+    with open(os.path.join(folder, "lists.csv"), "w") as f:
+        f.write("\n".join(lists) + "\n")
+
+
+with tempfile.TemporaryDirectory() as both, Cluster(ps=2, workers=2, serving=0) as c:
+    write_both(both)
+    done = c.wait(c.submit(BOTH.format(dir=both)), 60)
+    assert done["state"] == "SUCCEEDED", done
+    print(f"the same lists by either way: MRR {done['validation_mrr']:.6f} {done['test_mrr']:.6f}, NDCG@5 {done['validation_ndcg']:.6f} {done['test_ndcg']:.6f}")
+    assert all(abs(done[f"validation_{m}"] - done[f"test_{m}"]) < 1e-9 for m in ("hr", "ndcg", "recall", "mrr")) and 0 < done["test_mrr"] < 1, done
+    assert done["best_epoch"] == max(done["history"], key=lambda e: e["mrr"])["epoch"] and done["validation_mrr"] == max(e["mrr"] for e in done["history"]), done
+
     begin = time.time()
     done = c.wait(c.submit(neumf), 300)
     assert done["state"] == "SUCCEEDED", done

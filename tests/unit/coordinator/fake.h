@@ -519,6 +519,7 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
             const char *gate = strstr(pn_json_str(e, "task", ""), "-gate-");
             const double validation = gate != NULL && W->aucs != NULL ? W->aucs[strtoul(gate + 6, NULL, 10) - 1] : 0.79;
             pn_json_add_double(evaluation, "auc", strcmp(pn_json_str(e, "split", ""), "test") == 0 ? 0.81 : validation);
+            for (int i = 0; i < 3; i++) pn_json_add_double(evaluation, (const char *const[]){"ne", "gauc", "mrr"}[i], validation);
             pn_json_add_double(evaluation, "logloss", 0.5);
             pn_json_add_u64(evaluation, "rows", 10);
         }

@@ -1,11 +1,12 @@
 /* Early stopping: the gate after each epoch, the best checkpoint, the way back to it. */
 #include "tests/unit/coordinator/fake.h"
 
-#define STOPPING(MODE, REST)                                                                                                                                  \
+#define STOPPING_BY(METRIC, MODE, REST)                                                                                                                       \
     "apiVersion: pinion/v1\nkind: TrainingJob\nmetadata: {name: lr}\nspec:\n  data:\n    train: {format: csv, uri: \"/d/a.csv\", label: click}\n"                \
     "    validation: {format: csv, uri: \"/d/b.csv\", label: click}\n    test: {format: csv, uri: \"/d/c.csv\", label: click}\n"                                    \
     "  features:\n    - {name: u, type: categorical}\n  model: {name: lr}\n"                                                                                   \
-    "  training: {epochs: 6, dataShards: 2, earlyStopping: {patience: 2}, consistency: {mode: " MODE "}}\n  checkpoint: {keep: 2}\n" REST
+    "  training: {epochs: 6, dataShards: 2, earlyStopping: {metric: " METRIC ", patience: 2}, consistency: {mode: " MODE "}}\n  checkpoint: {keep: 2}\n" REST
+#define STOPPING(MODE, REST) STOPPING_BY("auc", MODE, REST)
 
 static const double aucs[] = {0.6, 0.7, 0.65, 0.69, 0.8, 0.8};
 static const double rising[] = {0.6, 0.61, 0.62, 0.63, 0.64, 0.65};
@@ -42,6 +43,19 @@ START_TEST(a_best_last_epoch_needs_no_way_back) {
     ck_assert_uint_eq(pn_json_u64(job(id), "best_epoch", 0), 6);
     ck_assert_uint_eq(pn_json_u64(job(id), "generation", 0), 1);
     for (size_t i = 0; i < 6; i++) ck_assert_double_eq_tol(auc_of_epoch(id, i), rising[i], 1e-9);
+    world_close();
+} END_TEST
+
+START_TEST(every_figure_has_its_direction) {
+    static const struct { const char *text; uint64_t best, epochs; } by[] = {
+        {STOPPING_BY("ne", "async", ""), 1, 3}, {STOPPING_BY("gauc", "async", "  validation: {groupBy: u}\n"), 2, 4}, {STOPPING_BY("mrr", "async", "  validation: {groupBy: u}\n"), 2, 4}};
+    two_and_two(aucs, 5, 1000);
+    const char *id = submit(by[_i].text);
+    run_ms(4000);
+    ck_assert_str_eq(state(id), "SUCCEEDED");
+    ck_assert_uint_eq(pn_json_u64(job(id), "best_epoch", 0), by[_i].best);
+    ck_assert_uint_eq(pn_json_length(pn_json_get(job(id), "history")), by[_i].epochs);
+    ck_assert_double_eq_tol(pn_json_double(pn_json_at(pn_json_get(job(id), "history"), 0), "mrr", 0), 0.6, 1e-9);
     world_close();
 } END_TEST
 
@@ -98,6 +112,7 @@ int main(void) {
     TCase *c = tcase_create("gate");
     tcase_add_test(c, training_ends_behind_the_best_epoch_and_goes_back_to_its_checkpoint);
     tcase_add_test(c, a_best_last_epoch_needs_no_way_back);
+    tcase_add_loop_test(c, every_figure_has_its_direction, 0, 3);
     tcase_add_test(c, in_sync_a_producer_takes_the_steps_that_another_waits_for);
     tcase_add_loop_test(c, an_epoch_is_measured_again_when_a_node_is_lost_meanwhile, 0, 3);
     tcase_add_test(c, a_coordinator_that_comes_back_knows_the_best_epoch);

@@ -356,10 +356,29 @@ START_TEST(ranking_jobs_are_read_as_written_and_printed_again) {
     }
 } END_TEST
 
+START_TEST(early_stopping_goes_by_any_figure_that_is_measured) {
+    static const struct { const char *by, *metrics; enum pn_metric_kind kind; uint32_t k; } right[] = {
+        {"mrr", "\"recall@20\"", PN_BY_MRR, 20}, {"mrr", "auc", PN_BY_MRR, 10}, {"logloss", "mrr", PN_BY_LOGLOSS, 10}, {"gauc", "mrr, hr@7", PN_BY_GAUC, 7}, {"ne", "hr@5", PN_BY_NE, 5}, {"hr@5", "mrr", PN_BY_HR, 5}};
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        static struct pn_job j, again;
+        struct pn_error err = {""};
+        char text[4096];
+        const char *at = strstr(ranking, "ndcg@20");
+        snprintf(text, sizeof text, "%.*s%s\"}}\n  validation: {groupBy: user, metrics: [%s]}\n", (int)(at - ranking), ranking, right[i].by, right[i].metrics);
+        ck_assert_msg(parse(&j, text, &err) == PN_OK, "%s: %s", text, err.text);
+        char *once = pn_job_text(&j);
+        ck_assert_msg(parse(&again, once, &err) == PN_OK, "%s", err.text);
+        for (int k = 0; k < 2; k++) ck_assert_msg((k ? &again : &j)->stop_by == right[i].kind && (k ? &again : &j)->rank_k == right[i].k, "%s, read %d times", right[i].by, k + 1);
+        free(once);
+        pn_job_free(&j);
+        pn_job_free(&again);
+    }
+} END_TEST
+
 START_TEST(ranking_keys_that_do_not_fit_are_refused) {
     static const struct { const char *from, *to, *words; } wrong[] = {
         {"metrics: [\"recall@20\"]", "metrics: [\"recall@10\"]", "a job has one K"},
-        {"groupBy: user, ", "", "hr, ndcg and recall need spec.validation.groupBy"},
+        {"groupBy: user, ", "", "hr, ndcg, recall and mrr need spec.validation.groupBy"},
         {"mf, embeddingDim: 4", "neumf", "rankAll needs model mf"},
         {"mf, embeddingDim: 4", "mf, mlpDim: 4", "mlpDim has a meaning for neumf only"},
         {"mf, embeddingDim: 4", "mf, similarity: cosine", "cosine goes with bias: false"},
@@ -372,7 +391,18 @@ START_TEST(ranking_keys_that_do_not_fit_are_refused) {
         {"rankAll: [a, c]", "rankAll: [a], negatives: {}", "do not go together"},
         {"name: item, type: categorical", "name: item, type: multi", "take two categorical features"},
         {"format: ncf, uri: a, part: train", "format: csv, uri: a, part: train", "for the formats libfm and libsvm, ncf and lightgcn only"},
-        {"ndcg@20", "ndcg@x", "allowed: auc, logloss, hr@K"},
+        {"ndcg@20", "ndcg@x", "allowed: auc, logloss, ne, gauc, hr@K, ndcg@K, recall@K, mrr"},
+        {"ndcg@20", "mrr@20", "allowed: auc"},
+        {"ndcg@20", "hr", "allowed: auc"},
+        {"[\"recall@20\"]", "[mrr@20]", "metric must be one of: auc"},
+        {"ndcg@20\"}}\n  validation: {groupBy: user, metrics: [\"recall@20\"]}", "mrr\"}}\n", "mrr need spec.validation.groupBy"},
+        {"ndcg@20\"}}\n  validation: {groupBy: user, metrics: [\"recall@20\"]}", "gauc\"}}\n", "gauc needs spec.validation.groupBy"},
+        {"negatives: {perPositive: 99, seed: 3}}\n    test: {format: lightgcn, uri: b, rankAll: [a, c]}\n  features:\n    - {name: user, type: categorical, table: users}\n"
+         "    - {name: item, type: categorical, table: items}\n  model: {name: mf, embeddingDim: 4}\n"
+         "  training: {loss: {name: softmax, temperature: 0.5, logQ: true}, earlyStopping: {metric: \"ndcg@20\"}}",
+         "rankAll: [a]}\n  features:\n    - {name: user, type: categorical, table: users}\n    - {name: item, type: categorical, table: items}\n  model: {name: mf, embeddingDim: 4}\n"
+         "  training: {loss: {name: softmax}, earlyStopping: {metric: ne}}",
+         "rankAll measures hr, ndcg, recall and mrr, not ne"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         static struct pn_job j;
@@ -459,6 +489,7 @@ int main(void) {
     tcase_add_test(t, keys_that_do_not_fit_their_model_or_data_are_refused);
     tcase_add_test(t, weights_and_columns_by_id_are_read_as_written_and_printed_again);
     tcase_add_test(t, ranking_jobs_are_read_as_written_and_printed_again);
+    tcase_add_test(t, early_stopping_goes_by_any_figure_that_is_measured);
     tcase_add_test(t, ranking_keys_that_do_not_fit_are_refused);
     tcase_add_test(t, a_stream_is_read_as_written_and_printed_again);
     tcase_add_test(t, lists_of_files_and_json_lines_are_read_as_written_and_printed_again);
