@@ -11,8 +11,8 @@ int main(int argc, char **argv) {
     size_t n = 0;
     while (n < 200000 && scanf("%f %f %" SCNu64, &scores[n], &labels[n], &groups[n]) == 3) n++;
     const struct pn_ranking m = pn_rank_metrics(scores, labels, groups, n, k);
-    printf("{\"auc\":%.12g,\"logloss\":%.12g,\"ne\":%.12g,\"calibration\":%.12g,\"ece\":%.12g,\"gauc\":%.12g,\"hit\":%.12g,\"recall\":%.12g,\"ndcg\":%.12g,\"mrr\":%.12g}\n",
+    printf("{\"auc\":%.12g,\"logloss\":%.12g,\"ne\":%.12g,\"calibration\":%.12g,\"ece10\":%.12g,\"ece20\":%.12g,\"gauc\":%.12g,\"hit\":%.12g,\"recall\":%.12g,\"ndcg\":%.12g,\"mrr\":%.12g}\n",
            pn_auc(scores, labels, n), pn_log_loss(scores, labels, n), pn_normalised_entropy(scores, labels, n), pn_calibration(scores, labels, n),
-           pn_calibration_error(scores, labels, n, 10), pn_group_auc(scores, labels, groups, n), m.hit, m.recall, m.ndcg, m.mrr);
+           pn_calibration_error(scores, labels, n, 10), pn_calibration_error(scores, labels, n, 20), pn_group_auc(scores, labels, groups, n), m.hit, m.recall, m.ndcg, m.mrr);
     return 0;
 }
