@@ -378,6 +378,10 @@ void pn_job_free(struct pn_job *job);
 bool pn_job_prepares(const struct pn_job *job);
 /* What goes to other processes and into a snapshot: YAML text that parses to the same job with absolute paths. malloc. */
 char *pn_job_text(const struct pn_job *job);
+/* What early stopping goes by, as the job's file names it: "auc", "ndcg@10". */
+void pn_job_stop_by(const struct pn_job *job, char text[24]);
+/* HR, NDCG and recall are of the first so many of a list; 0: the job ranks no lists. */
+uint32_t pn_job_rank_k(const struct pn_job *job);
 
 /* The events (privacy/accountant.h) of a private job by which one unit is seen: `steps` steps of the shard it is in, under so many `lives` of its producer. */
 struct pn_privacy_event;

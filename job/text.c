@@ -302,6 +302,14 @@ static void privacy(struct out *o, const struct pn_job *job) {
     put(o, "}\n");
 }
 
+void pn_job_stop_by(const struct pn_job *job, char text[24]) {
+    const char *const by = pn_metric_names[job->stop_by];
+    if (job->stop_by >= PN_BY_HR && job->stop_by <= PN_BY_RECALL) snprintf(text, 24, "%s@%u", by, job->rank_k);
+    else snprintf(text, 24, "%s", by);
+}
+
+uint32_t pn_job_rank_k(const struct pn_job *job) { return job->rank_k > 0 ? job->rank_k : job->model == PN_MODEL_SASREC ? 10 : 0; }
+
 char *pn_job_text(const struct pn_job *job) {
     static const char *const models[] = {"lr", "fm", "deepfm", "audit", "external", "wide_deep", "dcn_v2", "dlrm", "mf", "gmf", "mlp", "neumf", "sasrec"},
                              *const interactions[] = {"dot", "cat", "both"}, *const modes[] = {"async", "sync", "ssp"}, *const storages[] = {"float32", "float16", "int8"};
@@ -357,9 +365,9 @@ char *pn_job_text(const struct pn_job *job) {
     if (job->max_steps > 0) put(&o, "maxSteps: %llu, ", (unsigned long long)job->max_steps);
     if (job->n_producers > 0) put(&o, "dataShards: %u, ", job->n_producers);
     if (job->patience > 0) {
-        put(&o, "earlyStopping: {metric: %s", pn_metric_names[job->stop_by]);
-        if (job->stop_by >= PN_BY_HR && job->stop_by <= PN_BY_RECALL) put(&o, "@%u", job->rank_k);
-        put(&o, ", patience: %u, minDelta: %.17g}, ", job->patience, job->min_delta);
+        char by[24];
+        pn_job_stop_by(job, by);
+        put(&o, "earlyStopping: {metric: %s, patience: %u, minDelta: %.17g}, ", by, job->patience, job->min_delta);
     }
     if (job->loss != PN_LOSS_BCE) {
         put(&o, "loss: {name: %s", losses[job->loss]);

@@ -110,7 +110,7 @@ const float *pn_net_logits(const struct pn_net *);
 const float *pn_net_head_scores(const struct pn_net *, size_t i);
 /* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties and what is no number against the target; n_candidates without it; 0: none.
  * NULL for other models. Valid until the next pass. */
-struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; 0 where they are everybody's; NaN: a score is no number */ };
+struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; -1: not measured, as they are everybody's; NaN: a score is no number */ };
 const struct pn_place *pn_net_places(const struct pn_net *);
 /* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch; log loss may be distilled by a teacher, heads add theirs. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.

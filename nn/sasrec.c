@@ -132,7 +132,7 @@ bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, 
     return ok;
 }
 
-/* The place of z among logits, of which -infinity is no candidate. loss: the cross entropy is wanted too. */
+/* The place of z among logits, of which -infinity is no candidate. loss: the cross entropy is wanted too, else it is -1. */
 static struct pn_place place_among(const float *logits, size_t n, float z, bool loss) {
     struct pn_place p = {0};
     double sum = 1;
@@ -143,7 +143,7 @@ static struct pn_place place_among(const float *logits, size_t n, float z, bool 
     for (size_t j = 0; loss && j < n; j++) sum += exp((double)logits[j] - (double)z);
     p.rank = rank;
     p.n_candidates = (uint32_t)n - out;
-    p.loss = none == 0 ? (float)log(sum) : NAN;
+    p.loss = none > 0 ? NAN : loss ? (float)log(sum) : -1;
     return p;
 }
 
@@ -166,7 +166,7 @@ static bool rank_own(struct pn_net *net, const struct pn_pass *s, const uint32_t
     return z != NULL;
 }
 
-/* Every example against the candidates of all, but for what it has had. The cross entropy over thousands of items is left out (0): it would take longer than the rest. */
+/* Every example against the candidates of all, but for what it has had. The cross entropy over thousands of items is left out (NaN): it would take longer than the rest. */
 static bool rank_all(struct pn_net *net, const struct pn_pass *s, const uint32_t *target) {
     const uint32_t t = table_of(net), *had = net->job->sequence.seen > 0 ? begin_of(net, s->batch, net->job->sequence.seen) : s->begin;
     const size_t k = net->k, n_rows = s->batch->n_unique[t];

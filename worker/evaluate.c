@@ -26,6 +26,7 @@ struct pn_evaluation {
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
     double hits, gains, reciprocals, below, losses; /* sasrec: sums over rows */
+    size_t n_losses;              /* ... that have a loss */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
     struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
@@ -67,8 +68,8 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
     e->result.code = code;
     if (code != PN_OK) pn_fail(&e->result.error, code, "%s", text);
     else {
-        e->result.auc = e->n > 0 ? pn_auc(e->scores, e->labels, e->n) : 0;
-        e->result.logloss = e->n > 0 ? pn_log_loss(e->scores, e->labels, e->n) : 0;
+        e->result.auc = pn_auc(e->scores, e->labels, e->n);
+        e->result.logloss = pn_log_loss(e->scores, e->labels, e->n);
         e->result.ne = pn_normalised_entropy(e->scores, e->labels, e->n);
         e->result.calibration = pn_calibration(e->scores, e->labels, e->n);
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
@@ -78,7 +79,7 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
             e->result.ndcg = e->gains / (double)e->n;
             e->result.mrr = e->reciprocals / (double)e->n;
             e->result.auc = e->below / (double)e->n;
-            e->result.logloss = e->losses / (double)e->n;
+            e->result.logloss = e->n_losses > 0 ? e->losses / (double)e->n_losses : NAN;
             e->result.ne = e->result.calibration = e->result.ece = NAN;
         }
         for (size_t h = 0; h < PN_MAX_HEADS; h++) e->result.head_auc[h] = e->heads[h].scores != NULL ? pn_auc(e->heads[h].scores, e->heads[h].labels, e->n) : NAN;
@@ -161,13 +162,15 @@ static void forwarded(struct pn_work *w) {
         return;
     }
     const struct pn_place *places = pn_net_places(e->net);
-    const uint32_t k = e->run->job.rank_k > 0 ? e->run->job.rank_k : 10;
+    const uint32_t k = pn_job_rank_k(&e->run->job);
     for (size_t i = 0; i < n && places != NULL; i++) {
         e->hits += places[i].rank < k;
         e->gains += places[i].rank < k ? 1 / log2(places[i].rank + 2.0) : 0;
         e->reciprocals += 1 / (places[i].rank + 1.0);
         e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
-        e->losses += (double)places[i].loss;
+        const bool has_loss = places[i].n_candidates > 0 && places[i].loss >= 0;
+        e->losses += has_loss ? (double)places[i].loss : 0;
+        e->n_losses += has_loss;
     }
     memcpy(e->scores + e->n, e->batch_scores, n * sizeof *e->scores);
     if (places == NULL) memcpy(e->logits + e->n, pn_net_logits(e->net), n * sizeof *e->logits);
@@ -267,6 +270,8 @@ struct pn_evaluation *pn_evaluation_open(struct pn_run *run, const struct pn_dat
     snprintf(e->result.task, sizeof e->result.task, "%s", task);
     e->result.epoch = epoch;
     e->result.hr = e->result.ndcg = e->result.recall = e->result.mrr = NAN;
+    e->result.auc = e->result.logloss = e->result.ne = e->result.calibration = e->result.ece = e->result.gauc = NAN; /* what is not measured stays so */
+    for (size_t h = 0; h < PN_MAX_HEADS; h++) e->result.head_auc[h] = NAN;
     if (run->job.model == PN_MODEL_AUDIT) { /* the oracle has no scores */
         e->result.done = true;
         return e;

@@ -104,7 +104,7 @@ struct json_object *pn_windows_json(const struct pn_windows *);                 
     "is no number: either the model has diverged, which a lower learning rate (or training.clipNorm) mends, or the data has " \
     "a number that is too large, which clip or transform: [log1p] of its feature mends"
 
-/* ---- evaluate.c: scores of a data set, read through the servers ---- */
+/* ---- evaluate.c: scores of a data set, read through the servers. A figure that was not measured is NaN ---- */
 struct pn_evaluation_result { char task[64]; bool done; enum pn_result code; struct pn_error error; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall, mrr; uint64_t rows, epoch; };
 struct pn_evaluation *pn_evaluation_open(struct pn_run *, const struct pn_data *, const char *task, uint64_t epoch);
 void pn_evaluation_close(struct pn_evaluation *);

@@ -323,7 +323,6 @@ static void scored(struct pn_work *w) {
     k->result->ndcg = k->ndcg / (double)k->n_counted;
     k->result->recall = k->recall / (double)k->n_counted;
     k->result->mrr = k->mrr / (double)k->n_counted;
-    k->result->ne = k->result->calibration = k->result->ece = k->result->gauc = NAN;
     k->result->rows = k->wanted.n;
     finish(k, PN_OK, NULL);
 }

@@ -89,13 +89,11 @@ static void add_result(struct json_object *o, const struct pn_evaluation_result 
     pn_json_add_u64(o, "epoch", r->epoch);
     pn_json_add_str(o, "state", !r->done ? "running" : r->code == PN_OK ? "done" : "failed");
     if (r->done && r->code == PN_OK) {
-        pn_json_add_double(o, "auc", r->auc);
-        pn_json_add_double(o, "logloss", r->logloss);
-        const struct { const char *name; double value; } more[] = {{"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc},
+        const struct { const char *name; double value; } figures[] = {{"auc", r->auc}, {"logloss", r->logloss}, {"ne", r->ne}, {"calibration", r->calibration}, {"ece", r->ece}, {"gauc", r->gauc},
             {"head1_auc", r->head_auc[0]}, {"head2_auc", r->head_auc[1]}, {"head3_auc", r->head_auc[2]},
             {"hr", r->hr}, {"ndcg", r->ndcg}, {"recall", r->recall}, {"mrr", r->mrr}};
-        for (size_t i = 0; i < sizeof more / sizeof *more; i++)
-            if (isfinite(more[i].value)) pn_json_add_double(o, more[i].name, more[i].value);
+        for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+            if (isfinite(figures[i].value)) pn_json_add_double(o, figures[i].name, figures[i].value); /* what is not there was not measured */
         pn_json_add_u64(o, "rows", r->rows);
     } else if (r->done) {
         pn_json_add_str(o, "error", r->error.text);

@@ -100,6 +100,7 @@ START_TEST(a_place_counts_what_stands_before_it_and_leaves_out_what_was_had) {
         const struct pn_place *p = pn_net_places(w.net);
         ck_assert_uint_eq(p[0].n_candidates, wide ? 5 : 3);
         ck_assert_uint_eq(p[2].n_candidates, wide ? 6 : 4);
+        ck_assert(wide ? p[0].loss == -1 && p[2].loss == -1 : p[0].loss > 0 && p[2].loss > 0); /* over everybody's candidates it is not measured */
         if (wide) { /* no history: nothing to rank by */
             ck_assert_uint_eq(p[1].n_candidates, 0);
             ck_assert(w.scores[1] == 0.5f);
