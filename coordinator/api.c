@@ -71,6 +71,12 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     if (pn_ledgers_lag(j, &lag)) pn_json_add_u64(o, "lag", lag);
     pn_json_add_u64(o, "epoch", epoch == UINT64_MAX ? j->job.epochs : epoch);
     pn_json_add_u64(o, "epochs", j->job.epochs);
+    if (j->job.patience > 0) {
+        char by[24];
+        pn_job_stop_by(&j->job, by);
+        pn_json_add_str(o, "stop_by", by);
+    }
+    if (pn_job_rank_k(&j->job) > 0) pn_json_add_u64(o, "rank_k", pn_job_rank_k(&j->job)); /* of hr, ndcg and recall */
     const struct pn_metric *v = j->validation.known ? &j->validation : &j->epoch_validation;
     if (v->known) pn_metric_write(o, "validation_", v);
     if (j->test.known) {
@@ -79,8 +85,7 @@ static struct json_object *describe(struct pn_coordinator *c, const struct pn_jo
     }
     if (j->best.known) {
         pn_json_add_u64(o, "best_epoch", j->best_epoch);
-        pn_json_add_double(o, "best_auc", j->best.auc);
-        pn_json_add_double(o, "best_logloss", j->best.logloss);
+        pn_metric_write(o, "best_", &j->best);
         pn_json_add_u64(o, "best_checkpoint", j->best_checkpoint);
     }
     if (j->history != NULL) pn_json_add(o, "history", json_object_get(j->history));
@@ -294,9 +299,7 @@ static void metrics(struct pn_coordinator *c, struct pn_http_request *r) {
         n += snprintf(text + n, sizeof text - (size_t)n,
                       "# HELP pinion_job_examples Examples of the running job's present producers.\n# TYPE pinion_job_examples gauge\npinion_job_examples{job=\"%s\"} %" PRIu64 "\n", j->id,
                       samples);
-        if (j->epoch_validation.known)
-            n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_job_auc Validation AUC.\n# TYPE pinion_job_auc gauge\npinion_job_auc{job=\"%s\"} %.9g\n", j->id,
-                          j->epoch_validation.auc);
+        if (j->epoch_validation.known) n += (int)pn_metric_gauges(&j->epoch_validation, j->id, text + n, sizeof text - (size_t)n);
         uint64_t lag;
         if (pn_ledgers_lag(j, &lag))
             n += snprintf(text + n, sizeof text - (size_t)n, "# HELP pinion_stream_lag Messages of the topic that no batch had yet.\n# TYPE pinion_stream_lag gauge\npinion_stream_lag{job=\"%s\"} %" PRIu64 "\n",

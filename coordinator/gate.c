@@ -65,8 +65,10 @@ static void remember(struct pn_coordinator *c, struct pn_job_run *j, const struc
 static void stop(struct pn_coordinator *c, struct pn_job_run *j) {
     struct pn_checkpoint *best = j->checkpoints;
     while (best != NULL && (best->bad || best->epoch != j->best_checkpoint)) best = best->next;
-    pn_log(c->env, PN_INFO, "job %s: training is over after epoch %" PRIu64 "; the best was epoch %" PRIu64 ", validation AUC %.5f, log loss %.5f", j->id, j->gate_epochs, j->best_epoch,
-           j->best.auc, j->best.logloss);
+    char figures[400], by[24];
+    pn_metric_say(&j->best, figures, sizeof figures);
+    pn_job_stop_by(&j->job, by);
+    pn_log(c->env, PN_INFO, "job %s: training is over after epoch %" PRIu64 "; the best by %s was epoch %" PRIu64 ", validation %s", j->id, j->gate_epochs, by, j->best_epoch, figures);
     j->stopped = j->dirty = true;
     if (j->misses > 0 && best != NULL) { /* the servers hold a worse epoch */
         pn_cut_abandon(c, j, "the job goes back to its best epoch");
@@ -99,7 +101,9 @@ static double figure(const struct pn_job_run *j, const struct pn_metric *m) {
 static void take(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
     const double gain = figure(j, m) - figure(j, &j->best);
     j->epoch_validation = *m;
+    j->epoch_validation.epoch = j->gate_epochs;
     j->dirty = true;
+    pn_curve_measured(j);
     remember(c, j, m);
     const bool again = j->best.known && j->best_epoch == j->gate_epochs; /* a node was lost before its checkpoint was committed */
     if (!j->best.known || again || gain >= j->job.min_delta) {

@@ -58,9 +58,12 @@ struct pn_work_unit {                /* a producer as the coordinator sees it */
     bool finished, ring_full, waiting, lag_known;
 };
 struct pn_shard_seat { char node[64], address[128]; uint64_t term, incarnation, open_term, retry_ms; };
-struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall, mrr; uint64_t rows; }; /* NaN: not measured */
+struct pn_metric { bool known; double auc, logloss, ne, calibration, ece, gauc, head_auc[PN_MAX_HEADS], hr, ndcg, recall, mrr; uint64_t rows, epoch; }; /* NaN: not measured. epoch: behind which; 0: not told */
 struct pn_metric pn_metric_read(struct json_object *);                                        /* as a worker reports it and a record holds it */
 void pn_metric_write(struct json_object *, const char *prefix, const struct pn_metric *);    /* PREFIXauc ...; what is NaN is left out */
+void pn_metric_say(const struct pn_metric *, char *text, size_t room);                       /* "auc 0.79012, logloss 0.44013": for the log */
+/* As Prometheus text at out, one gauge pinion_job_FIGURE a figure; how much was written. */
+size_t pn_metric_gauges(const struct pn_metric *, const char *job, char *out, size_t room);
 
 /* A cut under way. */
 struct pn_cut {
@@ -87,8 +90,8 @@ struct pn_stream {
 /* curve.c */
 struct pn_curve {
     struct json_object *train;       /* [[seconds, samples, mean loss since the point before], ..] */
-    struct json_object *validation;  /* [[seconds, samples, AUC, log loss], ..] */
-    uint64_t train_ms, last_ms, next_ms, distance_ms, rows;
+    struct json_object *validation;  /* [{seconds, samples, epoch, and the figures of pn_metric}, ..], epochs rising */
+    uint64_t train_ms, last_ms, next_ms, distance_ms, rows, distance_epochs;
     double loss;
 };
 
@@ -204,6 +207,7 @@ bool pn_gate_asks(const struct pn_job_run *);                 /* an evaluation o
 
 /* curve.c */
 void pn_curve_take(struct pn_coordinator *, struct pn_job_run *);    /* behind the workers' reports */
+void pn_curve_measured(struct pn_job_run *);                         /* epoch_validation is new */
 struct json_object *pn_curve_json(const struct pn_job_run *);
 void pn_curve_load(struct pn_job_run *, struct json_object *);       /* NULL: none */
 void pn_curve_free(struct pn_job_run *);

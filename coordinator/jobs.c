@@ -160,6 +160,7 @@ bool pn_job_begin(struct pn_coordinator *c, struct pn_job_run *j) {
     j->generation++;
     j->state = PN_RUNNING;
     j->phase = PN_TRAIN;
+    j->epoch_validation.epoch = 0; /* later ones than the checkpoint's are measured again */
     j->reason[0] = '\0';
     j->n_shards = n_ps;
     j->last_checkpoint_ms = pn_now_ms(c->env);
@@ -256,6 +257,14 @@ static void look_at_seat(struct pn_coordinator *c, struct pn_job_run *j, uint32_
 }
 
 /* ---- producers ---- */
+/* A worker's beats go on saying its newest epoch, also when it is dead and another one is on its way there: only a later epoch is news. */
+static void take_validation(struct pn_job_run *j, struct json_object *v) {
+    const struct pn_metric m = pn_metric_read(v);
+    if (j->epoch_validation.known && m.epoch <= j->epoch_validation.epoch) return;
+    j->epoch_validation = m;
+    pn_curve_measured(j);
+}
+
 static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
     double rate = 0;
     for (struct pn_node *n = c->nodes; n != NULL; n = n->next) {
@@ -290,8 +299,7 @@ static void take_reports(struct pn_coordinator *c, struct pn_job_run *j) {
             if (u->ring_full && pn_node_knows_plan(c, n) && n->revision > j->commit_revision && (!u->finished || external(j))) j->cut_wanted = true;
         }
         if (model != NULL) pn_statistics_take(c, j, n, model);
-        if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0)
-            j->epoch_validation = pn_metric_read(v);
+        if (v != NULL && strcmp(pn_json_str(v, "state", ""), "done") == 0) take_validation(j, v);
         if (v != NULL && strcmp(pn_json_str(v, "state", ""), "failed") == 0 && pn_node_alive(c, n)) { /* it would not fare better at the end, hours later */
             pn_job_end(c, j, PN_JOB_FAILED, pn_json_str(v, "error", "the validation failed"));
             return;

@@ -1,5 +1,6 @@
 /* Publication: a committed checkpoint becomes a numbered version (docs/architecture.md, "Publication"). */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,9 +121,10 @@ bool pn_publication_start(struct pn_coordinator *c, struct pn_job_run *j, bool f
     if (j->job.model == PN_MODEL_EXTERNAL) return pn_fail(err, PN_REFUSED, "job %s is external: no features are known by which a replica could rank", j->id) == PN_OK;
     if (c->publication != NULL) return pn_fail(err, PN_BUSY, "another publication is under way; try again when it is done") == PN_OK;
     if (k == NULL) return pn_fail(err, PN_NOT_FOUND, "job %s has no committed checkpoint to publish from; take one first", j->id) == PN_OK;
-    if (!force && j->job.publish_min_auc > 0 && (!m->known || !(m->auc >= j->job.publish_min_auc)))
-        return pn_fail(err, PN_REFUSED, "the gate holds it back: AUC %.4f, publish.gate.minAuc %.4f%s", m->auc, j->job.publish_min_auc,
-                       m->known ? "" : " (nothing was evaluated yet)") == PN_OK;
+    if (!force && j->job.publish_min_auc > 0 && !(m->known && isfinite(m->auc)))
+        return pn_fail(err, PN_REFUSED, "the gate holds it back: publish.gate.minAuc %.4f, but %s", j->job.publish_min_auc, m->known ? "no AUC was measured" : "nothing was evaluated yet") == PN_OK;
+    if (!force && j->job.publish_min_auc > 0 && m->auc < j->job.publish_min_auc)
+        return pn_fail(err, PN_REFUSED, "the gate holds it back: AUC %.4f, publish.gate.minAuc %.4f", m->auc, j->job.publish_min_auc) == PN_OK;
     struct pn_publication *p = calloc(1, sizeof *p);
     struct pn_asker *a = asker != NULL ? calloc(1, sizeof *a) : NULL;
     const char *model = j->job.publish_model[0] ? j->job.publish_model : j->job.name;

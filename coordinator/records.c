@@ -13,19 +13,52 @@ static const struct { const char *name; size_t offset; } figures[] = {
     {"head1_auc", offsetof(struct pn_metric, head_auc[0])}, {"head2_auc", offsetof(struct pn_metric, head_auc[1])}, {"head3_auc", offsetof(struct pn_metric, head_auc[2])},
     {"hr", offsetof(struct pn_metric, hr)}, {"ndcg", offsetof(struct pn_metric, ndcg)}, {"recall", offsetof(struct pn_metric, recall)}, {"mrr", offsetof(struct pn_metric, mrr)}};
 
+enum { N_FIGURES = sizeof figures / sizeof *figures };
+
+static double figure(const struct pn_metric *m, size_t i) { return *(const double *)(const void *)((const char *)m + figures[i].offset); }
+
+/* Until 0 was no longer written for what had not been measured, records and workers said it of log loss, and with it of AUC and heads: a log loss that was measured is above 0. */
+static void drop_zeros(struct pn_metric *m) {
+    if (m->logloss != 0) return;
+    m->logloss = NAN;
+    if (m->auc != 0) return; /* SASRec over all items has one */
+    m->auc = NAN;
+    for (size_t h = 0; h < PN_MAX_HEADS; h++) m->head_auc[h] = NAN;
+}
+
 struct pn_metric pn_metric_read(struct json_object *e) {
-    struct pn_metric m = {.known = true, .rows = pn_json_u64(e, "rows", 0)};
-    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) *(double *)(void *)((char *)&m + figures[i].offset) = pn_json_double(e, figures[i].name, i < 2 ? 0 : NAN);
+    struct pn_metric m = {.known = true, .rows = pn_json_u64(e, "rows", 0), .epoch = pn_json_u64(e, "epoch", 0)};
+    for (size_t i = 0; i < N_FIGURES; i++) *(double *)(void *)((char *)&m + figures[i].offset) = pn_json_double(e, figures[i].name, NAN);
+    drop_zeros(&m);
     return m;
 }
 
 void pn_metric_write(struct json_object *o, const char *prefix, const struct pn_metric *m) {
-    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
-        const double v = *(const double *)(const void *)((const char *)m + figures[i].offset);
+    for (size_t i = 0; i < N_FIGURES; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s%s", prefix, figures[i].name);
-        if (isfinite(v)) pn_json_add_double(o, name, v);
+        if (isfinite(figure(m, i))) pn_json_add_double(o, name, figure(m, i));
     }
+}
+
+void pn_metric_say(const struct pn_metric *m, char *text, size_t room) {
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < N_FIGURES && n < room; i++)
+        if (isfinite(figure(m, i))) n += (size_t)snprintf(text + n, room - n, "%s%s %.5f", n > 0 ? ", " : "", figures[i].name, figure(m, i));
+}
+
+size_t pn_metric_gauges(const struct pn_metric *m, const char *job, char *out, size_t room) {
+    size_t n = 0;
+    for (size_t i = 0; i < N_FIGURES; i++) {
+        const char *name = figures[i].name;
+        char line[300];
+        const size_t k = (size_t)snprintf(line, sizeof line, "# HELP pinion_job_%s Validation: %s.\n# TYPE pinion_job_%s gauge\npinion_job_%s{job=\"%s\"} %.9g\n", name, name, name, name, job, figure(m, i));
+        if (!isfinite(figure(m, i)) || k >= sizeof line || n + k >= room) continue;
+        memcpy(out + n, line, k + 1);
+        n += k;
+    }
+    return n;
 }
 
 static void add_metric(struct json_object *o, const char *name, const struct pn_metric *m) {
@@ -33,6 +66,7 @@ static void add_metric(struct json_object *o, const char *name, const struct pn_
     struct json_object *e = json_object_new_object();
     pn_metric_write(e, "", m);
     pn_json_add_u64(e, "rows", m->rows);
+    if (m->epoch > 0) pn_json_add_u64(e, "epoch", m->epoch);
     pn_json_add(o, name, e);
 }
 

@@ -34,6 +34,7 @@ struct node {
     uint64_t steps;                     /* a worker's producers end here */
     uint64_t per_epoch;                 /* steps an epoch, producer 0 one more: for jobs with early stopping */
     uint64_t deals;                     /* rows that a worker of a job that reads a topic proposes with each beat; under a cut it reads nothing */
+    const char *validation;             /* JSON that a worker's beats say of its last epoch; NULL: none */
     const char *serves;                 /* a client: the job that it came for */
     const char *statistics;             /* JSON that a worker's beats say of them; NULL: a text */
     bool leaving;
@@ -72,6 +73,7 @@ struct world {
     size_t n_calls;
     uint64_t n_plans;
     const double *aucs;                 /* of validation, by epoch from 1; NULL: .79 */
+    bool lists;                         /* what evaluations measure is no AUC and log loss, but NDCG */
     uint64_t plan_epoch;                /* of the last plan sent */
 };
 static struct world *W;
@@ -518,9 +520,9 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
             pn_json_add_str(evaluation, "state", n->fail_evaluation ? "failed" : "done");
             const char *gate = strstr(pn_json_str(e, "task", ""), "-gate-");
             const double validation = gate != NULL && W->aucs != NULL ? W->aucs[strtoul(gate + 6, NULL, 10) - 1] : 0.79;
-            pn_json_add_double(evaluation, "auc", strcmp(pn_json_str(e, "split", ""), "test") == 0 ? 0.81 : validation);
+            pn_json_add_double(evaluation, W->lists ? "ndcg" : "auc", strcmp(pn_json_str(e, "split", ""), "test") == 0 ? 0.81 : validation);
+            if (!W->lists) pn_json_add_double(evaluation, "logloss", 0.5);
             for (int i = 0; i < 3; i++) pn_json_add_double(evaluation, (const char *const[]){"ne", "gauc", "mrr"}[i], validation);
-            pn_json_add_double(evaluation, "logloss", 0.5);
             pn_json_add_u64(evaluation, "rows", 10);
         }
         model = pn_json_parse("{\"blocks\":[{\"name\":\"w\",\"offset\":0,\"shape\":[1,2]}],\"parameters\":2}", 65, NULL);
@@ -532,6 +534,7 @@ static inline struct json_object *worker_beat(struct node *n, struct json_object
     pn_json_add(o, "producers", producers);
     pn_json_add(o, "cut", cut);
     pn_json_add(o, "evaluation", evaluation);
+    if (n->validation != NULL) pn_json_add(o, "validation", pn_json_parse(n->validation, strlen(n->validation), NULL));
     pn_json_add(o, "model", model);
     return o;
 }
