@@ -31,6 +31,19 @@ const char *cli_coordinator(const struct cli *);
 struct json_object *cli_read_json(const char *path);
 char *cli_read_file(const char *path, size_t *n);
 
+/* figures.c: what is printed, drawn and written of a measurement.
+ *   key     its name in the coordinator's JSON, behind "validation_" or "test_" of a job
+ *   tag     column of the CSV, tag of event files
+ *   name    for people, where it is printed or drawn; colour: its curve's, where it is of lists */
+struct cli_figure { const char *key, *tag, *name, *colour; bool printed, of_lists; };
+extern const struct cli_figure cli_figures[];
+extern const size_t cli_n_figures;
+void cli_figure_name(struct json_object *job, const struct cli_figure *, char text[32]); /* "NDCG@10" */
+double cli_figure_of(struct json_object *job, const char *part, const struct cli_figure *); /* NaN: not measured */
+const struct cli_figure *cli_figure_first(struct json_object *job); /* that the job stops by; AUC for others */
+/* "validation NDCG@10 0.4213, HR@10 0.7012, AUC 0.9120": what was measured of a part, the first figure first. brief: that one and those of lists. Nothing measured: "". */
+void cli_measured(struct json_object *job, const char *part, bool brief, char *out, size_t room);
+
 int verb_up(const struct cli *);      /* cluster.c */
 int verb_down(const struct cli *);
 int verb_status(const struct cli *);  /* jobs.c */

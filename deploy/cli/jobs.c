@@ -41,17 +41,25 @@ int verb_status(const struct cli *c) {
     return EXIT_DONE;
 }
 
+static const char *four_digits(double v, char text[16]) {
+    if (isfinite(v)) snprintf(text, 16, "%.4f", v);
+    return isfinite(v) ? text : "-";
+}
+
 int verb_jobs(const struct cli *c) {
     struct json_object *o = cli_must(c, "GET", "/api/v1/jobs", NULL), *jobs = pn_json_get(o, "jobs");
     if (c->json) {
         print(o);
         return EXIT_DONE;
     }
-    printf("%-10s %-24s %-11s %10s %8s %8s  %s\n", "JOB", "NAME", "STATE", "SAMPLES", "VAL AUC", "TEST AUC", "REASON");
+    printf("%-10s %-24s %-11s %10s %-10s %10s %8s  %s\n", "JOB", "NAME", "STATE", "SAMPLES", "FIGURE", "VALIDATION", "TEST", "REASON");
     for (size_t i = 0; i < pn_json_length(jobs); i++) {
         struct json_object *j = pn_json_at(jobs, i);
-        printf("%-10s %-24s %-11s %10llu %8.4f %8.4f  %s\n", pn_json_str(j, "id", ""), pn_json_str(j, "name", ""), pn_json_str(j, "state", ""),
-               (unsigned long long)pn_json_u64(j, "samples", 0), pn_json_double(j, "validation_auc", NAN), pn_json_double(j, "test_auc", NAN), pn_json_str(j, "reason", ""));
+        const struct cli_figure *f = cli_figure_first(j);
+        char name[32], validation[16], test[16];
+        cli_figure_name(j, f, name);
+        printf("%-10s %-24s %-11s %10llu %-10s %10s %8s  %s\n", pn_json_str(j, "id", ""), pn_json_str(j, "name", ""), pn_json_str(j, "state", ""), (unsigned long long)pn_json_u64(j, "samples", 0), name,
+               four_digits(cli_figure_of(j, "validation", f), validation), four_digits(cli_figure_of(j, "test", f), test), pn_json_str(j, "reason", ""));
     }
     return EXIT_DONE;
 }
@@ -59,17 +67,18 @@ int verb_jobs(const struct cli *c) {
 static bool ended(const char *state) { return strcmp(state, "SUCCEEDED") == 0 || strcmp(state, "FAILED") == 0 || strcmp(state, "CANCELLED") == 0; }
 
 static void progress(struct json_object *j, bool terminal, double seconds) {
-    double epoch = (double)pn_json_u64(j, "epoch", 0), epochs = (double)pn_json_u64(j, "epochs", 1), auc = pn_json_double(j, "validation_auc", NAN), loss = pn_json_double(j, "loss", NAN);
+    double epoch = (double)pn_json_u64(j, "epoch", 0), epochs = (double)pn_json_u64(j, "epochs", 1), loss = pn_json_double(j, "loss", NAN);
     double rate = pn_json_double(j, "samples_per_s", 0); /* of the last second; at the start and at the end the mean says more */
     if (rate <= 0 || ended(pn_json_str(j, "state", ""))) rate = pn_json_double(j, "samples_per_s_mean", 0);
-    char bar[31], metrics[160] = "";
+    char bar[31], metrics[320] = "", figures[200];
     int full = (int)(30 * pn_json_double(j, "progress", 0));
     for (int i = 0; i < 30; i++) bar[i] = i < full ? '#' : '-';
     bar[30] = '\0';
     int n = 0;
     if (isfinite(loss)) n += snprintf(metrics + n, sizeof metrics - (size_t)n, "  loss %.4f", loss);
     if (pn_json_get(j, "lag") != NULL) n += snprintf(metrics + n, sizeof metrics - (size_t)n, "  %llu behind", (unsigned long long)pn_json_u64(j, "lag", 0));
-    if (isfinite(auc)) snprintf(metrics + n, sizeof metrics - (size_t)n, "  validation AUC %.4f", auc);
+    cli_measured(j, "validation", true, figures, sizeof figures);
+    if (figures[0] != '\0') snprintf(metrics + n, sizeof metrics - (size_t)n, "  %s", figures);
     fprintf(stderr, "%s%s%s%s %s, epoch %.0f of %.0f, %llu samples, %.0f samples/s%s, %.0f s%s", terminal ? "\r\033[K" : "", terminal ? "[" : "", terminal ? bar : "",
             terminal ? "]" : "training:", pn_json_str(j, "phase", ""), epoch, epochs, (unsigned long long)pn_json_u64(j, "samples", 0), rate, metrics, seconds,
             terminal ? "" : "\n");
@@ -115,8 +124,10 @@ static int follow(const struct cli *c, const char *id, double timeout_s, bool qu
             }
             if (c->json) print(j);
             else {
-                printf("%s %s", id, state);
-                if (pn_json_get(j, "test_auc") != NULL) printf(": test AUC %.4f, log loss %.4f", pn_json_double(j, "test_auc", NAN), pn_json_double(j, "test_logloss", NAN));
+                char figures[300];
+                cli_measured(j, "test", false, figures, sizeof figures);
+                if (figures[0] == '\0') cli_measured(j, "validation", false, figures, sizeof figures);
+                printf("%s %s%s%s", id, state, figures[0] != '\0' ? ": " : "", figures);
                 if (pn_json_u64(j, "version", 0) > 0) printf("; published as %s version %llu", pn_json_str(j, "model", ""), (unsigned long long)pn_json_u64(j, "version", 0));
                 printf("\n");
             }
