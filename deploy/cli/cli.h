@@ -35,7 +35,7 @@ char *cli_read_file(const char *path, size_t *n);
  *   key     its name in the coordinator's JSON, behind "validation_" or "test_" of a job
  *   tag     column of the CSV, tag of event files
  *   name    for people, where it is printed or drawn; colour: its curve's, where it is of lists */
-struct cli_figure { const char *key, *tag, *name, *colour; bool printed, of_lists; };
+struct cli_figure { const char *key, *tag, *name, *colour; bool printed, of_lists, whole; }; /* whole: of all of a list, not of its first K */
 extern const struct cli_figure cli_figures[];
 extern const size_t cli_n_figures;
 void cli_figure_name(struct json_object *job, const struct cli_figure *, char text[32]); /* "NDCG@10" */

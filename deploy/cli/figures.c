@@ -8,17 +8,19 @@
 const struct cli_figure cli_figures[] = {
     {.key = "logloss", .tag = "loss", .name = "log loss", .printed = true},
     {.key = "auc", .tag = "auc", .name = "AUC", .printed = true},
-    {.key = "ne", .tag = "ne"},
+    {.key = "ne", .tag = "ne", .name = "NE"},
     {.key = "calibration", .tag = "calibration"},
     {.key = "label_rate", .tag = "label_rate"},
     {.key = "hr", .tag = "hr", .name = "HR", .printed = true, .of_lists = true, .colour = "#2b8a3e"},
     {.key = "ndcg", .tag = "ndcg", .name = "NDCG", .printed = true, .of_lists = true, .colour = "#1f6fb4"},
     {.key = "recall", .tag = "recall", .name = "Recall", .printed = true, .of_lists = true, .colour = "#d4641b"},
+    {.key = "mrr", .tag = "mrr", .name = "MRR", .printed = true, .of_lists = true, .whole = true, .colour = "#7048a8"},
+    {.key = "gauc", .tag = "gauc", .name = "group AUC", .printed = true, .of_lists = true, .whole = true, .colour = "#868e96"},
 };
 const size_t cli_n_figures = sizeof cli_figures / sizeof *cli_figures;
 
 void cli_figure_name(struct json_object *job, const struct cli_figure *f, char text[32]) {
-    const unsigned long long k = f->of_lists ? pn_json_u64(job, "rank_k", 0) : 0;
+    const unsigned long long k = f->of_lists && !f->whole ? pn_json_u64(job, "rank_k", 0) : 0;
     if (k > 0) snprintf(text, 32, "%s@%llu", f->name, k);
     else snprintf(text, 32, "%s", f->name);
 }

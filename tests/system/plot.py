@@ -92,7 +92,7 @@ spec:
   training: {{batchSize: 50, epochs: 4, seed: 1, dataShards: 2, loss: {{name: "in-batch-softmax", temperature: 0.2}}, earlyStopping: {{metric: "recall@5", patience: 4}}, consistency: {{mode: sync}}}}
   validation: {{groupBy: user}}
 """
-LISTS = ("hr", "ndcg", "recall")
+LISTS = ("hr", "ndcg", "recall", "mrr")
 
 
 def lists_of(folder):
@@ -115,7 +115,7 @@ def ranking(c, folder, lr):
     id = out.split()[0]
     done = c.job(id)
     figure = {k: f"{done['test_' + k]:.4f}" for k in LISTS}
-    assert out == f"{id} SUCCEEDED: test Recall@5 {figure['recall']}, HR@5 {figure['hr']}, NDCG@5 {figure['ndcg']}\n", out
+    assert out == f"{id} SUCCEEDED: test Recall@5 {figure['recall']}, HR@5 {figure['hr']}, NDCG@5 {figure['ndcg']}, MRR {figure['mrr']}\n", out
     assert f"validation Recall@5 {done['validation_recall']:.4f}, HR@5 " in err and "AUC" not in err, err
     code, out, _ = run("jobs", "--dir", c.dir)
     assert code == 0 and any(line.split()[0] == id and line.split()[4:7] == ["Recall@5", f"{done['validation_recall']:.4f}", figure["recall"]] for line in out.splitlines()), out
@@ -134,9 +134,9 @@ def ranking(c, folder, lr):
     assert set(written) == set(LISTS) and all([p[1] for p in written[k]] == samples for k in LISTS), written
     assert all(abs(p[2] - e[k]) < 1e-6 for k in LISTS for p, e in zip(written[k], done["history"])), written
     drawn = list(xml.etree.ElementTree.parse(svg).iter())
-    assert {"HR@5", "NDCG@5", "Recall@5"} <= {e.text for e in drawn} and not any("AUC" in (e.text or "") for e in drawn), [e.text for e in drawn]
+    assert {"HR@5", "NDCG@5", "Recall@5", "MRR"} <= {e.text for e in drawn} and not any("AUC" in (e.text or "") for e in drawn), [e.text for e in drawn]
     lines = [e.get("points").split() for e in drawn if e.tag.endswith("polyline")]
-    assert [len(line) for line in lines[-3:]] == [4, 4, 4], lines
+    assert [len(line) for line in lines[-4:]] == [4, 4, 4, 4], lines
     return done, len({p["ndcg"] for p in points})
 
 
