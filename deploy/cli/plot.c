@@ -122,7 +122,7 @@ static void draw(FILE *f, struct json_object *job, struct json_object *train, st
     const size_t n_lists = list_curves(job, validation, lists, names);
     const bool rows = n_lists == 0 || aucs[0].n > 0 || aucs[1].n > 0;
     const double last = last_of(losses, 3, last_of(aucs, 2, last_of(lists, n_lists, 0)));
-    const int n_panels = 1 + rows + (n_lists > 0), step = PANEL + GAP - 10, height = TOP + n_panels * step + GAP + 20;
+    const int n_panels = 1 + rows + (n_lists > 0), step = PANEL + GAP - 10, height = TOP + n_panels * step + GAP / 2;
     fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", WIDTH, height);
     fprintf(f, "<text x=\"%d\" y=\"18\" font-size=\"14\">", LEFT);
     escaped(f, pn_json_str(job, "id", ""));
