@@ -4,11 +4,10 @@ import random
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
 import time
-from cluster import BUILD, LIVE, Cluster, SLOW, audit_check, audit_job, http, run, until
+from cluster import BUILD, LIVE, Cluster, SLOW, audit_check, audit_job, http, npy, run, until
 
 tmp = tempfile.mkdtemp(prefix="pinion-bad-")
 problems = []
@@ -68,13 +67,6 @@ spec:
 """
 
 
-def npy(name, kind, shape, values):
-    head = f"{{'descr': '<{kind}', 'fortran_order': False, 'shape': {shape!r}, }}"
-    head += " " * (-(len(head) + 11) % 64) + "\n"
-    with open(os.path.join(tmp, name), "wb") as f:
-        f.write(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + struct.pack(f"<{len(values)}{dict(i8='q', f4='f')[kind]}", *values))
-
-
 def job_file(path, model="lr"):
     p = os.path.join(tmp, "job.yaml")
     with open(p, "w") as f:
@@ -130,8 +122,8 @@ try:
             f.writelines(f"{u} {u}\n" for u in range(1, 10))
         # one step makes item 5 [inf, inf] (its gradient is user 10 over the batch's 73 rows) and moves all users towards what it was: infinity less infinity
         for table, key, row in (("users", 10, [1e38, 9e37]), ("items", 5, [-1, 1])):
-            npy(f"{table}-keys.npy", "i8", (1,), [key])
-            npy(f"{table}.npy", "f4", (1, 2), row)
+            npy(os.path.join(tmp, f"{table}-keys.npy"), "i8", (1,), [key])
+            npy(os.path.join(tmp, f"{table}.npy"), "f4", (1, 2), row)
         part = f'\n    {{}}: {{{{format: csv, uri: "{large}", label: click}}}}'
         for name, text, words in (("validation", NUMBERS.format(train=plain, more=part.format("validation"), epochs=1, each="false"), ("validation data, row 317:",)),
                                   ("test", NUMBERS.format(train=plain, more=part.format("test"), epochs=1, each="false"), ("test data, row 317:",)),

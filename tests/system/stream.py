@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A stream (spec.data.stream) on ml-100k in time order: windows hold the rows of their stretch, scored before they are learned; figures by segment; metrics and plot; a worker
-that is killed; the guard that stops the trainer when clicks stop coming."""
+"""A stream (spec.data.stream) on ml-100k in time order: windows hold the rows of their stretch, scored before they are learned; figures by segment, exact
+where scores are known; metrics and plot; a worker that is killed; the guard that stops the trainer when clicks stop coming."""
 import csv
 import math
 import os
 import subprocess
 import tempfile
-from cluster import Cluster, data, run, skip
+from cluster import Cluster, data, npy, run, skip
 
 if data("ml-100k") is None:
     skip("ml-100k is not there")
@@ -45,14 +45,42 @@ def write(path, rows):
         f.writelines(f"{u},{i},{g},{y}\n" for u, i, g, y in rows)
 
 
+def figures(rows, logit):
+    """What rows are worth by known scores, as a window says it; logit(row)."""
+    scored = sorted((logit(r), r[3]) for r in rows)
+    p = [1 / (1 + math.exp(-z)) for z, _ in scored]
+    n, positives, below, pairs = len(scored), sum(y for _, y in scored), 0, 0
+    for z in sorted({z for z, _ in scored}):
+        here = [y for x, y in scored if x == z]
+        pairs += sum(here) * (below + (len(here) - sum(here)) / 2)
+        below += len(here) - sum(here)
+    rate = positives / n
+    loss = -sum(math.log(q if y else 1 - q) for q, (_, y) in zip(p, scored)) / n
+    return {"auc": pairs / (positives * below), "logloss": loss, "ne": loss / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)), "calibration": sum(p) / positives}
+
+
+def worth(w, rows, logit):
+    """The window's figures, and each segment's, are those of these rows by these scores."""
+    for name, said in [("", w), *w["segments"].items()]:
+        for k, v in figures([r for r in rows if name in ("", r[2])], logit).items():
+            assert abs(said[k] - v) < (1e-9 if k == "auc" else 2e-6), (w["window"], name, k, said[k], v)
+
+
 def exact(windows, rows, window):
-    """Rows and label rates are those of the stretch, for all and for each segment."""
+    """Rows and label rates are those of the stretch, for all and for each segment; the segments' sums make the window's."""
     for w in windows:
         part = rows[w["window"] * window:(w["window"] + 1) * window]
         assert w["rows"] == len(part) and abs(w["label_rate"] - sum(r[3] for r in part) / len(part)) < 1e-12, w
         for s in ("M", "F"):
             of = [r for r in part if r[2] == s]
             assert w["segments"][s]["rows"] == len(of) and abs(w["segments"][s]["label_rate"] - sum(r[3] for r in of) / len(of)) < 1e-12, (s, w)
+        of = w["segments"].values()
+        assert sum(s["rows"] for s in of) == w["rows"], w
+        assert abs(sum(s["logloss"] * s["rows"] for s in of) / w["rows"] - w["logloss"]) < 1e-9, w
+        assert abs(sum(s["calibration"] * s["label_rate"] * s["rows"] for s in of) / (w["label_rate"] * w["rows"]) - w["calibration"]) < 1e-9, w
+        for s in (w, *of):
+            entropy = -(s["label_rate"] * math.log(s["label_rate"]) + (1 - s["label_rate"]) * math.log(1 - s["label_rate"]))
+            assert abs(s["ne"] - s["logloss"] / entropy) < 1e-9 and 0 <= s["auc"] <= 1, (s, w)
 
 
 with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0) as c:
@@ -66,12 +94,27 @@ with tempfile.TemporaryDirectory() as folder, Cluster(ps=1, workers=2, serving=0
     first = c.job(id)["stream"]
     exact(first, rows, 2000)
     assert [w["window"] for w in first] == list(range(50)) and first[-1]["samples"] == 100000, first
-    assert abs(first[0]["logloss"] - math.log(2)) < 1e-6 and first[0]["auc"] == 0.5, first[0]
-    assert abs(first[0]["calibration"] - 0.5 / first[0]["label_rate"]) < 1e-6, first[0]
-    entropy = [-(w["label_rate"] * math.log(w["label_rate"]) + (1 - w["label_rate"]) * math.log(1 - w["label_rate"])) for w in first]
-    assert all(abs(w["ne"] - w["logloss"] / h) < 1e-9 for w, h in zip(first, entropy))
+    worth(first[0], rows[:2000], lambda r: 0)
+    assert all(w["auc"] == 0.5 for w in (first[0], *first[0]["segments"].values())), first[0]
     late = sum(w["auc"] for w in first[-10:]) / 10
     assert late > 0.6, late
+
+    # a model that learns nothing and begins with known weights of items, each in the middle of a bin of the AUC's histogram: all figures are known
+    def weight(item):
+        return (int(item) % 9 - 4) / 4 + 1 / 128
+    items = sorted({int(r[1]) for r in rows})
+    npy(os.path.join(folder, "items.npy"), "i8", (len(items),), items)
+    npy(os.path.join(folder, "weights.npy"), "f4", (len(items), 1), [weight(i) for i in items])
+    still = JOB % (path, 2000, "", 250, "async")
+    for old, new in (("{name: adagrad, lr: 0.05}", "{name: sgd, lr: 0}"), ("{name: adam, lr: 0.001}", "{name: sgd, lr: 0}"), ("{name: item, type: categorical}", "{name: item, type: categorical, table: items}"),
+                     ("init: zero}}", f'init: zero}}, items: {{import: {{feature: item, keys: "{folder}/items.npy", rows: "{folder}/weights.npy"}}}}}}')):
+        assert still.count(old) == 1, old
+        still = still.replace(old, new)
+    done = c.wait(c.submit(still), 120)
+    assert done["state"] == "SUCCEEDED" and len(done["stream"]) == 50, done
+    exact(done["stream"], rows, 2000)
+    for w in done["stream"]:
+        worth(w, rows[w["window"] * 2000:(w["window"] + 1) * 2000], lambda r: weight(r[1]))
 
     # the command and /metrics show the same
     out = os.path.join(folder, "stream.csv")
