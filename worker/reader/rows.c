@@ -120,18 +120,18 @@ static bool give_by_user(struct pn_reader *r, const struct pn_record *record, bo
     return true;
 }
 
+/* Is the next row of the shuffled stream this producer's? */
+static bool is_own(struct pn_reader *r, const struct pn_record *record) {
+    const uint64_t n = r->options.n_producers;
+    if (r->options.by_hash) return pn_reader_owner(record->text, record->n_bytes, r->options.n_producers) == r->options.producer;
+    const uint64_t i_batch = r->n_rows_out++ / r->options.batch_size;
+    return i_batch % n == r->options.producer && i_batch / n >= r->options.skip_batches;
+}
+
 /* The next row of the shuffled stream. True: go on; sets *full at the end of an own batch. */
 static bool give(struct pn_reader *r, const struct pn_record *record, bool *full) {
-    if (r->options.by_hash) {
-        if (r->options.user != NULL) return give_by_user(r, record, full);
-        if (pn_reader_owner(record->text, record->n_bytes, r->options.n_producers) != r->options.producer) return true;
-        const bool good = parse(r, record);
-        *full = r->batch.n_rows == r->options.batch_size;
-        return good;
-    }
-    const uint64_t i_batch = r->n_rows_out / r->options.batch_size, n = r->options.n_producers;
-    r->n_rows_out++;
-    if (i_batch % n != r->options.producer || i_batch / n < r->options.skip_batches) return true;
+    if (r->options.by_hash && r->options.user != NULL) return give_by_user(r, record, full);
+    if (!is_own(r, record)) return true;
     const bool good = parse(r, record);
     *full = r->batch.n_rows == r->options.batch_size;
     return good;
