@@ -42,18 +42,15 @@ enum pn_result pn_run_choose_device(struct pn_run *run, const struct pn_backend 
     return PN_OK;
 }
 
-bool pn_run_devices(struct pn_run *run, uint32_t producer, struct pn_devices **devices) {
+bool pn_run_devices(struct pn_run *run, uint32_t producer, struct pn_private_spec *private, struct pn_devices **devices) {
     struct pn_error why = {""}, err = {""};
     size_t numbers[PN_MOST_DEVICES];
     *devices = NULL;
     if (run->backend == NULL) return true;
     const size_t n = numbers_of(&run->job, producer, run->backend->devices(&why), numbers);
     enum pn_result r = n > 0 ? pn_devices_open(devices, run->backend, numbers, n, &run->job, run->n_dense_inputs, &why) : PN_NOT_FOUND;
-    struct pn_private_spec spec;
-    if (r == PN_OK && pn_private_spec_of(&run->job, run->n_producers, &spec)) {
-        r = pn_private_on_device(&spec, &why);
-        if (r == PN_OK) r = pn_devices_clip_units(*devices, spec.clip, &why);
-    }
+    if (r == PN_OK && private != NULL) r = pn_devices_clip_units(*devices, private->clip, &why);
+    if (r == PN_OK && private != NULL) r = pn_private_on_device(private, &why);
     if (r == PN_OK && run->job.cache_rows > 0) r = pn_device_cache(pn_devices_one(*devices, 0), run->job.cache_rows, run->job.cache_staleness, &why);
     if (r != PN_OK && *devices != NULL) {
         pn_devices_close(*devices);

@@ -57,10 +57,12 @@ struct pn_run {
 void pn_run_unref(struct pn_run *);
 /* ---- gpu.c: where the run computes ---- */
 struct pn_devices;
+struct pn_private_spec;
 /* Looks for what training.device wants. PN_OK with run->backend NULL: the CPU. */
 enum pn_result pn_run_choose_device(struct pn_run *, const struct pn_backend *(*gpu)(struct pn_error *), struct pn_error *);
-/* A producer's own devices, one or several as one, with the job's cache of hot rows; NULL where the CPU computes. False: the run has failed. */
-bool pn_run_devices(struct pn_run *, uint32_t producer, struct pn_devices **);
+/* A producer's own devices, one or several as one, with the job's cache of hot rows; NULL where the CPU computes. private: of a private job, else NULL; its roundoff becomes
+ * the devices'. False: the run has failed. */
+bool pn_run_devices(struct pn_run *, uint32_t producer, struct pn_private_spec *private, struct pn_devices **);
 void pn_run_fail(struct pn_run *, enum pn_result, const char *text);
 /* What a reader says of a row that it cannot take has the row's text. Of a private job's it goes into this process's own log, and *why, which others will see, says so. Other results: nothing. */
 void pn_run_hide_row(struct pn_run *, enum pn_result, struct pn_error *why);

@@ -426,7 +426,9 @@ bool pn_private_spec_of(const struct pn_job *job, uint32_t n_producers, struct p
 }
 
 enum pn_result pn_private_on_device(struct pn_private_spec *s, struct pn_error *err) {
-    s->roundoff = pn_job_roundoff(drawn(s), s->per_unit, false);
-    if (s->roundoff <= 0.25) return PN_OK;
-    return pn_fail(err, PN_REFUSED, "a device sums a private batch in float32, and in batches of %u that needs %.0f %% more noise: take smaller ones, or device: cpu", s->batch, 100 * s->roundoff);
+    const double whole = pn_job_roundoff(drawn(s), s->per_unit, false);
+    if (whole > 0.25)
+        return pn_fail(err, PN_REFUSED, "a device sums a private batch in float32, and in batches of %u that needs %.0f %% more noise: take smaller ones, or device: cpu", s->batch, 100 * whole);
+    s->roundoff = whole;
+    return PN_OK;
 }

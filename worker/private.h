@@ -24,7 +24,7 @@ struct pn_private_spec {
 
 /* What the job's privacy section says of one of its data shards. False: the job is not private. */
 bool pn_private_spec_of(const struct pn_job *, uint32_t n_producers, struct pn_private_spec *);
-/* Steps are made on a device, which sums all of a batch in float32. PN_REFUSED: in batches of this size that has too much roundoff. */
+/* Steps are made on a device, which sums all of a batch in float32. PN_REFUSED: in batches of this size that has too much roundoff, and nothing was changed. */
 enum pn_result pn_private_on_device(struct pn_private_spec *, struct pn_error *);
 
 struct pn_private;

@@ -138,9 +138,9 @@ struct pn_producer *pn_producer_open(struct pn_run *run, uint32_t id, uint32_t i
         p->dense_keys = calloc(run->n_dense_rows, sizeof *p->dense_keys);
         ok = ok && p->dense_keys != NULL && pn_net_open(&p->net, job, run->n_dense_inputs, &err) == PN_OK;
         for (size_t i = 0; ok && i < run->n_dense_rows; i++) p->dense_keys[i] = pn_net_row_key(p->net, i);
-        ok = ok && pn_run_devices(run, id, &p->devices);
-        if (ok && pn_private_spec_of(job, run->n_producers, &p->private_spec))
-            ok = (p->devices == NULL || pn_private_on_device(&p->private_spec, &err) == PN_OK) && (p->private = pn_private_open(job, &p->private_spec)) != NULL;
+        const bool private = pn_private_spec_of(job, run->n_producers, &p->private_spec);
+        ok = ok && pn_run_devices(run, id, private ? &p->private_spec : NULL, &p->devices);
+        if (ok && private) ok = (p->private = pn_private_open(job, &p->private_spec)) != NULL;
         if (ok && p->devices != NULL) ok = (p->bring = calloc(pn_devices_number(p->devices), sizeof *p->bring)) != NULL;
         p->cached = p->devices != NULL && job->cache_rows > 0;
     }
