@@ -147,7 +147,7 @@ struct json_object *pn_budget_describe(const struct pn_coordinator *c) {
             pn_json_add_str(x, "job", i->id);
             pn_json_add_double(x, "noise_multiplier", i->job.privacy.noise);
             pn_json_add_u64(x, "steps_charged", charged(i, &lives));
-            if (i->job.privacy.selection == PN_SELECT_FEST) pn_json_add_u64(x, "choices_charged", lives);
+            if (pn_job_chooses(&i->job.privacy)) pn_json_add_u64(x, "choices_charged", lives);
             pn_json_add_u64(x, "steps_done", clock);
             pn_json_add_u64(x, "steps", pn_job_privacy_steps(&i->job));
             json_object_array_add(jobs, x);

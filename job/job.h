@@ -340,6 +340,7 @@ struct pn_job {
         double noise;                        /* multiplier of the whole release of a step: of the gradients, or of votes and gradients together */
         enum pn_selection { PN_SELECT_DENSE, PN_SELECT_FEST, PN_SELECT_ADAFEST } selection;
         double vote_clip, vote_noise, threshold; /* adafest: the votes' multiplier, of which and the gradients' `noise` is made; fest: of the one count at the beginning */
+        struct { double clip, noise, threshold; } choice; /* adafest: only rows that one count at the beginning chose have votes (Ghazi et al. 2023: both together); threshold 0: all have */
         /* Secure aggregation (docs/secure-aggregation.md): each producer is a data holder, and its vectors leave it masked. */
         bool secure;
         bool own_data;                       /* a holder's train files are its own and read whole; else they are dealt as in other jobs */
@@ -395,6 +396,8 @@ uint64_t pn_job_privacy_steps(const struct pn_job *job);
 #define PN_SECURE_MAX_BUCKETS 65536u
 /* The rows that the tables can have: all keys of all features. */
 uint64_t pn_job_declared_rows(const struct pn_job *);
+/* Rows are chosen before the first step, by a count of all units that is paid for once a life of a producer. */
+bool pn_job_chooses(const struct pn_privacy_spec *);
 /* Of n holders: the fewest a sum is made of, and how many may collude with the servers. */
 uint32_t pn_job_fewest(const struct pn_privacy_spec *, uint32_t n);
 uint32_t pn_job_colluding(const struct pn_privacy_spec *, uint32_t n);

@@ -6,13 +6,15 @@
 
 #define KEYS(...) (const char *const[]){__VA_ARGS__, NULL}
 
+bool pn_job_chooses(const struct pn_privacy_spec *v) { return v->selection == PN_SELECT_FEST || (v->selection == PN_SELECT_ADAFEST && v->choice.threshold > 0); }
+
 size_t pn_job_privacy_events(const struct pn_job *job, uint64_t steps, uint32_t lives, struct pn_privacy_event *events) {
     const struct pn_privacy_spec *v = &job->privacy;
     const double rate = (double)job->batch_size * job->n_producers / (double)v->rows;
     size_t n = 0;
     /* AdaFEST's votes and gradients are of one draw: together they are one release at the whole noise. */
     events[n++] = (struct pn_privacy_event){.rate = rate < 1 ? rate : 1, .noise = v->noise, .steps = steps};
-    if (v->selection == PN_SELECT_FEST) events[n++] = (struct pn_privacy_event){.rate = 1, .noise = v->vote_noise, .steps = lives};
+    if (pn_job_chooses(v)) events[n++] = (struct pn_privacy_event){.rate = 1, .noise = v->selection == PN_SELECT_FEST ? v->vote_noise : v->choice.noise, .steps = lives};
     return n;
 }
 
@@ -100,8 +102,21 @@ static void refuse(struct pn_yaml *y, struct fy_node *n, const struct pn_job *jo
     }
 }
 
+/* frequent: {threshold, noise, clip} */
+static void read_choice(struct pn_yaml *y, struct fy_node *n, struct pn_privacy_spec *v) {
+    if (n == NULL || !pn_yaml_keys(y, n, "privacy.frequent", KEYS("threshold", "noise", "clip"), NULL)) return;
+    v->choice.clip = v->vote_clip;
+    v->choice.noise = 10;
+    if (v->selection != PN_SELECT_ADAFEST) pn_yaml_problem(y, n, "frequent has a meaning for selection: adafest only: fest sends all rows that its one count chose");
+    if (v->secure) pn_yaml_problem(y, n, "frequent has a meaning for aggregation: central only: a secure round counts votes for buckets of rows");
+    if (pn_yaml_get(n, "threshold") == NULL) pn_yaml_problem(y, n, "frequent needs threshold: how many votes of all rows of train, with noise, let a row have votes later");
+    pn_yaml_real(y, pn_yaml_get(n, "threshold"), "frequent.threshold", 1e-6, 1e12, &v->choice.threshold);
+    pn_yaml_real(y, pn_yaml_get(n, "noise"), "frequent.noise", 0.3, 1e6, &v->choice.noise);
+    pn_yaml_real(y, pn_yaml_get(n, "clip"), "frequent.clip", 1e-3, 1e6, &v->choice.clip);
+}
+
 void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *job) {
-    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "users", "userField", "examplesPerUser", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "aggregation", "dataset", "budget",
+    if (n == NULL || !pn_yaml_keys(y, n, "spec.privacy", KEYS("unit", "users", "userField", "examplesPerUser", "rows", "epsilon", "delta", "clip", "noiseMultiplier", "sampling", "selection", "voteClip", "voteNoise", "threshold", "frequent", "aggregation", "dataset", "budget",
                                         "minWorkers", "maxDropout", "maxColluding", "voteBuckets", "phaseTimeout", "data"), NULL)) return;
     struct pn_privacy_spec *v = &job->privacy;
     char noise[40] = "auto";
@@ -144,13 +159,14 @@ void pn_job_read_privacy(struct pn_yaml *y, struct fy_node *n, struct pn_job *jo
     v->vote_clip = 1;
     pn_yaml_real(y, pn_yaml_get(n, "voteClip"), "voteClip", 1e-3, 1e6, &v->vote_clip);
     if (v->selection == PN_SELECT_DENSE) {
-        for (const char *const *key = KEYS("voteClip", "voteNoise", "threshold"); *key != NULL; key++)
+        for (const char *const *key = KEYS("voteClip", "voteNoise", "threshold", "frequent"); *key != NULL; key++)
             if (pn_yaml_get(n, *key) != NULL) pn_yaml_problem(y, pn_yaml_get(n, *key), "%s has a meaning for selection: adafest and fest only", *key);
     } else {
         if (pn_yaml_get(n, "threshold") == NULL) pn_yaml_problem(y, n, "selection: %s needs threshold: how many votes, with noise, let a row in", v->selection == PN_SELECT_FEST ? "fest" : "adafest");
         pn_yaml_real(y, pn_yaml_get(n, "threshold"), "threshold", 1e-6, 1e12, &v->threshold);
         v->vote_noise = v->selection == PN_SELECT_FEST ? 10 : 0;
         pn_yaml_real(y, pn_yaml_get(n, "voteNoise"), "voteNoise", 0.3, 1e6, &v->vote_noise);
+        read_choice(y, pn_yaml_get(n, "frequent"), v);
     }
     if (y->n_problems > 0) return;
     refuse(y, n, job);

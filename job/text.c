@@ -295,6 +295,7 @@ static void privacy(struct out *o, const struct pn_job *job) {
         v->delta, v->limit, (double)v->clip, v->noise, (const char *const[]){"dense", "fest", "adafest"}[v->selection]);
     quoted(o, v->dataset);
     if (v->selection != PN_SELECT_DENSE) put(o, ", voteClip: %.17g, voteNoise: %.17g, threshold: %.17g", v->vote_clip, v->vote_noise, v->threshold);
+    if (v->selection == PN_SELECT_ADAFEST && v->choice.threshold > 0) put(o, ", frequent: {threshold: %.17g, noise: %.17g, clip: %.17g}", v->choice.threshold, v->choice.noise, v->choice.clip);
     if (v->secure)
         put(o, ", aggregation: secure, minWorkers: %u, maxDropout: %.17g, maxColluding: %.17g, phaseTimeout: %llums, data: %s", v->min_workers, v->max_dropout, v->max_colluding,
             (unsigned long long)v->phase_ms, v->own_data ? "own" : "dealt");

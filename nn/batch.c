@@ -106,6 +106,9 @@ void pn_batch_free(struct pn_batch *b) {
     free(b->user);
     free(b->unit_begin);
     free(b->position);
-    for (size_t t = 0; t < PN_MAX_TABLES; t++) free(b->unique[t]);
+    for (size_t t = 0; t < PN_MAX_TABLES; t++) {
+        free(b->unique[t]);
+        free(b->idle[t]);
+    }
     memset(b, 0, sizeof *b);
 }

@@ -166,6 +166,7 @@ bool pn_norms_rows(const struct pn_net *net, const struct pn_pass *s, double *sq
         for (uint32_t i = 0; i < n; i++) {
             const struct pn_touch *x = &list[i];
             struct chain *c = &latest[first[x->table] + x->position];
+            if (pn_batch_idle(batch, x->table, x->position)) continue;
             squares[u] += (double)x->scale * (double)x->scale * ((double)x->linear * (double)x->linear + exact(x->g, x->g, net->k));
             before[i] = c->unit == u ? c->touch : END;
             for (uint32_t j = before[i]; j != END; j = before[j])

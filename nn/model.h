@@ -63,6 +63,8 @@ struct pn_batch {
     uint64_t *unique[PN_MAX_TABLES];
     size_t n_unique[PN_MAX_TABLES];
     uint32_t *position;                     /* [n_keys] */
+    /* Privacy. [n_unique[t]] rows whose gradients nobody sends (they were not chosen): they count for no unit's norm and have no votes. NULL: there are none. A device counts them all, which clips more. */
+    bool *idle[PN_MAX_TABLES];
     /* Privacy by user. user: [n_examples] each example's (a hash), NULL without a privacy.userField. unit_begin: [n_units + 1]: the examples of unit u stand together, from
      * unit_begin[u] to unit_begin[u + 1]; NULL: each example is one. */
     uint64_t *user;
@@ -70,6 +72,7 @@ struct pn_batch {
     size_t n_units;
 };
 static inline float pn_batch_weight(const struct pn_batch *b, size_t i_key) { return b->weights != NULL ? b->weights[i_key] : 1; }
+static inline bool pn_batch_idle(const struct pn_batch *b, uint32_t i_table, uint32_t position) { return b->idle[i_table] != NULL && b->idle[i_table][position]; }
 /* The units of a batch, and the first example of unit u (which may be their number). */
 static inline size_t pn_batch_units(const struct pn_batch *b) { return b->unit_begin != NULL ? b->n_units : b->n_examples; }
 static inline size_t pn_batch_unit(const struct pn_batch *b, size_t u) { return b->unit_begin != NULL ? b->unit_begin[u] : u; }

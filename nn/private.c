@@ -143,6 +143,12 @@ static enum pn_result take_part(struct part *out, const struct pn_net *net, cons
         }
         find_rows(b->unique[t], b->n_unique[t], out->batch.unique[t], n_rows, out->at[t]);
         for (size_t k = 0; k < n_rows; k++) memcpy(out->rows[t] + k * dim, rows[t] + out->at[t][k] * dim, dim * sizeof(float));
+        if (b->idle[t] == NULL) continue;
+        if ((out->batch.idle[t] = malloc(n_rows + 1)) == NULL) {
+            free_part(out);
+            return PN_NO_MEMORY;
+        }
+        for (size_t k = 0; k < n_rows; k++) out->batch.idle[t][k] = b->idle[t][out->at[t][k]];
     }
     return PN_OK;
 }

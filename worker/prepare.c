@@ -58,8 +58,8 @@ static void pooled(struct pn_producer *p) {
     p->drawn = p->first_step - 1;
     p->all_read = p->drawn >= p->total_steps;
     /* Its rows are known to one process alone: another would choose anew, which nobody has paid for. */
-    if (p->private_spec.selection == PN_SELECT_FEST && p->first_step > 1)
-        pn_producer_fail(p, PN_INVALID, "selection: fest does not outlive its worker: the rows were chosen at the first step, and a second choice would cost privacy again; start the job anew");
+    if (p->private_spec.once.threshold > 0 && p->first_step > 1)
+        pn_producer_fail(p, PN_INVALID, "selection: fest, or frequent, does not outlive its worker: the rows were chosen at the first step, and a second choice would cost privacy again; start the job anew");
 }
 
 static void draw_next(struct pn_producer *p) {

@@ -10,6 +10,8 @@
 #include "nn/model.h"
 #include "privacy/draws.h"
 
+/* clip: L2 norm of one unit's votes; noise: multiplier of it; threshold: of noisy sums of votes. */
+struct pn_vote_rule { double clip, noise, threshold; };
 struct pn_private_spec {
     double rows;                 /* units of the shard, as the job declares them: public. q = batch / rows, whatever there really is, so that what is spent does not depend on it */
     uint32_t batch;              /* expected units */
@@ -19,7 +21,8 @@ struct pn_private_spec {
     float spread;                /* of pn_net_step_clipped */
     double roundoff, most;       /* what roundoff adds to the clip, as a share of it; units that a shard may have (pn_job_roundoff, pn_job_most_units) */
     enum pn_selection selection;
-    double vote_clip, vote_noise, threshold; /* threshold: of noisy sums of votes */
+    struct pn_vote_rule each;    /* adafest: of the votes of a step */
+    struct pn_vote_rule once;    /* of the votes of all units, before the first step, for the rows that can be sent at all (fest, and adafest among them); threshold 0: all can */
 };
 
 /* What the job's privacy section says of one of its data shards. False: the job is not private. */
@@ -40,11 +43,11 @@ size_t pn_private_examples(const struct pn_private *);
 size_t pn_private_units(const struct pn_private *);
 uint64_t pn_private_steps_an_epoch(const struct pn_private *);
 
-/* FEST: chooses its rows, once, behind pn_private_seal. Others: nothing. */
+/* Chooses the rows that can be sent at all, once, behind pn_private_seal; nothing where spec.once has no threshold. */
 enum pn_result pn_private_choose(struct pn_private *, struct pn_draws *);
 /* Behind pn_private_seal: calls visit for each example of each unit, a unit's one after the other, `last` with its last one; ends at the first that is not PN_OK, and returns that. */
 enum pn_result pn_private_visit(const struct pn_private *, enum pn_result (*visit)(void *owner, const struct pn_batch *part, size_t example, bool last), void *owner);
-/* A batch by Poisson sampling; it may be empty. */
+/* A batch by Poisson sampling; it may be empty. Rows that cannot be sent are marked idle in it. */
 enum pn_result pn_private_draw(const struct pn_private *, struct pn_draws *, struct pn_batch *out);
 
 /* What a step sends of its rows, by table: unique keys in the order of common/unique.h, and a gradient for each. malloc'ed. */

@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < cells; i++) rows[i] = (float)(0.01 * pn_rng_normal(&g));
     const float *in[PN_MAX_TABLES] = {rows};
     float *out[PN_MAX_TABLES] = {drows};
-    const struct pn_private_spec spec = {.rows = 1e6, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 1, .selection = PN_SELECT_ADAFEST, .vote_clip = 5, .vote_noise = 5, .threshold = 80};
+    const struct pn_private_spec spec = {.rows = 1e6, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 1, .selection = PN_SELECT_ADAFEST, .each = {5, 5, 80}};
     struct pn_private *private = pn_private_open(&job, &spec);
     struct pn_draws noise;
     uint8_t seed[PN_DRAWS_KEY_BYTES] = {1};

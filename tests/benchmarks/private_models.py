@@ -2,7 +2,8 @@
 
     private_models.py synth DIR [--only plain|private]    docs/jobs/synth-private.yaml beside DeepFM without privacy; DIR: what `pinion synth --rows 5000000 --out DIR` made
     private_models.py criteo [--epsilons 1,3,8,inf]       the rows of ../shared/data/criteo-sample (64,000 train), logistic regression
-    private_models.py selection [--threshold 31.2] [--vote-clip 6] [--vote-noise 3] [--batch 16384] [--epochs 40] [--only NAME]  the same rows, 10,000 buckets a categorical feature: DP-AdaFEST beside noise on every row, and no privacy
+    private_models.py selection [--votes "voteClip: 3.5, threshold: 0.001, frequent: {threshold: 32, noise: 3, clip: 6}"] [--rate 11] [--batch 16384] [--epochs 40] [--only NAME]
+                                                          the same rows, 10,000 buckets a categorical feature: DP-AdaFEST beside noise on every row, and no privacy
 All take [--seeds 1,2,3] (1) and [--change OLD=>NEW]..., of the job's text."""
 import os
 import re
@@ -105,8 +106,8 @@ elif what == "criteo":
         jobs[f"epsilon {epsilon}"] = without_privacy(text).replace("batchSize: 8192, epochs: 20", "batchSize: 256, epochs: 2") if epsilon == "inf" else text
     table(jobs)
 elif what == "selection":
-    shape = {"optimizer": "sgd, lr: 8", "batch": option("--batch", 16384), "epochs": option("--epochs", 40), "epsilon": 8, "clip": 1}
-    votes = f"voteClip: {option('--vote-clip', '6')}, threshold: {option('--threshold', '31.2')}, voteNoise: {option('--vote-noise', '3')}"
+    shape = {"optimizer": f"sgd, lr: {option('--rate', '11')}", "batch": option("--batch", 16384), "epochs": option("--epochs", 40), "epsilon": 8, "clip": 1}
+    votes = option("--votes", "voteClip: 3.5, threshold: 0.001, frequent: {threshold: 32, noise: 3, clip: 6}")
     dense, adafest, only = criteo(10000, selection="selection: dense", **shape), criteo(10000, selection=f"selection: adafest, {votes}", **shape), option("--only", "")
     means = table({name: text for name, text in {"dense noise": dense, "DP-AdaFEST": adafest, "no privacy": without_privacy(dense)}.items() if name.startswith(only)})
     if only == "":

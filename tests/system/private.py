@@ -24,8 +24,9 @@ spec:
 """
 
 
-def text(data, name, epochs=4, epsilon=8, budget=8, mode="async", selection="adafest", unit="rows: 80000", batch=2000):
+def text(data, name, epochs=4, epsilon=8, budget=8, mode="async", selection="adafest", unit="rows: 80000", batch=2000, frequent=False):
     votes = "" if selection == "dense" else "voteClip: 2, threshold: 10, "
+    votes += "frequent: {threshold: 60, noise: 5}, " if frequent else ""
     return JOB.format(data=data, name=name, unit=unit, batch=batch, epochs=epochs, epsilon=epsilon, budget=budget, mode=mode, selection=selection, votes=votes)
 
 
@@ -49,15 +50,17 @@ def kill_at(c, id, name, steps):
 
 
 def learns(c, data):
-    for selection, mode in (("adafest", "async"), ("dense", "sync"), ("fest", "async")):
+    for kind, mode in (("adafest", "async"), ("dense", "sync"), ("fest", "async"), ("adafest-frequent", "async")):
+        selection, _, frequent = kind.partition("-")
         # budget for a restart: on a machine that is busy for longer than a lease a worker counts as lost
-        job = c.wait(c.submit(text(data, f"learns-{selection}", selection=selection, mode=mode, budget=24)), 90)
-        assert job["state"] == "SUCCEEDED" and job["test_auc"] > 0.53, (selection, job)
-        a = account(c, f"learns-{selection}")
+        job = c.wait(c.submit(text(data, f"learns-{kind}", selection=selection, mode=mode, budget=24, frequent=frequent != "")), 90)
+        assert job["state"] == "SUCCEEDED" and job["test_auc"] > 0.53, (kind, job)
+        a = account(c, f"learns-{kind}")
+        assert ("choices_charged" in a["jobs"][0]) == (kind in ("fest", "adafest-frequent")), a
         assert a["epsilon_spent"] > 0 and a["jobs"][0]["steps_done"] == 80 <= a["jobs"][0]["steps_charged"], a
         assert job["restarts"] > 0 or (a["epsilon_spent"] <= 8 + 1e-6 and a["jobs"][0]["steps_charged"] == 80), (job, a)
         assert job.get("train_logloss", 0) == 0  # what a batch lost is nobody's to see
-        print(f"figure private, {selection}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
+        print(f"figure private, {kind}, epsilon {a['epsilon_spent']:.2f}: test AUC {job['test_auc']:.3f}")
 
 
 def logs(c):

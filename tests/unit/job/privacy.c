@@ -67,6 +67,25 @@ START_TEST(fest_pays_for_its_choice) {
     pn_job_free(&job);
 } END_TEST
 
+START_TEST(adafest_among_frequent_rows_pays_for_the_choice_too) {
+    struct pn_error err = {""};
+    ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", ", epochs: 3", GOOD, &err) == PN_OK, "%s", err.text);
+    const double alone = job.privacy.noise;
+    pn_job_free(&job);
+    ck_assert_msg(read_job("", GOOD_FEATURES, "{name: fm}", ", epochs: 3", GOOD ", voteClip: 3, frequent: {threshold: 50, noise: 7}", &err) == PN_OK, "%s", err.text);
+    ck_assert(job.privacy.noise > alone && job.privacy.choice.clip == 3 && job.privacy.vote_noise == 4 * job.privacy.noise && pn_job_chooses(&job.privacy));
+    struct pn_privacy_event events[2];
+    ck_assert_uint_eq(pn_job_privacy_events(&job, 10, 2, events), 2);
+    ck_assert(events[0].noise == job.privacy.noise && events[1].rate == 1 && events[1].noise == 7 && events[1].steps == 2);
+    char *text = pn_job_text(&job);
+    const double noise = job.privacy.noise;
+    pn_job_free(&job);
+    ck_assert_msg(pn_job_parse(&job, text, strlen(text), "again", NULL, NULL, &err) == PN_OK, "%s", err.text);
+    ck_assert(job.privacy.noise == noise && job.privacy.choice.noise == 7 && job.privacy.choice.threshold == 50 && job.privacy.choice.clip == 3);
+    free(text);
+    pn_job_free(&job);
+} END_TEST
+
 /* A rating in the history of twenty later ones is twenty-one examples' business. */
 START_TEST(history_goes_with_users_only) {
     static const struct { const char *unit, *words; } cases[] = {{BY_USER ", userField: user", ""}, {GOOD, "with history a row stands"}, {BY_USER ", userField: item", "userField must be \"user\""}};
@@ -107,6 +126,9 @@ START_TEST(what_cannot_be_kept_is_refused_with_the_reason) {
         {"", GOOD_FEATURES, "{name: fm}", "", "rows: 1000000, epsilon: 0.001, delta: 1.0e-12, threshold: 10, dataset: d", "no noise below"},
         {"", "{name: u, type: categorical, buckets: 100}, {name: v, type: categorical, buckets: 50, hash: {share: u}}", "{name: fm}", "", GOOD, "have not the same keys"},
         {"", "{name: u, type: numeric, bucketize: [1, 2, 3], hash: {share: v}}, {name: v, type: categorical, buckets: 5}", "{name: fm}", "", GOOD, "have not the same keys"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: fest, frequent: {threshold: 5}", "selection: adafest only"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", frequent: {noise: 5}", "frequent needs threshold"},
+        {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", aggregation: secure, minWorkers: 2, frequent: {threshold: 5}", "aggregation: central only"},
         {"", GOOD_FEATURES, "{name: fm}", "", GOOD ", selection: dense", "has a meaning for selection"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct pn_error err = {""};
@@ -122,6 +144,7 @@ int main(void) {
     tcase_add_test(t, the_noise_is_what_the_epsilon_wants_and_no_more);
     tcase_add_test(t, a_job_by_user_counts_users_and_is_read_again_as_it_was);
     tcase_add_test(t, fest_pays_for_its_choice);
+    tcase_add_test(t, adafest_among_frequent_rows_pays_for_the_choice_too);
     tcase_add_test(t, history_goes_with_users_only);
     tcase_add_test(t, what_cannot_be_kept_is_refused_with_the_reason);
     suite_add_tcase(s, t);

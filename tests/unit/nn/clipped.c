@@ -52,6 +52,15 @@ static void close_setup(struct setup *x) {
     pn_job_free(&x->job);
 }
 
+/* Rows that are never sent: half of them, or none. */
+static bool some_idle;
+static bool is_idle(uint64_t key) { return some_idle && pn_mix64(key) % 2 == 0; }
+static void mark_idle(struct pn_batch *b) {
+    if (!some_idle) return;
+    b->idle[0] = malloc(b->n_unique[0] + 1);
+    for (size_t i = 0; i < b->n_unique[0]; i++) b->idle[0][i] = is_idle(b->unique[0][i]);
+}
+
 static void check_clipping(const char *model, float share, float spread, const uint32_t *unit_begin, size_t n_units) {
     static struct setup x;
     open_setup(&x, model);
@@ -79,7 +88,8 @@ static void check_clipping(const char *model, float share, float spread, const u
         while (e >= unit_begin[u + 1]) u++;
         double own = 0;
         for (size_t i = 0; i < n_parameters; i++) own += (double)one[e].dp[i] * (double)one[e].dp[i];
-        for (size_t i = 0; i < one[e].b.n_unique[0] * dim; i++) own += (double)one[e].drows[i] * (double)one[e].drows[i];
+        for (size_t i = 0; i < one[e].b.n_unique[0] * dim; i++)
+            if (!is_idle(one[e].b.unique[0][i / dim])) own += (double)one[e].drows[i] * (double)one[e].drows[i];
         unit_reach[u] += sqrt(own);
         for (size_t i = 0; i < n_parameters; i++) unit_sum[u * padded + i] += (double)one[e].dp[i];
         for (size_t i = 0; i < one[e].b.n_unique[0]; i++)
@@ -90,7 +100,8 @@ static void check_clipping(const char *model, float share, float spread, const u
     for (u = 0; u < n_units; u++) {
         double squares = 0;
         for (size_t i = 0; i < n_parameters; i++) squares += unit_sum[u * padded + i] * unit_sum[u * padded + i];
-        for (size_t i = 0; i < n_cells; i++) squares += unit_rows[u * n_cells + i] * unit_rows[u * n_cells + i];
+        for (size_t i = 0; i < n_cells; i++)
+            if (!is_idle(all.b.unique[0][i / dim])) squares += unit_rows[u * n_cells + i] * unit_rows[u * n_cells + i];
         naive_norms[u] = (float)sqrt(squares);
         if (sqrt(squares) > most) most = sqrt(squares);
     }
@@ -115,6 +126,7 @@ static void check_clipping(const char *model, float share, float spread, const u
         memcpy(all.b.unit_begin, unit_begin, (n_units + 1) * sizeof *unit_begin);
     }
 
+    mark_idle(&all.b);
     const float *in[PN_MAX_TABLES] = {all.rows};
     float *out[PN_MAX_TABLES] = {all.drows};
     ck_assert_int_eq(pn_net_step_clipped(net, &all.b, in, p, 1, clip, spread, out, all.dp, scores, norms, &loss), PN_OK);
@@ -205,6 +217,7 @@ static void check_pieces(const char *model, size_t k) {
         all.b.unit_begin = malloc((UNITS + 1) * sizeof *all.b.unit_begin);
         for (size_t u = 0; u <= UNITS; u++) all.b.unit_begin[u] = (uint32_t)(k * u);
     }
+    mark_idle(&all.b);
     all.rows = one.rows;
     all.drows = calloc(n_cells, sizeof(float));
     all.dp = calloc(x.padded, sizeof(float));
@@ -222,6 +235,7 @@ static void check_pieces(const char *model, size_t k) {
             b.unit_begin = calloc(2, sizeof *b.unit_begin);
             b.unit_begin[1] = (uint32_t)k;
         }
+        mark_idle(&b);
         for (size_t i = 0; i < b.n_unique[0]; i++) value_of(b.unique[0][i], rows + i * x.dim, x.dim);
         const float *in_one[PN_MAX_TABLES] = {rows};
         float *out_one[PN_MAX_TABLES] = {drows};
@@ -284,6 +298,13 @@ static void check_both(const char *model) {
 START_TEST(each_unit_of_a_linear_model_is_clipped_by_its_own_norm) {
     check_both("lr");
     check_both("fm");
+} END_TEST
+START_TEST(rows_that_are_never_sent_are_no_part_of_a_norm) {
+    some_idle = true;
+    check_both("fm");
+    check_both("deepfm, hidden: [5, 4], norm: layer");
+    for (size_t k = 1; k <= 2; k++) check_pieces("lr", k);
+    some_idle = false;
 } END_TEST
 START_TEST(a_weight_is_part_of_a_units_norm) {
     further = WEIGHTED;
@@ -362,6 +383,7 @@ int main(void) {
     Suite *s = suite_create("clipped");
     TCase *t = tcase_create("clipped");
     tcase_add_test(t, each_unit_of_a_linear_model_is_clipped_by_its_own_norm);
+    tcase_add_test(t, rows_that_are_never_sent_are_no_part_of_a_norm);
     tcase_add_test(t, a_weight_is_part_of_a_units_norm);
     tcase_add_test(t, each_unit_of_a_deep_model_is_clipped_by_its_own_norm);
     tcase_add_test(t, further_labels_and_a_teacher_are_part_of_an_examples_gradient);

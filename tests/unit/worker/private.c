@@ -84,7 +84,7 @@ static void check_order(const struct pn_private_push *x) {
         for (size_t i = 1; i < x->n[t]; i++) ck_assert(pn_mix64(x->keys[t][i - 1]) < pn_mix64(x->keys[t][i]));
 }
 
-static const struct pn_private_spec plain = {.rows = EXAMPLES, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 0.001f, .vote_clip = 2, .vote_noise = 1, .threshold = 6};
+static const struct pn_private_spec plain = {.rows = EXAMPLES, .batch = BATCH, .per_unit = 1, .clip = 1, .noise = 0.001f, .each = {2, 1, 6}};
 
 START_TEST(batches_are_poisson_samples) {
     enum { ROUNDS = 3000 };
@@ -192,7 +192,7 @@ START_TEST(fest_sends_the_rows_it_chose_at_first_and_no_others) {
     open_job();
     struct pn_private_spec spec = plain;
     spec.selection = PN_SELECT_FEST;
-    spec.threshold = 40; /* of 600 examples: the seven frequent rows have some 77 votes each */
+    spec.once = (struct pn_vote_rule){2, 1, 40}; /* of 600 examples: the seven frequent rows have some 77 votes each */
     struct pn_private *p = with(spec, EXAMPLES);
     ck_assert_int_eq(pn_private_choose(p, &g), PN_OK);
     for (int r = 0; r < 20; r++) {
@@ -209,6 +209,95 @@ START_TEST(fest_sends_the_rows_it_chose_at_first_and_no_others) {
         pn_batch_free(&b);
     }
     pn_private_close(p);
+} END_TEST
+
+/* Of 2,000 rows some 250 are chosen at first, most of them by chance. Later votes let any of these in, as often as their noise says, and none of the others; and a vote is for chosen rows alone, so
+ * that it is not shortened for the others. */
+START_TEST(adafest_among_chosen_rows_sends_no_others) {
+    enum { ROUNDS = 300 };
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.selection = PN_SELECT_ADAFEST;
+    spec.noise = 1e-6f;
+    spec.once = (struct pn_vote_rule){2, 20, 46}; /* noise of 40: an eighth of all rows passes */
+    spec.each = (struct pn_vote_rule){1, 2, 3};
+    struct pn_private *p = with(spec, EXAMPLES);
+    ck_assert_int_eq(pn_private_choose(p, &g), PN_OK);
+    static size_t sent[BUCKETS];
+    static uint64_t keys[BUCKETS];
+    size_t n_keys = 0;
+    double others = 0, untouched = 0, n_chosen = 0;
+    memset(sent, 0, sizeof sent);
+    for (int r = 0; r < ROUNDS; r++) {
+        struct pn_batch b;
+        struct pn_private_push x;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        ck_assert(b.idle[0] != NULL && b.idle[1] != NULL);
+        struct sums s = ones(&b);
+        ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+        check_order(&x);
+        for (size_t k = 0; k < x.n[0]; k++) {
+            size_t i = 0;
+            while (i < n_keys && keys[i] != x.keys[0][k]) i++;
+            if (i == n_keys) keys[n_keys++] = x.keys[0][k];
+            sent[i]++;
+            size_t at = 0;
+            while (at < b.n_unique[0] && b.unique[0][at] != x.keys[0][k]) at++;
+            if (at == b.n_unique[0]) others++;
+            else ck_assert(!b.idle[0][at]); /* of the rows of the batch only those that were chosen */
+            ck_assert_float_eq_tol(x.gradients[0][k * DIM], at < b.n_unique[0] ? 1.0f / BATCH : 0, 1e-6f);
+        }
+        pn_private_push_free(&x);
+        free_sums(&s);
+        pn_batch_free(&b);
+    }
+    ck_assert_uint_gt(n_keys, 150); /* all that are chosen were sent once: 300 times 1 in 15 */
+    ck_assert_uint_lt(n_keys, 350);
+    n_chosen = (double)n_keys;
+    for (int r = 0; r < 20; r++) { /* how many chosen rows a batch does not touch */
+        struct pn_batch b;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        double mine = 0;
+        for (size_t i = 0; i < b.n_unique[0]; i++) mine += !b.idle[0][i];
+        untouched += (n_chosen - mine) / 20 * ROUNDS;
+        pn_batch_free(&b);
+    }
+    ck_assert_double_lt(fabs(others / (untouched * pn_normal_tail(1.5)) - 1), 0.06);
+    pn_private_close(p);
+} END_TEST
+
+/* Of three examples' rows one was not chosen: a vote of norm 1 is 1 / sqrt(2) for each of two, and 1 for the one of the example whose other row is out. */
+START_TEST(a_vote_is_for_chosen_rows_alone) {
+    static const char *const names[] = {"u", "v"};
+    open_job();
+    struct pn_private_spec spec = plain;
+    spec.selection = PN_SELECT_ADAFEST;
+    spec.per_unit = 1;
+    spec.rows = 3.0 + 1e-9;
+    spec.batch = 3;
+    for (int above = 0; above < 2; above++) {
+        const uint32_t offset[] = {0, 0, 0, 1, 1, 2}, length[] = {1, 1, 1, 1, 1, 1}; /* u: a a a, v: b b c */
+        const float labels[] = {0, 1, 0};
+        const struct pn_raw raw = {3, 2, names, "abc", offset, length, labels, NULL, labels};
+        struct pn_batch b;
+        uint64_t n_bad = 0;
+        ck_assert_int_eq(pn_features_batch(features, &raw, &b, &n_bad), PN_OK);
+        spec.once = (struct pn_vote_rule){2, 1e-6, 1.5};                     /* a has 3 votes, b 2, c 1 */
+        spec.each = (struct pn_vote_rule){1, 1e-6, above ? 2.45 : 2.35};     /* a has 1 / sqrt(2) twice and 1 once: 2.41; were c counted, 2.12 */
+        struct pn_private *p = pn_private_open(&job, &spec);
+        ck_assert(pn_private_add(p, &b) && pn_private_seal(p));
+        ck_assert_int_eq(pn_private_choose(p, &g), PN_OK);
+        struct pn_private_push x;
+        ck_assert_int_eq(pn_private_draw(p, &g, &b), PN_OK);
+        ck_assert_uint_eq(b.n_examples, 3);
+        struct sums s = ones(&b);
+        ck_assert_int_eq(pn_private_release(p, &g, &b, s.rows, s.dense, DENSE, &x), PN_OK);
+        ck_assert(x.n[0] == (above ? 0 : 1) && x.n[1] == 0);
+        pn_private_push_free(&x);
+        free_sums(&s);
+        pn_batch_free(&b);
+        pn_private_close(p);
+    }
 } END_TEST
 
 START_TEST(an_empty_batch_still_sends_its_noise) {
@@ -281,8 +370,8 @@ START_TEST(a_user_votes_once_for_a_row_and_its_votes_are_clipped_together) {
     spec.rows = 1.0 + 1e-9; /* of one user, who is always drawn */
     spec.batch = 1;
     spec.selection = PN_SELECT_ADAFEST;
-    spec.vote_noise = 1e-6;
-    spec.vote_clip = 1;
+    spec.each.noise = 1e-6;
+    spec.each.clip = 1;
     for (int above = 0; above < 2; above++) {
         static const char *const names[] = {"u", "v"};
         const uint32_t offset[] = {0, 1, 2, 3, 3, 3}, length[] = {1, 1, 1, 1, 1, 1}; /* u: a b c, v: d d d */
@@ -292,7 +381,7 @@ START_TEST(a_user_votes_once_for_a_row_and_its_votes_are_clipped_together) {
         uint64_t n_bad = 0;
         ck_assert_int_eq(pn_features_batch(features, &raw, &b, &n_bad), PN_OK);
         b.user = calloc(3, sizeof *b.user);
-        spec.threshold = above ? 0.51 : 0.49; /* four rows: each has a vote of 1 / sqrt(4), the one touched three times too */
+        spec.each.threshold = above ? 0.51 : 0.49; /* four rows: each has a vote of 1 / sqrt(4), the one touched three times too */
         struct pn_private *p = pn_private_open(&job, &spec);
         ck_assert(pn_private_add(p, &b) && pn_private_seal(p));
         struct pn_private_push x;
@@ -316,6 +405,8 @@ int main(void) {
     tcase_add_test(t, dense_noise_reaches_every_row_there_can_be);
     tcase_add_test(t, adafest_sends_the_rows_of_many_and_some_that_nobody_touched);
     tcase_add_test(t, fest_sends_the_rows_it_chose_at_first_and_no_others);
+    tcase_add_test(t, adafest_among_chosen_rows_sends_no_others);
+    tcase_add_test(t, a_vote_is_for_chosen_rows_alone);
     tcase_add_test(t, an_empty_batch_still_sends_its_noise);
     tcase_add_test(t, batches_by_user_take_users_and_at_most_k_of_their_examples);
     tcase_add_test(t, a_user_votes_once_for_a_row_and_its_votes_are_clipped_together);

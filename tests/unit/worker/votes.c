@@ -28,7 +28,7 @@ static void open_pool(bool by_user) {
     ck_assert_msg(pn_job_parse(&job, text, strlen(text), "t", NULL, NULL, &err) == PN_OK, "%s", err.text);
     ck_assert_msg(pn_secure_rows_open(&rows, &job, 10, &err) == PN_OK, "%s", err.text);
     ck_assert_int_eq(pn_features_open(&features, &job, names, 2, &err), PN_OK);
-    const struct pn_private_spec spec = {.rows = 400, .batch = 10, .per_unit = 3, .by_user = by_user, .clip = 1, .noise = 1, .selection = PN_SELECT_FEST, .vote_clip = 1.5, .vote_noise = 1, .threshold = 9};
+    const struct pn_private_spec spec = {.rows = 400, .batch = 10, .per_unit = 3, .by_user = by_user, .clip = 1, .noise = 1, .selection = PN_SELECT_FEST, .once = {1.5, 1, 9}};
     pool = pn_private_open(&job, &spec);
     for (size_t begin = 0; begin < EXAMPLES; begin += 64) {
         const size_t m = EXAMPLES - begin < 64 ? EXAMPLES - begin : 64;
