@@ -63,6 +63,36 @@ static enum pn_result look_for_no_number(struct pn_step *s) {
     return PN_OK;
 }
 
+static bool all_numbers(const float *x, size_t n) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) sum += 0 * x[i]; /* NaN with one that is none, or infinite */
+    return sum == 0;
+}
+
+/* The first table of which the step has a float that is no number: in what goes back to the servers, or in what came from them. false: none. */
+static bool find_table(const struct pn_step *s, float *const floats[PN_MAX_TABLES], uint32_t *table) {
+    const struct pn_run *run = s->owner->run;
+    for (*table = 0; *table < run->job.n_tables; ++*table) {
+        const size_t n = *table == run->job.i_dense_table ? run->n_dense_rows * PN_DENSE_ROW : s->batch.n_unique[*table] * run->job.tables[*table].dim;
+        if (!all_numbers(floats[*table], n)) return true;
+    }
+    return false;
+}
+
+bool pn_step_diverged(struct pn_step *s) {
+    const struct pn_producer *p = s->owner;
+    const struct pn_job *job = &p->run->job;
+    uint32_t t;
+    if (!s->have_batch || p->private != NULL) return false;
+    const char *what = "the loss", *of = "";
+    if (find_table(s, s->gradients, &t)) what = t == job->i_dense_table ? "the gradient of the dense parameters" : "the gradient of table ";
+    else if (!p->cached && find_table(s, s->rows, &t)) what = t == job->i_dense_table ? "a dense parameter" : "a row of table "; /* with a cache the places of rows that are there are empty */
+    else if (isfinite(s->loss)) return false;
+    if (t < job->i_dense_table) of = job->tables[t].name;
+    s->result = pn_fail(&s->why, PN_INVALID, "training, step %llu of data shard %u: %s%s " PN_NO_NUMBER, (unsigned long long)s->step, p->id, what, of);
+    return true;
+}
+
 static void computed(struct pn_work *w) {
     struct pn_step *s = w->owner;
     struct pn_producer *p = s->owner;
@@ -71,6 +101,7 @@ static void computed(struct pn_work *w) {
     if (pn_producer_gone(p)) return;
     pn_producer_stage(p->run, PN_STAGE_COMPUTE, s->since_ns);
     if (s->result == PN_OK && p->windows != NULL) s->result = look_for_no_number(s);
+    if (s->result == PN_OK && !isfinite(s->loss)) pn_step_diverged(s); /* a loss that is a number says nothing of the gradients: those the servers look at, and push.c at what they refuse */
     if (s->result != PN_OK) {
         fail_step(s);
         return;
@@ -104,11 +135,6 @@ static void bring(struct pn_work *w) {
 static void join(struct pn_work *w) {
     struct pn_step *s = w->owner;
     pn_devices_join(s->owner->devices, s->slot);
-}
-static bool all_numbers(const float *x, size_t n) {
-    float sum = 0;
-    for (size_t i = 0; i < n; i++) sum += 0 * x[i]; /* NaN with one that is none */
-    return sum == 0;
 }
 static void fetch(struct pn_work *w) {
     struct pn_step *s = w->owner;

@@ -11,13 +11,11 @@ static void acknowledged(void *owner, enum pn_result r) {
     while (*at != s) at = &(*at)->next;
     *at = s->next;
     p->n_running--;
-    bool last = s->last;
+    const bool last = s->last;
+    if (r == PN_FENCED) p->fenced = true; /* another worker has this data shard: stop quietly, the plan will say so */
+    else if (r != PN_OK) pn_producer_fail(p, r, r == PN_INVALID && pn_step_diverged(s) ? s->why.text : "a push was refused by a server; its worker's log has what the server said");
     pn_step_free(s);
-    if (r != PN_OK) {
-        if (r == PN_FENCED) p->fenced = true; /* another worker has this data shard: stop quietly, the plan will say so */
-        else pn_producer_fail(p, r, "a push was refused by a server");
-        return;
-    }
+    if (r != PN_OK) return;
     if (last) {
         p->finished = true;
         run->changed(run->owner);

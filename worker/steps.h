@@ -106,6 +106,8 @@ void pn_steps_append(struct pn_step **list, struct pn_step *);
 void pn_producer_prepare(struct pn_producer *);   /* prepare.c: goes on reading until enough batches are ahead */
 void pn_step_start(struct pn_producer *, struct pn_step *); /* pull.c: gives it its number and asks for its rows */
 void pn_producer_look_next(struct pn_producer *); /* pull.c: looks for rows that are on the device */
+/* compute.c: is what the step pulled, lost or would push no number? Then its result and why say so. It looks at everything: for a step that ends the job. A private step's numbers are not told. */
+bool pn_step_diverged(struct pn_step *);
 void pn_producer_compute(struct pn_producer *);   /* compute.c: the next steps whose rows are there, in order */
 void pn_producer_push(struct pn_producer *);      /* push.c: computed steps, in order */
 

@@ -65,6 +65,20 @@ spec:
   training: {{batchSize: 1000, epochs: 1, seed: 1}}
   validation: {{groupBy: user, metrics: ["recall@5"]}}
 """
+DIVERGED = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: diverged}}
+spec:
+  data:
+    train: {train}
+  features:
+{features}
+  tables:
+    defaults: {{optimizer: {{name: sgd, lr: 1000}}, init: zero}}{tables}
+  model: {model}
+  optimizer: {{name: sgd, lr: 1000}}
+  training: {{batchSize: 64, epochs: 20, seed: 1, dataShards: 1, consistency: {{mode: {mode}}}{loss}}}
+"""
 
 
 def job_file(path, model="lr"):
@@ -132,6 +146,28 @@ try:
                                   ("all items", RANKED.format(dir=tmp), ("validation data, user ", " of 9 by key:", "of its 9 items"))):
             done = c.wait(c.submit(text), 60)
             expect(f"a score that is no number, in {name}, fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "is no number:", "learning rate", *words), done)
+        # training that diverges, and measures nothing
+        for name, text in (("one.txt", "10 5\n"), ("two.txt", "10 5\n11 6\n")):
+            with open(os.path.join(tmp, name), "w") as f:
+                f.write(text)  # one step makes item 5 infinite, as above; it is then in the right order with item 6: there is no loss, and nothing times infinity for user 10
+        with open(os.path.join(tmp, "heavy.txt"), "w") as f:
+            f.write("1 7:1e37\n")  # one step makes the weight infinite; the row is then right for certain: no gradient
+        csv = f'{{format: csv, uri: "{plain}", label: click}}'
+        a, pair = "    - {name: a, type: categorical}", "    - {name: user, type: categorical, table: users}\n    - {name: item, type: categorical, table: items}"
+        imports = "".join(f'\n    {t}: {{import: {{feature: {t[:-1]}, keys: "{tmp}/{t}-keys.npy", rows: "{tmp}/{t}.npy"}}}}' for t in ("users", "items"))
+        npy(os.path.join(tmp, "a-keys.npy"), "i8", (7,), range(7))
+        npy(os.path.join(tmp, "a.npy"), "f4", (7, 1), [3e38] * 7)
+        twice = "".join(f'\n    of_{t}: {{import: {{feature: {t}, keys: "{tmp}/a-keys.npy", rows: "{tmp}/a.npy"}}}}' for t in ("a", "b"))  # two finite rows, whose sum is none
+        for mode in ("async", "sync"):
+            for name, words, fields in (
+                    ("all", ("the gradient of ",), dict(train=csv, features=a + "\n    - {name: x, type: numeric}", tables="", loss="", model="{name: dcn_v2, embeddingDim: 4, hidden: [8], cross: 2}")),
+                    ("the loss", ("step 1 of", "the loss is no"), dict(train=csv, features="".join(f"    - {{name: {t}, column: a, type: categorical, table: of_{t}}}\n" for t in ("a", "b")), tables=twice, loss="", model="{name: lr}")),
+                    ("rows that servers hold", ("a row of table embedding ",),
+                     dict(train=f'{{format: libsvm, uri: "{tmp}/heavy.txt"}}', features="    - {name: features, type: multi, weighted: true, pooling: sum}", tables="", loss="", model="{name: lr}")),
+                    ("gradients alone, which a server refuses", ("the gradient of table users ",),
+                     dict(train=f'{{format: ncf, uri: "{tmp}/one.txt", negatives: {{perPositive: 1, seen: ["{tmp}/two.txt"]}}}}', features=pair, tables=imports, loss=", loss: {name: bpr}", model="{name: mf, embeddingDim: 2, bias: false}"))):
+                done = c.wait(c.submit(DIVERGED.format(mode=mode, **fields)), 60)
+                expect(f"training that diverges in {name} ({mode}) fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "training, step ", "of data shard 0", "is no number:", "learning rate", *words), done)
         code, out, err = run("submit", "--dir", c.dir, job_file(good))
         expect("a good job after bad ones succeeds", code == 0, (code, out, err))
 
