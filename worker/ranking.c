@@ -251,9 +251,10 @@ static size_t best_of(const float *scores, size_t n, float *best, size_t top) {
     return m;
 }
 
+/* Infinite ones are none either: among scores that are -infinity, which is what stands for an item that is left out, all would be at the first place. */
 static bool all_numbers(const float *x, size_t n) {
     uint32_t none = 0;
-    for (size_t i = 0; i < n; i++) none += x[i] != x[i];
+    for (size_t i = 0; i < n; i++) none += x[i] - x[i] != 0;
     return none == 0;
 }
 

@@ -89,3 +89,11 @@ with Cluster(ps=2, workers=2, serving=0) as c, tempfile.TemporaryDirectory() as 
         if "cosine" in model:
             scores = scores / np.maximum(np.linalg.norm(items, axis=1), 1e-12)
         compare(c, folder, format, model, users, items, scores)
+
+    # scores that are all infinitely low: no item stands before another, and none of them may be a hit for it
+    write(folder, "ncf", {"train": [(USERS - 1, i) for i in range(50)], "validation": [(u, u) for u in range(20)], "test": [(1, 1)]})  # the last user has no row: training sees nothing of it
+    np.save(os.path.join(folder, "user_rows.npy"), np.full((USERS - USERS // 50, DIM), 1e20, np.float32))
+    np.save(os.path.join(folder, "item_rows.npy"), np.full((ITEMS - ITEMS // 50, DIM), -1e20, np.float32))
+    done = c.wait(c.submit(JOB.format(dir=folder, format="ncf", dim=DIM, model=", bias: false", k=K)), 120)
+    assert done["state"] == "FAILED" and done["reason"].startswith("validation data, user 1 of 20 by key: a score of its 50 items is no number: "), done
+    print("held: infinite scores are no places")
