@@ -111,9 +111,11 @@ enum pn_result pn_net_forward(struct pn_net *, const struct pn_batch *, const fl
 const float *pn_net_logits(const struct pn_net *);
 /* The probabilities of head i for the examples of the last pass; valid until the next. */
 const float *pn_net_head_scores(const struct pn_net *, size_t i);
-/* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties and what is no number against the target; n_candidates without it; 0: none.
+/* SASRec: where each example's target stood among its candidates in the last forward pass: rank from 0, ties and what is no number against the target; n_candidates without it; 0: none, or no
+ * history or target: such an example has no place, and counts for nothing. Each example's candidates are its own; where only the first has any they are everybody's, without what each has `seen`. One example alone is taken as
+ * those of the batch before, and at first as the latter.
  * NULL for other models. Valid until the next pass. */
-struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; -1: not measured, as they are everybody's; NaN: a score is no number */ };
+struct pn_place { uint32_t rank, n_candidates; float loss; /* cross entropy over target and candidates; -1: not measured, as they are everybody's; NaN: a score is no number, or infinite */ };
 const struct pn_place *pn_net_places(const struct pn_net *);
 /* Forward (with dropout drawn from rng_seed) and backward of the job's loss (training.loss), a mean over the batch; log loss may be distilled by a teacher, heads add theirs. row_gradients[t]: out,
  * n_unique[t] * dim(t), summed by unique key. parameter_gradients: out, padded size. loss: its mean times the examples.

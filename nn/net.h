@@ -96,6 +96,7 @@ struct pn_net {
     size_t n_scratch;
     size_t shared, heads[PN_MAX_HEADS]; /* shared: what the last layer sees; heads: further logits */
     struct pn_place *places;       /* SASRec: room */
+    bool own_candidates;           /* ... in the last batch of several rows each had its own */
     float *head_scores;            /* n_heads * room */
     struct pn_block blocks[PN_MAX_BLOCKS];
     size_t n_blocks, room, token_room;

@@ -132,18 +132,24 @@ bool pn_sasrec_loss(struct pn_net *net, const struct pn_pass *s, float *scores, 
     return ok;
 }
 
-/* The place of z among logits, of which -infinity is no candidate. loss: the cross entropy is wanted too, else it is -1. */
-static struct pn_place place_among(const float *logits, size_t n, float z, bool loss) {
+/* How many are no number, or infinite. */
+static uint32_t count_no_numbers(const float *x, size_t n) {
+    uint32_t none = 0;
+    for (size_t i = 0; i < n; i++) none += x[i] - x[i] != 0;
+    return none;
+}
+
+/* The place of z among logits, of which -infinity is no candidate. numbers: all of them are, as they were computed. loss: the cross entropy is wanted too, else it is -1. */
+static struct pn_place place_among(const float *logits, size_t n, float z, bool numbers, bool loss) {
     struct pn_place p = {0};
     double sum = 1;
-    uint32_t rank = 0, out = 0, none = isnan(z);
+    uint32_t rank = 0, out = 0;
     for (size_t j = 0; j < n; j++) rank += !(logits[j] < z) & (logits[j] != -INFINITY);
     for (size_t j = 0; j < n; j++) out += logits[j] == -INFINITY;
-    for (size_t j = 0; j < n; j++) none += logits[j] != logits[j];
     for (size_t j = 0; loss && j < n; j++) sum += exp((double)logits[j] - (double)z);
     p.rank = rank;
     p.n_candidates = (uint32_t)n - out;
-    p.loss = none > 0 ? NAN : loss ? (float)log(sum) : -1;
+    p.loss = !numbers || z - z != 0 ? NAN : loss ? (float)log(sum) : -1;
     return p;
 }
 
@@ -159,8 +165,10 @@ static bool rank_own(struct pn_net *net, const struct pn_pass *s, const uint32_t
         if (s->begin[e] == s->begin[e + 1] || target[last - 1] == NONE) continue;
         const float *v = net->values[net->shared].x + (last - 1) * k;
         const uint32_t *at = s->batch->position + begin[e];
-        for (size_t j = 0; j < n; j++) z[j] = at[j] == target[last - 1] ? -INFINITY : (float)dot(v, s->rows[t] + (size_t)at[j] * k, k);
-        net->places[e] = place_among(z, n, (float)dot(v, s->rows[t] + (size_t)target[last - 1] * k, k), true);
+        size_t m = 0;
+        for (size_t j = 0; j < n; j++)
+            if (at[j] != target[last - 1]) z[m++] = (float)dot(v, s->rows[t] + (size_t)at[j] * k, k);
+        net->places[e] = place_among(z, m, (float)dot(v, s->rows[t] + (size_t)target[last - 1] * k, k), count_no_numbers(z, m) == 0, true);
     }
     free(z);
     return z != NULL;
@@ -176,7 +184,7 @@ static bool rank_all(struct pn_net *net, const struct pn_pass *s, const uint32_t
     const bool ok = shared_of(net, s, &c) && where != NULL && last != NULL;
     if (ok) memset(where, 0xff, n_rows * sizeof *where);
     for (size_t i = 0; ok && i < c.n; i++) where[c.at[i]] = (uint32_t)i;
-    for (size_t first = 0; ok && first < s->n; first += CHUNK) {
+    for (size_t first = 0; ok && c.n > 0 && first < s->n; first += CHUNK) {
         const size_t m = s->n - first < CHUNK ? s->n - first : CHUNK;
         memset(last, 0, m * k * sizeof *last);
         for (size_t i = 0; i < m; i++)
@@ -187,12 +195,13 @@ static bool rank_all(struct pn_net *net, const struct pn_pass *s, const uint32_t
             const uint32_t own = s->begin[e] < s->begin[e + 1] ? target[s->begin[e + 1] - s->begin[0] - 1] : NONE;
             float *z = c.logits + i * c.n;
             if (own == NONE) continue;
+            const bool numbers = count_no_numbers(z, c.n) == 0;
             /* the target's logit is that of its own column, where it is a candidate: ties are ties */
             const float mine = where[own] != NONE ? z[where[own]] : (float)dot(last + i * k, s->rows[t] + (size_t)own * k, k);
             if (where[own] != NONE) z[where[own]] = -INFINITY;
             for (uint32_t j = had[e]; j < had[e + 1]; j++)
                 if (where[s->batch->position[j]] != NONE) z[where[s->batch->position[j]]] = -INFINITY;
-            net->places[e] = place_among(z, c.n, mine, false);
+            net->places[e] = place_among(z, c.n, mine, numbers, false);
         }
     }
     free(where);
@@ -208,8 +217,9 @@ bool pn_sasrec_rank(struct pn_net *net, const struct pn_pass *s, float *scores) 
     targets_of(net, s, target);
     score(net, s, target, scores);
     memset(net->places, 0, s->n * sizeof *net->places);
-    /* the first row's candidates are everybody's where the others bring none */
-    const bool ok = s->n == 1 || (s->n > 1 && begin[2] == begin[1]) ? rank_all(net, s, target) : rank_own(net, s, target);
+    /* The first row's candidates are everybody's where no other brings any. One row alone does not tell: it is the rest of data whose batch before did. */
+    if (s->n > 1) net->own_candidates = begin[s->n] > begin[1];
+    const bool ok = net->own_candidates ? rank_own(net, s, target) : rank_all(net, s, target);
     free(target);
     return ok;
 }

@@ -26,7 +26,7 @@ struct pn_evaluation {
     uint64_t *groups;             /* validation.groupBy: each row's key of that field; else NULL */
     size_t n, room;
     double hits, gains, reciprocals, below, losses; /* sasrec: sums over rows */
-    size_t n_losses;              /* ... that have a loss */
+    size_t n_lists, n_losses;     /* ... that have candidates, and that have a loss */
     struct { float *scores, *labels; } heads[PN_MAX_HEADS];
     struct pn_ranking_run *ranking; /* all items are ranked: nothing else here is in use */
 };
@@ -63,7 +63,18 @@ static void free_evaluation(struct pn_evaluation *e) {
     free(e);
 }
 
+const char *pn_evaluation_of(const struct pn_run *run, const struct pn_data *data) { return data == &run->job.test ? "test" : "validation"; }
+
+/* Rows without candidates would all be at the first place of their lists. */
+static enum pn_result look_for_lists(struct pn_evaluation *e) {
+    const struct pn_job *job = &e->run->job;
+    if (job->model != PN_MODEL_SASREC || e->n == 0 || e->n_lists > 0) return PN_OK;
+    return pn_fail(&e->why, PN_INVALID, "%s data: none of its %zu rows can be ranked: a row needs a history, a target, and in feature \"%s\" an item that is neither its target nor among what it has seen",
+                   pn_evaluation_of(e->run, e->data), e->n, job->fields[job->sequence.negatives - 1].name);
+}
+
 static void finish(struct pn_evaluation *e, enum pn_result code, const char *text) {
+    if (code == PN_OK && (code = look_for_lists(e)) != PN_OK) text = e->why.text;
     e->result.done = true;
     e->result.code = code;
     if (code != PN_OK) pn_fail(&e->result.error, code, "%s", text);
@@ -74,11 +85,12 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
         e->result.calibration = pn_calibration(e->scores, e->labels, e->n);
         e->result.ece = pn_calibration_error(e->scores, e->labels, e->n, 20);
         e->result.gauc = e->groups != NULL ? pn_group_auc(e->scores, e->labels, e->groups, e->n) : NAN;
-        if (e->run->job.model == PN_MODEL_SASREC && e->n > 0) { /* places among candidates: every label is 1 */
-            e->result.hr = e->result.recall = e->hits / (double)e->n; /* one target a list */
-            e->result.ndcg = e->gains / (double)e->n;
-            e->result.mrr = e->reciprocals / (double)e->n;
-            e->result.auc = e->below / (double)e->n;
+        if (e->n_lists > 0) { /* sasrec, places among candidates: every label is 1 */
+            const double lists = (double)e->n_lists;
+            e->result.hr = e->result.recall = e->hits / lists; /* one target a list */
+            e->result.ndcg = e->gains / lists;
+            e->result.mrr = e->reciprocals / lists;
+            e->result.auc = e->below / lists;
             e->result.logloss = e->n_losses > 0 ? e->losses / (double)e->n_losses : NAN;
             e->result.ne = e->result.calibration = e->result.ece = NAN;
         }
@@ -94,8 +106,6 @@ static void finish(struct pn_evaluation *e, enum pn_result code, const char *tex
     }
     e->run->changed(e->run->owner);
 }
-
-const char *pn_evaluation_of(const struct pn_run *run, const struct pn_data *data) { return data == &run->job.test ? "test" : "validation"; }
 
 /* Is each score of the batch a number, and so what it is ranked among? */
 static enum pn_result look_for_no_number(struct pn_evaluation *e) {
@@ -164,11 +174,13 @@ static void forwarded(struct pn_work *w) {
     const struct pn_place *places = pn_net_places(e->net);
     const uint32_t k = pn_job_rank_k(&e->run->job);
     for (size_t i = 0; i < n && places != NULL; i++) {
+        if (places[i].n_candidates == 0) continue; /* nothing that it could stand before */
+        e->n_lists++;
         e->hits += places[i].rank < k;
         e->gains += places[i].rank < k ? 1 / log2(places[i].rank + 2.0) : 0;
         e->reciprocals += 1 / (places[i].rank + 1.0);
-        e->below += places[i].n_candidates > 0 ? 1 - (double)places[i].rank / places[i].n_candidates : 0.5;
-        const bool has_loss = places[i].n_candidates > 0 && places[i].loss >= 0;
+        e->below += 1 - (double)places[i].rank / places[i].n_candidates;
+        const bool has_loss = places[i].loss >= 0;
         e->losses += has_loss ? (double)places[i].loss : 0;
         e->n_losses += has_loss;
     }

@@ -244,19 +244,56 @@ START_TEST(places_are_those_of_a_plain_count_over_all_logits) {
     close_world(&w);
 } END_TEST
 
+START_TEST(a_row_without_candidates_has_no_place_and_takes_none_of_others) {
+    static const char *const second[4][ROWS] = {{"1|2|3", "4", "2|5"}, {"4", "5", "6"}, {"7|8|9", "", "1|3|4|8"}, {"", "", ""}}, *const nobody[4][ROWS] = {{"1|2|3", "4", "2|5"}, {"4", "5", "6"}, {"", "", ""}, {"", "", ""}};
+    static struct world w;
+    for (int k = 0; k < 2; k++) {
+        open_world(&w, "bce", ROWS, k == 0 ? second : nobody);
+        const float *in[PN_MAX_TABLES] = {w.rows};
+        ck_assert_int_eq(pn_net_forward(w.net, &w.batch, in, w.p, w.scores), PN_OK);
+        const struct pn_place *p = pn_net_places(w.net);
+        ck_assert_uint_eq(p[0].n_candidates, k == 0 ? 3 : 0);
+        ck_assert_uint_eq(p[1].n_candidates, 0);
+        ck_assert_uint_eq(p[2].n_candidates, k == 0 ? 4 : 0);
+        ck_assert((p[0].loss > 0) == (k == 0) && p[1].rank == 0 && !isnan(p[1].loss));
+        close_world(&w);
+    }
+} END_TEST
+
+START_TEST(the_last_row_alone_is_ranked_as_those_before_it) {
+    static const char *const two[4][2] = {{"1|2", "3"}, {"4", "2"}, {"3|5|5", "5"}, {"1|2", "3"}};
+    static struct world w;
+    struct pn_batch one;
+    size_t sparse[PN_MAX_FIELDS];
+    open_world(&w, "bce", 2, two);
+    pn_batch_fields(&w.job, sparse);
+    ck_assert_int_eq(pn_batch_gather(&one, &w.job, sparse, &(const struct pn_batch *){&w.batch}, (uint32_t[]){0}, 1), PN_OK);
+    const struct pn_batch *const batches[] = {&w.batch, &one};
+    const float *in[PN_MAX_TABLES] = {w.rows};
+    for (int k = 0; k < 2; k++) {
+        ck_assert_int_eq(pn_net_forward(w.net, batches[k], in, w.p, w.scores), PN_OK);
+        const struct pn_place p = pn_net_places(w.net)[0];
+        ck_assert_uint_eq(p.n_candidates, 3); /* its own, of which one comes twice */
+        ck_assert(p.loss > 0);
+    }
+    pn_batch_free(&one);
+    close_world(&w);
+} END_TEST
+
 START_TEST(the_place_of_what_is_no_number_is_the_last_and_is_told) {
     static struct world w;
+    const float none = ((float[]){NAN, INFINITY, -INFINITY})[_i];
     for (int wide = 0; wide < 2; wide++)
         for (int whose = 0; whose < 2; whose++) { /* the target's row, or a candidate's (7, of the first and the last row) */
             open_world(&w, "bce", ROWS, wide ? all : own);
             const uint32_t *begin = w.batch.begin + (size_t)(whose + 1) * ROWS; /* fields: history, target, negatives */
-            w.rows[(size_t)w.batch.position[begin[0]] * 4] = NAN;
+            w.rows[(size_t)w.batch.position[begin[0]] * 4] = none;
             const float *in[PN_MAX_TABLES] = {w.rows};
             ck_assert_int_eq(pn_net_forward(w.net, &w.batch, in, w.p, w.scores), PN_OK);
             const struct pn_place *p = pn_net_places(w.net);
             ck_assert(isnan(p[0].loss));
-            if (whose == 0) ck_assert(isnan(w.scores[0]) && p[0].rank == p[0].n_candidates);
-            else ck_assert(p[0].rank >= 1);
+            if (isnan(none) && whose == 0) ck_assert(isnan(w.scores[0]) && p[0].rank == p[0].n_candidates);
+            else if (isnan(none)) ck_assert(p[0].rank >= 1);
             close_world(&w);
         }
 } END_TEST
@@ -268,7 +305,9 @@ int main(void) {
     tcase_add_loop_test(t, gradients_of_both_losses_are_those_of_finite_differences, 0, 2);
     tcase_add_loop_test(t, places_are_those_of_a_plain_count_over_all_logits, 0, 8);
     tcase_add_test(t, a_place_counts_what_stands_before_it_and_leaves_out_what_was_had);
-    tcase_add_test(t, the_place_of_what_is_no_number_is_the_last_and_is_told);
+    tcase_add_test(t, a_row_without_candidates_has_no_place_and_takes_none_of_others);
+    tcase_add_test(t, the_last_row_alone_is_ranked_as_those_before_it);
+    tcase_add_loop_test(t, the_place_of_what_is_no_number_is_the_last_and_is_told, 0, 3);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_set_fork_status(r, CK_NOFORK);
