@@ -68,7 +68,8 @@ struct pn_pairs {
     struct pn_record line;        /* under way; lives until the stream goes on */
     const char *at;               /* its next item; NULL: none under way */
     uint32_t user;
-    bool list;
+    bool list, lists;             /* lists: so is the file's first line, and all are of its kind */
+    uint64_t first_line;          /* 0: it has not come yet */
     uint64_t n_left_out;          /* batches of lists before the position */
 };
 

@@ -294,6 +294,12 @@ static bool go_on(struct pn_reader *r, bool *full) {
         if (!id_at(r, &p->line, &p->at, &item)) return false;
         const uint64_t pair = pair_of(p->user, item);
         if (p->list) { /* the rows of one list stay together */
+            const uint64_t i = r->n_rows_read++;
+            if (i < r->data.first_row) {
+                p->at = end;
+                return true;
+            }
+            if (r->data.n_rows && i + 1 == r->data.first_row + r->data.n_rows) r->ended = true;
             r->batch.n_columns = r->n_names;
             if (p->at < end && *p->at == ')') p->at++;
             if (!row(r, p->user, item, 1)) return false;
@@ -314,6 +320,24 @@ static bool go_on(struct pn_reader *r, bool *full) {
     return true;
 }
 
+/* Is there a place for the line under way? Lists and pairs are counted in two ways up to a position, so that a file has one kind of lines; and lists are data as it is: what is drawn or held out, and
+ * what several shards share, is pairs. */
+static bool has_place(struct pn_reader *r) {
+    struct pn_pairs *p = &r->pairs;
+    const uint64_t line = p->line.line;
+    if (p->first_line == 0) {
+        p->first_line = line;
+        p->lists = p->list;
+    }
+    if (p->list != p->lists)
+        return pn_row_bad(r, line, "%s, in a file that began with %s at line %" PRIu64 "; put one of the two kinds into a file of its own", p->list ? "a list of negatives, (user,item) item ..." : "a plain pair, user item",
+                          p->lists ? "lists of negatives" : "plain pairs", p->first_line);
+    if (p->list && r->options.n_producers > 1) return pn_row_bad(r, line, "a line with a list of negatives has no place in train data of several shards");
+    if (p->list && (r->data.hold_out > 0 || r->data.negatives.per_positive > 0))
+        return pn_row_bad(r, line, "a line with a list of negatives, and %s: these go with plain pairs, user item, only; leave one of the two out", r->data.hold_out > 0 ? "holdOut" : "negatives to be drawn");
+    return true;
+}
+
 bool pn_pairs_columns(struct pn_reader *r) {
     r->names = calloc(2, sizeof *r->names);
     if (!r->names) return false;
@@ -325,7 +349,7 @@ bool pn_pairs_columns(struct pn_reader *r) {
 
 /* A batch of lists, which end where they end: what is before the position is made, and left out. (give() counts pairs instead and makes none.) */
 static bool left_out(struct pn_reader *r) {
-    if (!r->pairs.list || r->batch.n_rows == 0 || r->pairs.n_left_out == r->options.skip_batches) return false;
+    if (!r->pairs.list || r->batch.n_rows == 0 || r->pairs.n_left_out >= r->options.skip_batches) return false; /* more: of the epoch before */
     r->pairs.n_left_out++;
     r->batch.n_rows = r->batch.text.n = 0;
     return true;
@@ -365,11 +389,7 @@ enum pn_advance pn_pairs_advance(struct pn_reader *r) {
                 }
                 if (!p->ready && !ready(r)) return PN_ADVANCE_FAILED;
                 p->line = record;
-                if (!begin_line(r, &record, &p->user, &p->at, &p->list)) return PN_ADVANCE_FAILED;
-                if (p->list && r->options.n_producers > 1) {
-                    pn_row_bad(r, record.line, "a line with a list of negatives has no place in train data of several shards");
-                    return PN_ADVANCE_FAILED;
-                }
+                if (!begin_line(r, &record, &p->user, &p->at, &p->list) || !has_place(r)) return PN_ADVANCE_FAILED;
                 break;
         }
     }

@@ -201,11 +201,47 @@ START_TEST(popular_items_are_drawn_in_proportion_to_their_rows_to_a_power) {
     fake_free(&f);
 } END_TEST
 
-static const struct { const char *text, *found; } bad[] = {
-    {"1 x\n", "/a:1: \"x\" is no id: a decimal number below 134217728"},
-    {"1\t2\n1\n", "/a:2: expected a user and an item"},
-    {"(1 2)\t3\n", "/a:1: expected (user,item)"},
-    {"1 999999999999\n", "/a:1: \"999999999999\" is no id: a decimal number below 134217728"},
+START_TEST(lists_begin_behind_a_position_once_and_the_next_epoch_has_them_all) {
+    struct fake_env f;
+    struct rows *a = calloc(1, sizeof *a);
+    fake_init(&f, 1);
+    fake_put_text(&f, "/a", "(3,7)\t1\t2\n(4,8)\t5\n(6,9)\t1\n");
+    const struct pn_data d = pairs(PN_FORMAT_NCF, "/a");
+    struct pn_reader *r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 2, .skip_batches = 2});
+    take_all(&f, r, a);
+    ck_assert(a->n == 2 && a->user[0] == 6);
+    ck_assert(pn_reader_again(r, 1));
+    take_all(&f, r, a);
+    ck_assert(a->n == 7 && a->n_batches == 3 && a->user[0] == 3);
+    close_reader(&f, r);
+    free(a);
+    fake_free(&f);
+} END_TEST
+
+START_TEST(rows_and_first_row_count_lists) {
+    struct fake_env f;
+    fake_init(&f, 1);
+    fake_put_text(&f, "/a", "(3,7)\t1\t2\n(4,8)\t5\n(6,9)\t1\n(7,1)\t2\n");
+    struct pn_data d = pairs(PN_FORMAT_NCF, "/a");
+    d.first_row = 1;
+    d.n_rows = 2;
+    struct rows *a = read_all(&f, &d, 0, 0, 0, 1);
+    const unsigned users[] = {4, 4, 6, 6}, items[] = {8, 5, 9, 1};
+    ck_assert_uint_eq(a->n, 4);
+    for (size_t i = 0; i < 4; i++) ck_assert(a->user[i] == users[i] && a->item[i] == items[i]);
+    free(a);
+    fake_free(&f);
+} END_TEST
+
+static const struct { const char *text, *found; uint32_t hold_out, per_positive; } bad[] = {
+    {"1 x\n", "/a:1: \"x\" is no id: a decimal number below 134217728", 0, 0},
+    {"1\t2\n1\n", "/a:2: expected a user and an item", 0, 0},
+    {"(1 2)\t3\n", "/a:1: expected (user,item)", 0, 0},
+    {"1 999999999999\n", "/a:1: \"999999999999\" is no id: a decimal number below 134217728", 0, 0},
+    {"\n1\t2\n(1,3)\t4\n", "/a:3: a list of negatives, (user,item) item ..., in a file that began with plain pairs at line 2; put one of the two kinds into a file of its own", 0, 0},
+    {"(1,2)\t4\n(1,3)\t4\n2 5\n", "/a:3: a plain pair, user item, in a file that began with lists of negatives at line 1; put one of the two kinds into a file of its own", 0, 0},
+    {"(1,2)\t4\n", "/a:1: a line with a list of negatives, and holdOut: these go with plain pairs, user item, only; leave one of the two out", 1, 0},
+    {"(1,2)\t4\n", "/a:1: a line with a list of negatives, and negatives to be drawn: these go with plain pairs, user item, only; leave one of the two out", 0, 3},
 };
 
 START_TEST(a_bad_line_is_named) {
@@ -213,11 +249,17 @@ START_TEST(a_bad_line_is_named) {
     fake_init(&f, 1);
     fake_put_text(&f, "/a", bad[_i].text);
     struct pn_data d = pairs(PN_FORMAT_NCF, "/a");
-    struct pn_reader *r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 10});
-    struct answer a = next(&f, r);
-    ck_assert_int_eq(a.result, PN_INVALID);
-    ck_assert_msg(strcmp(a.err.text, bad[_i].found) == 0, "%s", a.err.text);
-    close_reader(&f, r);
+    d.hold_out = bad[_i].hold_out;
+    d.part = d.hold_out > 0 ? PN_PART_TRAIN : PN_PART_ALL;
+    d.negatives.per_positive = bad[_i].per_positive;
+    d.negatives.n_seen = d.hold_out > 0 || d.negatives.per_positive > 0;
+    for (uint64_t skip = 0; skip < 2; skip++) { /* also if all that is good lies before the position */
+        struct pn_reader *r = pn_reader_open(&f.env, &d, &(struct pn_reader_options){.n_producers = 1, .batch_size = 10, .skip_batches = skip});
+        struct answer a = next(&f, r);
+        ck_assert_int_eq(a.result, PN_INVALID);
+        ck_assert_msg(strcmp(a.err.text, bad[_i].found) == 0, "%s", a.err.text);
+        close_reader(&f, r);
+    }
     fake_free(&f);
 } END_TEST
 
@@ -228,6 +270,8 @@ int main(void) {
     tcase_add_test(c, one_pair_of_each_user_is_held_out_by_seed_and_the_others_are_trained_on);
     tcase_add_test(c, negatives_are_none_of_the_users_train_items_and_stand_behind_their_row);
     tcase_add_test(c, popular_items_are_drawn_in_proportion_to_their_rows_to_a_power);
+    tcase_add_test(c, lists_begin_behind_a_position_once_and_the_next_epoch_has_them_all);
+    tcase_add_test(c, rows_and_first_row_count_lists);
     tcase_add_loop_test(c, a_bad_line_is_named, 0, sizeof(bad) / sizeof(bad[0]));
     return run_suite(c);
 }
