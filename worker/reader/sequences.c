@@ -22,14 +22,22 @@ bool pn_sequence_columns(struct pn_reader *r) {
     return true;
 }
 
+static bool is_blank(char c) { return c == ' ' || c == '\t'; }
+/* The line from its first word on. */
+static struct pn_record trimmed(const struct pn_record *record) {
+    struct pn_record line = *record;
+    for (; line.n_bytes > 0 && is_blank(*line.text); line.n_bytes--) line.text++;
+    return line;
+}
+
 /* The next number of the line at *at. 1: here is one; 0: the line is over; -1: bad, said. */
 static int next_number(struct pn_reader *r, const struct pn_record *record, size_t *at, uint64_t *out) {
     const char *t = record->text;
-    while (*at < record->n_bytes && (t[*at] == ' ' || t[*at] == '\t')) ++*at;
+    while (*at < record->n_bytes && is_blank(t[*at])) ++*at;
     const size_t begin = *at;
     for (*out = 0; *at < record->n_bytes && t[*at] >= '0' && t[*at] <= '9' && *at - begin < 10; ++*at) *out = *out * 10 + (uint64_t)(t[*at] - '0');
     if (*at == record->n_bytes && *at == begin) return 0;
-    if (*at > begin && *out > 0 && *out <= 1u << 30 && (*at == record->n_bytes || t[*at] == ' ' || t[*at] == '\t')) return 1;
+    if (*at > begin && *out > 0 && *out <= 1u << 30 && (*at == record->n_bytes || is_blank(t[*at]))) return 1;
     pn_row_bad(r, record->line, "\"%.*s\" is no id (a number from 1)", (int)(record->n_bytes - begin < 30 ? record->n_bytes - begin : 30), t + begin);
     return -1;
 }
@@ -54,6 +62,8 @@ static bool items_of(struct pn_reader *r, const struct pn_record *record) {
 
 bool pn_sequence_load(struct pn_reader *r, const struct pn_record *record) {
     if (!items_of(r, record)) return false;
+    if (r->data.format == PN_FORMAT_SASREC && r->sequences.items.n > 1)
+        return pn_row_bad(r, record->line, "found %zu numbers, expected a user and an item (s3rec has a user's items on one line; ratings and times have no place)", 1 + r->sequences.items.n);
     for (size_t i = 0; i < r->sequences.items.n; i++)
         if (r->sequences.items.at[i] > r->sequences.most) r->sequences.most = r->sequences.items.at[i];
     return true;
@@ -61,15 +71,17 @@ bool pn_sequence_load(struct pn_reader *r, const struct pn_record *record) {
 
 bool pn_sequence_gather(struct pn_reader *r, const struct pn_record *record, struct pn_record *ready, bool *there) {
     struct pn_sequences *q = &r->sequences;
+    struct pn_record line = {0};
+    if (record) line = trimmed(record);
     *there = false;
     if (r->data.format == PN_FORMAT_S3REC) {
-        if (record) *ready = *record;
+        *ready = line;
         *there = record != NULL;
         return true;
     }
     size_t n_user = 0;
-    while (record && n_user < record->n_bytes && record->text[n_user] != ' ' && record->text[n_user] != '\t') n_user++;
-    const bool same = record && q->user.n > n_user && memcmp(q->user.text, record->text, n_user) == 0 && q->user.text[n_user] == ' ';
+    while (n_user < line.n_bytes && !is_blank(line.text[n_user])) n_user++;
+    const bool same = record && q->user.n > n_user && memcmp(q->user.text, line.text, n_user) == 0 && is_blank(q->user.text[n_user]);
     if (!same && q->user.n > 0) {
         const struct pn_text spare = q->given;
         q->given = q->user;
@@ -79,18 +91,14 @@ bool pn_sequence_gather(struct pn_reader *r, const struct pn_record *record, str
         *there = true;
     }
     if (!record) return true;
-    if (!same) q->line = record->line;
+    if (!same) q->line = line.line;
     const size_t skip = same ? n_user : 0; /* "user item" of the first, then " item" */
-    size_t at = 0;
-    uint64_t x;
-    if (next_number(r, record, &at, &x) < 0 || next_number(r, record, &at, &x) < 0) return false;
-    if (same && record->text[n_user] == '\t') return pn_row_bad(r, record->line, "user and item are separated by a blank");
-    return pn_text_bytes(&q->user, record->text + skip, record->n_bytes - skip) || pn_reader_no_memory(r);
+    return pn_text_bytes(&q->user, line.text + skip, line.n_bytes - skip) || pn_reader_no_memory(r);
 }
 
 bool pn_sequence_wanted(struct pn_reader *r, const struct pn_record *record) {
     size_t words = 0;
-    for (size_t i = 0; i < record->n_bytes; i++) words += record->text[i] != ' ' && (i == 0 || record->text[i - 1] == ' ');
+    for (size_t i = 0; i < record->n_bytes; i++) words += !is_blank(record->text[i]) && (i == 0 || is_blank(record->text[i - 1]));
     const size_t n = words - 1;
     return r->data.part == PN_PART_TRAIN ? n == 2 || n >= 4 : n >= 3;
 }
@@ -138,7 +146,7 @@ bool pn_sequence_row(struct pn_reader *r, const struct pn_record *record) {
     const size_t end = train ? (n >= 3 ? n - 2 : n) : r->data.part == PN_PART_VALIDATION ? n - 1 : n; /* behind the (last) target */
     const size_t from = end - 1 > most ? end - 1 - most : 0;
     size_t n_user = 0;
-    while (record->text[n_user] != ' ') n_user++;
+    while (!is_blank(record->text[n_user])) n_user++;
     r->batch.value = 1;
     return pn_row_field(r, record->text, n_user) && list(r, from, end - 1) && list(r, train ? from + 1 : end - 1, end) &&
            negatives(r, record->line, train ? end - 1 - from : 1) && list(r, 0, train ? 0 : end - 1) && pn_row_end(r, 1);

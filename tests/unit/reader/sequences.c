@@ -55,6 +55,32 @@ START_TEST(a_user_is_a_row_and_its_last_two_items_are_left_out) {
     fake_free(&f);
 } END_TEST
 
+START_TEST(tabs_and_blanks_are_the_same_wherever_they_stand) {
+    static const struct { const char *text; int format; } same[] = {{lines, PN_FORMAT_S3REC}, {"1\t3\t4\t5\t6\t7\n2\t1 2\t 3\n  3 8 9 \n\t4\t9\n", PN_FORMAT_S3REC},
+        {pairs, PN_FORMAT_SASREC}, {"1\t3\n1 4\n  1 5\n1\t 6\t\n\t1\t7\n 2 1\n 2 2\n2\t3\n3\t8\n3\t9\n4\t9\n", PN_FORMAT_SASREC}};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        struct fake_env f;
+        fake_init(&f, 1);
+        fake_put_text(&f, "/d/t.txt", same[i].text);
+        struct pn_data d = data_of((enum pn_format)same[i].format, "/d/t.txt");
+        d.part = PN_PART_TEST;
+        d.history = 10;
+        struct pn_reader_options o = whole(10);
+        struct pn_reader *r = pn_reader_open(&f.env, &d, &o);
+        struct answer a = next(&f, r);
+        ck_assert_msg(a.result == PN_OK, "%s", a.err.text);
+        ck_assert_uint_eq(a.raw->n_rows, 2);
+        SAME(0, "user", "1");
+        SAME(0, "history", "3|4|5|6");
+        SAME(0, "target", "7");
+        SAME(1, "user", "2");
+        SAME(1, "history", "1|2");
+        SAME(1, "target", "3");
+        close_reader(&f, r);
+        fake_free(&f);
+    }
+} END_TEST
+
 START_TEST(negatives_are_never_the_users_own_and_kept_unless_redrawn) {
     struct fake_env f;
     struct pn_reader *r;
@@ -89,7 +115,7 @@ START_TEST(negatives_are_never_the_users_own_and_kept_unless_redrawn) {
 START_TEST(what_is_no_id_is_named_by_its_line) {
     static const struct { const char *text, *words; int format; } bad[] = {
         {"1 2\n1 x\n", "/d/b.txt:2: \"x\" is no id", PN_FORMAT_SASREC}, {"1 2 3\n2 0\n", "/d/b.txt:2:", PN_FORMAT_S3REC}, {"1\n", "no item behind the user", PN_FORMAT_S3REC},
-        {"1 2-3\n", "is no id", PN_FORMAT_SASREC}};
+        {"1 2-3\n", "is no id", PN_FORMAT_SASREC}, {"1 2\n1 3 978300760\n", "/d/b.txt:2: found 3 numbers, expected a user and an item", PN_FORMAT_SASREC}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fake_env f;
         fake_init(&f, 1);
@@ -154,6 +180,7 @@ START_TEST(a_split_by_time_and_histories_of_before_the_moment) {
 int main(void) {
     TCase *c = tcase_create("sequences");
     tcase_add_loop_test(c, a_user_is_a_row_and_its_last_two_items_are_left_out, 0, 2);
+    tcase_add_test(c, tabs_and_blanks_are_the_same_wherever_they_stand);
     tcase_add_test(c, negatives_are_never_the_users_own_and_kept_unless_redrawn);
     tcase_add_test(c, what_is_no_id_is_named_by_its_line);
     tcase_add_test(c, a_split_by_time_and_histories_of_before_the_moment);
