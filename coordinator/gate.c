@@ -92,10 +92,22 @@ static void decide(struct pn_coordinator *c, struct pn_job_run *j) {
     j->gate = PN_GATE_OPEN;
 }
 
-/* What the job wants to be high; a figure that could not be measured is the lowest. */
+/* What the job wants to be high; a figure that was not measured is the lowest. */
 static double figure(const struct pn_job_run *j, const struct pn_metric *m) {
     const double by[PN_METRIC_KINDS] = {m->auc, -m->logloss, m->hr, m->ndcg, m->recall, m->mrr, m->gauc, -m->ne}, v = by[j->job.stop_by];
     return isnan(v) ? -1e300 : v;
+}
+
+/* By a figure that is not there no epoch is better than another, and the first or the last would be called the best. That it is not there lies in the data, the same after each epoch. */
+static bool is_measured(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
+    static const char *const needs[PN_METRIC_KINDS] = {"rows of both labels", "rows, and of sasrec negatives that are kept", "a list with a positive row", "a list with a positive row", "a list with a positive row",
+                                                       "a list with a positive row", "a group with rows of both labels", "rows of both labels"};
+    char by[24], text[300];
+    if (figure(j, m) > -1e300) return true;
+    pn_job_stop_by(&j->job, by);
+    snprintf(text, sizeof text, "earlyStopping: %s cannot be measured on the %" PRIu64 " rows of the validation data: it needs %s; give it such rows, or take another metric", by, m->rows, needs[j->job.stop_by]);
+    pn_job_end(c, j, PN_JOB_FAILED, text);
+    return false;
 }
 
 static void take(struct pn_coordinator *c, struct pn_job_run *j, const struct pn_metric *m) {
@@ -134,7 +146,7 @@ void pn_gate_step(struct pn_coordinator *c, struct pn_job_run *j) {
         return;
     case PN_GATE_EVALUATE: {
         struct pn_metric m;
-        if (pn_job_evaluated(c, j, &m)) take(c, j, &m);
+        if (pn_job_evaluated(c, j, &m) && is_measured(c, j, &m)) take(c, j, &m);
         return;
     }
     case PN_GATE_SAVE: {

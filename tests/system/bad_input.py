@@ -47,6 +47,18 @@ spec:
   training: {{batchSize: 64, epochs: {epochs}, seed: 1}}
   validation: {{everyEpoch: {each}}}
 """
+STOPPING = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: stopping}}
+spec:
+  data:
+    train: {{format: csv, uri: "{train}", label: click}}
+    validation: {{format: csv, uri: "{validation}", label: click}}
+  features: [{{name: a, type: categorical}}]
+  model: {{name: lr}}
+  training: {{epochs: 3, seed: 1, earlyStopping: {{metric: {metric}, patience: 2}}}}
+  validation: {{groupBy: a, metrics: ["hr@5"]}}
+"""
 RANKED = """apiVersion: pinion/v1
 kind: TrainingJob
 metadata: {{name: ranked}}
@@ -146,6 +158,13 @@ try:
                                   ("all items", RANKED.format(dir=tmp), ("validation data, user ", " of 9 by key:", "of its 9 items"))):
             done = c.wait(c.submit(text), 60)
             expect(f"a score that is no number, in {name}, fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "is no number:", "learning rate", *words), done)
+        # early stopping by what the validation data do not tell: no rows; positive ones only; negative ones only; groups of one label
+        for name, rows, metric, words in (("empty", "", "logloss", ("0 rows",)), ("positives", "1,1\n1,2\n", "auc", ("2 rows", "both labels")), ("negatives", "0,1\n0,2\n0,2\n", "hr@5", ("3 rows", "positive")),
+                                          ("groups", "0,1\n1,2\n1,2\n0,3\n", "gauc", ("4 rows", "group"))):
+            with open(os.path.join(tmp, name + ".csv"), "w") as f:
+                f.write("click,a\n" + rows)
+            done = c.wait(c.submit(STOPPING.format(train=good, validation=f.name, metric=metric)), 60)
+            expect(f"early stopping by {metric}, which {name} do not tell, fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "earlyStopping: " + metric, "cannot be measured", *words), done)
         # training that diverges, and measures nothing
         for name, text in (("one.txt", "10 5\n"), ("two.txt", "10 5\n11 6\n")):
             with open(os.path.join(tmp, name), "w") as f:

@@ -59,6 +59,17 @@ START_TEST(every_figure_has_its_direction) {
     world_close();
 } END_TEST
 
+START_TEST(a_figure_that_is_not_measured_ends_the_job_at_the_first_epoch) {
+    two_and_two(aucs, 5, 1000);
+    W->lists = true; /* no AUC */
+    const char *id = submit(STOPPING("async", ""));
+    run_ms(4000);
+    ck_assert_str_eq(state(id), "FAILED");
+    ck_assert_str_eq(pn_json_str(job(id), "reason", ""), "earlyStopping: auc cannot be measured on the 10 rows of the validation data: it needs rows of both labels; give it such rows, or take another metric");
+    ck_assert(pn_json_get(job(id), "history") == NULL);
+    world_close();
+} END_TEST
+
 START_TEST(in_sync_a_producer_takes_the_steps_that_another_waits_for) {
     two_and_two(rising, 5, 36);
     const char *id = submit(STOPPING("sync", ""));
@@ -113,6 +124,7 @@ int main(void) {
     tcase_add_test(c, training_ends_behind_the_best_epoch_and_goes_back_to_its_checkpoint);
     tcase_add_test(c, a_best_last_epoch_needs_no_way_back);
     tcase_add_loop_test(c, every_figure_has_its_direction, 0, 3);
+    tcase_add_test(c, a_figure_that_is_not_measured_ends_the_job_at_the_first_epoch);
     tcase_add_test(c, in_sync_a_producer_takes_the_steps_that_another_waits_for);
     tcase_add_loop_test(c, an_epoch_is_measured_again_when_a_node_is_lost_meanwhile, 0, 3);
     tcase_add_test(c, a_coordinator_that_comes_back_knows_the_best_epoch);
