@@ -201,6 +201,25 @@ static bool add_sequence(const struct pn_features *f, size_t i, struct pn_slice 
     return true;
 }
 
+enum pn_result pn_features_whole(const struct pn_features *f, const struct pn_raw *raw, struct pn_error *err) {
+    const struct pn_job *job = f->job;
+    const uint32_t roles[] = {job->sequence.negatives, job->sequence.seen};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles && job->model == PN_MODEL_SASREC; i++) {
+        if (roles[i] == 0) continue;
+        const struct pn_field *field = &job->fields[roles[i] - 1];
+        for (size_t row = 0; row < raw->n_rows; row++) {
+            const struct pn_slice s = pn_cell_of(f, raw, roles[i] - 1, row);
+            if (s.n / 2 < field->max_length) continue; /* a value and its separator are two bytes at the least */
+            size_t n = 1;
+            for (const char *at = s.text, *end = s.text + s.n; (at = memchr(at, field->separator, (size_t)(end - at))) != NULL; at++) n++;
+            if (n > field->max_length)
+                return pn_fail(err, PN_INVALID, "feature \"%s\": a row has a list of %zu items, and maxLength is %u: what is %s must be there whole; give it maxLength: %zu or more", field->name, n, field->max_length,
+                               i == 0 ? "ranked or trained against" : "not to be ranked", n);
+        }
+    }
+    return PN_OK;
+}
+
 /* One key of each tree: its number, the leaf, and the forest's version, so that another forest's leaves are other rows. */
 static bool add_leaves(const struct pn_features *f, const struct pn_raw *raw, size_t row, bool learned, struct pn_batch *b, size_t *room, float *x, uint64_t *keys, uint32_t *leaves) {
     const uint64_t salt = pn_mix64(f->job->fields[f->i_leaves].hash_seed ^ f->forest->version);

@@ -82,6 +82,8 @@ uint64_t pn_user_of(const char *text, size_t n);
 enum pn_result pn_features_batch(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
 /* The same of rows that the model learns from: no statistic of labels has theirs in it (forest.h). */
 enum pn_result pn_features_learned(struct pn_features *, const struct pn_raw *, struct pn_batch *, uint64_t *n_bad);
+/* SASRec: are the lists of candidates (negatives) and of what was had (seen) within maxLength, beyond which a list loses its beginning? PN_INVALID: err says which is not. Other models: PN_OK. */
+enum pn_result pn_features_whole(const struct pn_features *, const struct pn_raw *, struct pn_error *err);
 void pn_batch_free(struct pn_batch *);
 /* The keyed fields (their indices in the job) in the order of a batch: sequences last. Returns how many. */
 size_t pn_batch_fields(const struct pn_job *, size_t sparse[PN_MAX_FIELDS]);

@@ -206,7 +206,8 @@ static void pulled(void *owner, enum pn_result r) {
 
 static void make_features(struct pn_work *w) {
     struct pn_evaluation *e = w->owner;
-    e->work_result = pn_features_batch(e->features, e->raw, &e->batch, &e->n_bad);
+    e->work_result = pn_features_whole(e->features, e->raw, &e->why);
+    if (e->work_result == PN_OK) e->work_result = pn_features_batch(e->features, e->raw, &e->batch, &e->n_bad);
     e->have_batch = e->work_result == PN_OK;
 }
 
@@ -228,7 +229,10 @@ static void featured(struct pn_work *w) {
         if (e->batch.n_unique[t] > 0) e->parts[n++] = (struct pn_client_part){t, e->batch.n_unique[t], e->batch.unique[t], e->rows[t], NULL};
     }
     if (!ok) {
-        finish(e, PN_NO_MEMORY, "no memory for a batch of the evaluation");
+        char text[sizeof e->why.text + 20];
+        snprintf(text, sizeof text, "%s data: %s", pn_evaluation_of(run, e->data), e->why.text);
+        if (e->why.text[0] != '\0') finish(e, e->work_result, text);
+        else finish(e, PN_NO_MEMORY, "no memory for a batch of the evaluation");
         return;
     }
     e->parts[n++] = (struct pn_client_part){run->job.i_dense_table, run->n_dense_rows, e->dense_keys, e->dense, NULL};

@@ -13,8 +13,8 @@ static void featured(struct pn_work *w) {
     struct pn_step *s = p->preparing;
     p->preparing = NULL;
     if (p->features_result != PN_OK) {
+        pn_producer_fail(p, p->features_result, s->why.text[0] != '\0' ? s->why.text : "a batch could not be turned into features");
         pn_step_free(s);
-        pn_producer_fail(p, p->features_result, "a batch could not be turned into features");
         return;
     }
     if (p->private != NULL && !p->pooled) { /* an example to draw from, not a step yet */
@@ -83,7 +83,8 @@ static void draw_next(struct pn_producer *p) {
 
 static void make_features(struct pn_work *w) {
     struct pn_producer *p = w->owner;
-    p->features_result = pn_features_learned(p->features, p->raw, &p->preparing->batch, &p->n_bad);
+    p->features_result = pn_features_whole(p->features, p->raw, &p->preparing->why);
+    if (p->features_result == PN_OK) p->features_result = pn_features_learned(p->features, p->raw, &p->preparing->batch, &p->n_bad);
 }
 
 static void on_rows(void *owner, enum pn_result r, const struct pn_raw *raw, const struct pn_error *err) {

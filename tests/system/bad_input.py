@@ -59,6 +59,21 @@ spec:
   training: {{epochs: 3, seed: 1, earlyStopping: {{metric: {metric}, patience: 2}}}}
   validation: {{groupBy: a, metrics: ["hr@5"]}}
 """
+SEQUENCES = """apiVersion: pinion/v1
+kind: TrainingJob
+metadata: {{name: cut}}
+spec:
+  data:
+    train: {{format: s3rec, uri: "{path}", part: train, history: 5{per}}}
+    test: {{format: s3rec, uri: "{path}", part: test, history: 5}}
+  features:
+    - {{name: history, type: sequence, maxLength: 5, hash: {{share: i}}}}
+    - {{name: target, type: sequence, maxLength: 5, hash: {{share: i}}}}
+    - {{name: negatives, type: sequence, maxLength: {negatives}, hash: {{share: i}}}}
+    - {{name: seen, type: sequence, maxLength: {seen}, hash: {{share: i}}}}
+  model: {{name: sasrec, embeddingDim: 4, sequence: {{fields: [history], target: target, negatives: negatives, seen: seen, loss: bce, blocks: 1}}}}
+  training: {{epochs: 1, seed: 1}}
+"""
 RANKED = """apiVersion: pinion/v1
 kind: TrainingJob
 metadata: {{name: ranked}}
@@ -165,6 +180,14 @@ try:
                 f.write("click,a\n" + rows)
             done = c.wait(c.submit(STOPPING.format(train=good, validation=f.name, metric=metric)), 60)
             expect(f"early stopping by {metric}, which {name} do not tell, fails the job with one line", done["state"] == "FAILED" and one_line(done["reason"], "earlyStopping: " + metric, "cannot be measured", *words), done)
+        # lists that are cut off: candidates of a test, what was had, and negatives of training; whole ones are good
+        with open(os.path.join(tmp, "walks.txt"), "w") as f:
+            f.writelines(f"{u} {' '.join(str(1 + (u + i) % 40) for i in range(12))}\n" for u in range(1, 30))
+        for negatives, seen, per, words in ((39, 11, 1, ("test data: ", '"negatives"', "40 items", "maxLength is 39")), (40, 10, 1, ("test data: ", '"seen"', "11 items", "maxLength is 10")),
+                                            (40, 11, 9, ('"negatives"', "45 items", "maxLength is 40")), (40, 11, 8, None)):
+            done = c.wait(c.submit(SEQUENCES.format(path=f.name, negatives=negatives, seen=seen, per=f", negatives: {{perPositive: {per}, seed: 1}}")), 60)
+            expect(f"lists of up to {negatives} candidates, {seen} seen and {5 * per} negatives are {'whole' if words is None else 'cut off, which fails the job with one line'}",
+                   done["state"] == "SUCCEEDED" if words is None else done["state"] == "FAILED" and one_line(done["reason"], *words), done)
         # training that diverges, and measures nothing
         for name, text in (("one.txt", "10 5\n"), ("two.txt", "10 5\n11 6\n")):
             with open(os.path.join(tmp, name), "w") as f:
