@@ -18,11 +18,14 @@ void cli_privacy_ahead(const struct pn_job *job) {
                job->n_producers, pn_job_fewest(v, job->n_producers), pn_job_colluding(v, job->n_producers));
     if (v->per_user > 0) printf("  the unit is the user (column %s): a batch is expected to be of %u users, at most %u examples of each\n", v->user_field, job->batch_size, v->per_user);
     const char *const each = v->per_user > 0 ? " per user" : "";
+    enum pn_result (*const of)(const struct pn_privacy_event *, size_t, double, double *, struct pn_error *) = v->secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp;
+    if (pn_job_chooses(v) && of(events + pn_job_privacy_events(job, 0, 1, events) - 1, 1, v->delta, &epsilon, NULL) == PN_OK)
+        printf("  one noisy count of all rows, before the first step, chooses those that can be sent: epsilon %.4g by itself, part of what follows\n", epsilon);
     for (uint32_t e = 1; e <= job->epochs; e++) {
         if (job->epochs > 20 && e > 10 && e < job->epochs) continue;
         const uint64_t steps = e * epoch < all ? e * epoch : all;
         const size_t n = pn_job_privacy_events(job, steps, 1, events);
-        if ((v->secure ? pn_privacy_epsilon_rdp_whole : pn_privacy_epsilon_rdp)(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon%s after epoch %u: %.4g at delta %.4g\n", each, e, epsilon, v->delta);
+        if (of(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  epsilon%s after epoch %u: %.4g at delta %.4g\n", each, e, epsilon, v->delta);
         if (e == job->epochs && !v->secure && v->delta >= PN_PRIVACY_MIN_DELTA && pn_privacy_epsilon(events, n, v->delta, &epsilon, NULL) == PN_OK) printf("  (by privacy loss distributions, which are tight: %.4g)\n", epsilon);
     }
 }

@@ -149,7 +149,12 @@ def ahead(data, folder):
         f.write(text(data, "ahead", epochs=3))
     out = subprocess.run([os.path.join(BUILD, "pinion"), "submit", "--dry-run", path], capture_output=True, text=True, timeout=60)
     assert out.returncode == 0 and "epsilon after epoch 3: 8 at delta 1e-06" in out.stdout and "noise multiplier" in out.stdout, out
-    print("held: --dry-run says what each epoch will have spent")
+    assert "count of all rows" not in out.stdout, out
+    with open(path, "w") as f:
+        f.write(text(data, "ahead", epochs=3, frequent=True))
+    out = subprocess.run([os.path.join(BUILD, "pinion"), "submit", "--dry-run", path], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0 and "epsilon after epoch 3: 8 at delta 1e-06" in out.stdout and "one noisy count of all rows" in out.stdout, out
+    print("held: --dry-run says what each epoch will have spent, and what a choice of rows beforehand does")
 
 
 with Cluster(ps=2, workers=2, serving=0, encrypt=True) as c, tempfile.TemporaryDirectory() as folder:
