@@ -63,18 +63,12 @@ static enum pn_result look_for_no_number(struct pn_step *s) {
     return PN_OK;
 }
 
-static bool all_numbers(const float *x, size_t n) {
-    float sum = 0;
-    for (size_t i = 0; i < n; i++) sum += 0 * x[i]; /* NaN with one that is none, or infinite */
-    return sum == 0;
-}
-
 /* The first table of which the step has a float that is no number: in what goes back to the servers, or in what came from them. false: none. */
 static bool find_table(const struct pn_step *s, float *const floats[PN_MAX_TABLES], uint32_t *table) {
     const struct pn_run *run = s->owner->run;
     for (*table = 0; *table < run->job.n_tables; ++*table) {
         const size_t n = *table == run->job.i_dense_table ? run->n_dense_rows * PN_DENSE_ROW : s->batch.n_unique[*table] * run->job.tables[*table].dim;
-        if (!all_numbers(floats[*table], n)) return true;
+        if (!pn_all_numbers(floats[*table], n)) return true;
     }
     return false;
 }
@@ -142,8 +136,8 @@ static void fetch(struct pn_work *w) {
     s->result = pn_devices_end(p->devices, s->slot, &s->batch, s->gradients, s->gradients[p->run->job.i_dense_table], s->scores, &s->loss, &s->why);
     if (s->result == PN_OK && p->private != NULL) {
         const struct pn_job *job = &p->run->job;
-        bool numbers = all_numbers(s->gradients[job->i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW);
-        for (uint32_t t = 0; t < job->i_dense_table; t++) numbers = numbers && all_numbers(s->gradients[t], s->batch.n_unique[t] * job->tables[t].dim);
+        bool numbers = pn_all_numbers(s->gradients[job->i_dense_table], p->run->n_dense_rows * PN_DENSE_ROW);
+        for (uint32_t t = 0; t < job->i_dense_table; t++) numbers = numbers && pn_all_numbers(s->gradients[t], s->batch.n_unique[t] * job->tables[t].dim);
         if (!numbers) step_clipped(s); /* it leaves out a unit whose gradient is none */
         release(s);
     }

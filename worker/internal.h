@@ -101,6 +101,13 @@ uint8_t *pn_windows_segments(struct pn_windows *, const struct pn_raw *, struct 
 bool pn_windows_add(struct pn_windows *, uint64_t step, bool last, const float *scores, const float *labels, const uint8_t *segments, size_t n);
 struct json_object *pn_windows_json(const struct pn_windows *);                  /* the last complete windows, for a beat. Taken by the caller */
 
+/* Infinite ones are none either: gradients of them no server takes, and among scores that are -infinity, which is what stands for an item that is left out of a ranking, all would be at the first place. */
+static inline bool pn_all_numbers(const float *x, size_t n) {
+    uint32_t none = 0;
+    for (size_t i = 0; i < n; i++) none += x[i] - x[i] != 0;
+    return none == 0;
+}
+
 /* Nothing can be measured or ordered by a score that is no number: who meets one says where, and this. */
 #define PN_NO_NUMBER                                                                                                        \
     "is no number: either the model has diverged, which a lower learning rate (or training.clipNorm) mends, or the data has " \

@@ -244,7 +244,7 @@ static enum pn_result rows_of(const struct pn_private *p, struct pn_draws *g, ui
     size_t n_others = 0;
     enum pn_result r = in != NULL ? PN_OK : PN_NO_MEMORY;
     if (r == PN_OK && p->spec.selection == PN_SELECT_FEST) {
-        for (size_t i = 0; i < n; i++) in[i] = find_chosen(p, t, b->unique[t][i]) != SIZE_MAX;
+        for (size_t i = 0; i < n; i++) in[i] = !pn_batch_idle(b, t, (uint32_t)i);
         r = merge(p, t, b, gradients, in, p->chosen[t], p->n_chosen[t], out);
     } else if (r == PN_OK) {
         r = (p->has_chosen ? choose_again : choose)(p, g, t, b->unique[t], n, votes, &p->spec.each, in, &others, &n_others);

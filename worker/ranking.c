@@ -251,13 +251,6 @@ static size_t best_of(const float *scores, size_t n, float *best, size_t top) {
     return m;
 }
 
-/* Infinite ones are none either: among scores that are -infinity, which is what stands for an item that is left out, all would be at the first place. */
-static bool all_numbers(const float *x, size_t n) {
-    uint32_t none = 0;
-    for (size_t i = 0; i < n; i++) none += x[i] - x[i] != 0;
-    return none == 0;
-}
-
 /* How many of the other items stand before this score; equal ones do. */
 static size_t before(const float *scores, size_t n, float mine) {
     uint32_t count = 0;
@@ -303,7 +296,7 @@ static void score_block(struct pn_work *w) {
         for (size_t u = 0; u < k->n_block && k->work_result == PN_OK; u++) {
             float *scores = k->scores + u * k->n_items;
             for (size_t i = 0; wide && i < k->n_items; i++) scores[i] += job->linear_scale * k->item_rows[i * dim(k, 1)]; /* the user's own bias moves no place */
-            if (all_numbers(scores, k->n_items)) measure(k, k->users[k->i_user + u], scores, best, mine);
+            if (pn_all_numbers(scores, k->n_items)) measure(k, k->users[k->i_user + u], scores, best, mine);
             else k->work_result = pn_fail(&k->why, PN_INVALID, "%s data, user %zu of %zu by key: a score of its %zu items " PN_NO_NUMBER, pn_evaluation_of(k->run, k->data),
                                           k->i_user + u + 1, k->n_users, k->n_items);
         }

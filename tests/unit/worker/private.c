@@ -223,11 +223,9 @@ START_TEST(adafest_among_chosen_rows_sends_no_others) {
     spec.each = (struct pn_vote_rule){1, 2, 3};
     struct pn_private *p = with(spec, EXAMPLES);
     ck_assert_int_eq(pn_private_choose(p, &g), PN_OK);
-    static size_t sent[BUCKETS];
     static uint64_t keys[BUCKETS];
     size_t n_keys = 0;
     double others = 0, untouched = 0, n_chosen = 0;
-    memset(sent, 0, sizeof sent);
     for (int r = 0; r < ROUNDS; r++) {
         struct pn_batch b;
         struct pn_private_push x;
@@ -240,7 +238,6 @@ START_TEST(adafest_among_chosen_rows_sends_no_others) {
             size_t i = 0;
             while (i < n_keys && keys[i] != x.keys[0][k]) i++;
             if (i == n_keys) keys[n_keys++] = x.keys[0][k];
-            sent[i]++;
             size_t at = 0;
             while (at < b.n_unique[0] && b.unique[0][at] != x.keys[0][k]) at++;
             if (at == b.n_unique[0]) others++;
